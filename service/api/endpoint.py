@@ -1,0 +1,129 @@
+"""A FastAPI route without the work that a reading does not need.
+
+FastAPI documents a route from its signature and, on every request, solves that signature: models, dependencies,
+Request and Response objects, two exit stacks. That costs several times what recording a reading does
+(``make bench`` compares). An ``Endpoint`` is an ordinary ``APIRoute`` for routing and for ``/openapi.json``; to answer,
+it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, and ``problems`` words the refusal.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from service import problems
+from service.api.body import ClientGone
+from service.api.models import Problem
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Reply(NamedTuple):
+    """A status, a body and its media type."""
+
+    body: bytes
+    media_type: bytes = JSON
+    status: int = 200
+
+
+Handler = Callable[[Scope, Receive], Awaitable[Reply]]
+
+
+def json_reply(content: object) -> Reply:
+    """A 200 with ``content`` as JSON; floats are written as the shortest text that reads back as the same double."""
+    return Reply(_encode(content))
+
+
+class Endpoint(APIRoute):
+    """One method of one path.
+
+    ``reply`` documents a 200 and ``body`` the request, as JSON Schema alternatives; ``refusals`` are the exceptions
+    that the handler may raise, besides those of Redis, which any may.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        reply: type[BaseModel],
+        refusals: Sequence[type[Exception]] = (),
+        body: Sequence[dict[str, Any]] = (),
+        parameters: Sequence[dict[str, Any]] = (),
+        media_types: Sequence[str] = (),
+    ) -> None:
+        self._handler = handler
+        extra: dict[str, Any] = {}
+        if "{stream" in path:
+            parameters = [_STREAM, *parameters]
+        if parameters:
+            extra["parameters"] = list(parameters)
+        if body:
+            schema = body[0] if len(body) == 1 else {"oneOf": list(body)}
+            extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        responses: dict[int | str, dict[str, Any]] = {}
+        for refusal in refusals:
+            problem = problems.TABLE[refusal]
+            titles = [responses[problem.status]["description"]] if problem.status in responses else []
+            responses[problem.status] = {
+                "description": "; ".join([*titles, problem.title]),
+                "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+        if media_types:
+            responses[200] = {"content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}}
+        super().__init__(
+            path,
+            _documented,
+            methods=[method],
+            name=handler.__name__,
+            operation_id=handler.__name__,
+            summary=handler.__name__.replace("_", " ").capitalize(),
+            description=handler.__doc__ or "",
+            response_model=reply,
+            responses=responses,
+            openapi_extra=extra,
+        )
+        self.app = self.answer
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The whole of a request, as an ASGI application."""
+        try:
+            body, media_type, status = await self._handler(scope, receive)
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
+            status, headers, body = problems.encode(error)
+        else:
+            headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def answer_error(scope: Scope, send: Send, error: Exception) -> None:
+    """Answers what the framework refused: no such path, a method that a path does not have."""
+    status, headers, body = problems.encode(error)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _documented() -> None:
+    """Stands in for the handler where FastAPI looks for a signature; what it would find is declared instead."""
+
+
+_STREAM = {
+    "name": "stream",
+    "in": "path",
+    "required": True,
+    "description": "The stream's name; its '/' need no encoding.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "example": "kitchen/temperature",
+}
+
+__all__ = ["JSON", "TEXT", "Endpoint", "Handler", "Problem", "Reply", "json_reply"]

@@ -1,0 +1,29 @@
+"""Is the process up, and does Redis answer?"""
+
+import asyncio
+
+from starlette.types import Receive, Scope
+
+from service.api import models
+from service.api.endpoint import Endpoint, Reply, json_reply
+from service.store import Store, StoreUnavailable
+
+_LONGEST_PING = 1.0  # Seconds: who asks whether the service is ready wants to know now.
+
+
+def endpoints(store: Store) -> list[Endpoint]:
+    """The routes for supervisors and load balancers."""
+
+    async def live(scope: Scope, receive: Receive) -> Reply:
+        """Answers while the process is up."""
+        return json_reply({"status": "live"})
+
+    async def ready(scope: Scope, receive: Receive) -> Reply:
+        """Answers 200 when Redis answers, 503 otherwise."""
+        await store.ping(asyncio.get_running_loop().time() + _LONGEST_PING)
+        return json_reply({"status": "ready"})
+
+    return [
+        Endpoint("GET", "/livez", live, reply=models.Status),
+        Endpoint("GET", "/readyz", ready, reply=models.Status, refusals=(StoreUnavailable,)),
+    ]

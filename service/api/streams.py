@@ -1,0 +1,156 @@
+"""Reading, listing and deleting streams."""
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.types import Receive, Scope
+
+from service import times
+from service.api import models
+from service.api.endpoint import TEXT, Endpoint, Reply, json_reply
+from service.committer import Reader
+from service.problems import BadCursor, NoSuchStream
+from service.store import OutcomeUnknown, State, Store, StoreUnavailable
+from service.stream import Invalid, check_name, check_prefix
+
+MOST_NAMES = 10_000
+_NAMES = 1_000
+
+_PARAMETERS = [
+    {"name": "prefix", "in": "query", "description": "Start of the names.", "schema": {"type": "string"}},
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "Names on a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_NAMES, "default": _NAMES},
+    },
+    {"name": "cursor", "in": "query", "description": "From the page before.", "schema": {"type": "string"}},
+]
+_REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
+
+
+def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
+    """The routes that read. ``patience`` (seconds) bounds those that do not go through the reader."""
+
+    def deadline() -> float:
+        return asyncio.get_running_loop().time() + patience
+
+    async def read(scope: Scope) -> tuple[str, State]:
+        name = check_name(scope["path_params"]["stream"])
+        state = await reader.read(name)
+        if state is None:
+            raise NoSuchStream
+        return name, state
+
+    async def read_average(scope: Scope, receive: Receive) -> Reply:
+        """The average of a stream. With Accept: text/plain just the number, or the array or object as JSON."""
+        name, (shape, summary) = await read(scope)
+        average = shape.value(summary.averages())
+        if _prefers_text(scope):
+            return Reply(json_reply(average).body, TEXT)
+        last = times.to_text(summary.last)
+        return json_reply({"stream": name, "average": average, "count": summary.count, "last_reading_at": last})
+
+    async def read_count(scope: Scope, receive: Receive) -> Reply:
+        """The step count of a stream: how many readings it has received."""
+        name, state = await read(scope)
+        return json_reply({"stream": name, "count": state.summary.count})
+
+    async def read_stream(scope: Scope, receive: Receive) -> Reply:
+        """Everything that is known of a stream."""
+        return json_reply(_everything(*await read(scope)))
+
+    async def delete_stream(scope: Scope, receive: Receive) -> Reply:
+        """Forgets a stream and answers with its last state, in one step."""
+        name = check_name(scope["path_params"]["stream"])
+        state = await store.forget(name, deadline())
+        if state is None:
+            raise NoSuchStream
+        return json_reply(_everything(name, state))
+
+    async def list_streams(scope: Scope, receive: Receive) -> Reply:
+        """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        prefix = check_prefix(_single(query, "prefix") or "")
+        limit = _limit(_single(query, "limit"))
+        try:
+            page = await store.names(prefix, limit, _single(query, "cursor"), deadline())
+        except ValueError:
+            raise BadCursor("Expected the cursor of the page before.") from None
+        return json_reply({"streams": page.streams, "cursor": page.cursor})
+
+    stream = "/v1/streams/{stream:path}"
+    return [
+        Endpoint(
+            "GET",
+            f"{stream}/average",
+            read_average,
+            reply=models.StreamAverage,
+            refusals=_REFUSALS,
+            media_types=["text/plain"],
+        ),
+        Endpoint("GET", f"{stream}/count", read_count, reply=models.StreamCount, refusals=_REFUSALS),
+        Endpoint(
+            "GET",
+            "/v1/streams",
+            list_streams,
+            reply=models.StreamNames,
+            parameters=_PARAMETERS,
+            refusals=(BadCursor, Invalid, StoreUnavailable),
+        ),
+        Endpoint("GET", stream, read_stream, reply=models.StreamState, refusals=_REFUSALS),
+        Endpoint(
+            "DELETE", stream, delete_stream, reply=models.StreamState, refusals=(*_REFUSALS, OutcomeUnknown)
+        ),
+    ]
+
+
+def _everything(name: str, state: State) -> dict[str, Any]:
+    shape, summary = state
+    deviations = summary.deviations()
+    return {
+        "stream": name,
+        "count": summary.count,
+        "average": shape.value(summary.averages()),
+        "minimum": shape.value(summary.minimums),
+        "maximum": shape.value(summary.maximums),
+        "standard_deviation": None if deviations is None else shape.value(deviations),
+        "first_reading_at": times.to_text(summary.first),
+        "last_reading_at": times.to_text(summary.last),
+    }
+
+
+def _single(query: dict[str, list[str]], name: str) -> str | None:
+    values = query.get(name, [])
+    if len(values) > 1:
+        raise Invalid(f"Expected {name} once.")
+    return values[0] if values else None
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _NAMES
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MOST_NAMES):
+        raise Invalid(f"Expected limit to be an integer from 1 to {MOST_NAMES}.")
+    return int(text)
+
+
+def _prefers_text(scope: Scope) -> bool:
+    """Whether Accept asks for text/plain by name, and for JSON, if at all, less."""
+    for name, value in scope["headers"]:
+        if name == b"accept" and b"text/plain" in value:
+            weights = {media_type: quality for media_type, quality in map(_weigh, value.decode("latin-1").split(","))}
+            return weights.get("text/plain", 0.0) > weights.get("application/json", 0.0)
+    return False
+
+
+def _weigh(item: str) -> tuple[str, float]:
+    media_type, *parameters = (part.strip().lower() for part in item.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return media_type, float(parameter[2:])
+            except ValueError:
+                return media_type, 0.0
+    return media_type, 1.0

@@ -1,0 +1,230 @@
+"""Group commit: while one round trip to Redis is under way, whatever arrives shares the next one.
+
+Requests hand in their readings and wait. Nothing is timed: an idle service commits a reading at once; a busy one finds
+that dozens have gathered while the last commit was away, sums those of the same stream first, and pays one round trip,
+one merge a stream and one fsync for all of them. That is why "200 means on disk" is affordable. Reads gather in the
+same way and share one MGET.
+
+A commit is a list of groups; a **group** is the requests that stand or fall together, because they name the same
+streams with the same shapes. A stream that has another shape refuses the whole group and nobody else.
+
+What a waiter can count on:
+
+- Its request is in exactly one commit, whole. If the waiter is cancelled, the commit goes on and nobody notices.
+- It hears of its own commit only: the states after it, a ``ShapeConflict``, or the store's ``StoreUnavailable`` (not
+  recorded) or ``OutcomeUnknown``. The next commit leaves in any case.
+- It hears within ``patience`` seconds. The clock of a commit starts with its first reading, so the one that waits
+  longest decides; the others hear sooner.
+- At most ``max_waiting`` readings wait, or one request of any size; more are refused with ``Overloaded``.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from service.store import Refusal, State, Store, Unreadable
+from service.stream import Readings, Shape
+from service.summary import summarize
+
+
+class Overloaded(Exception):
+    """More is waiting than the service allows: nothing of this request was recorded."""
+
+
+class ShapeConflict(Exception):
+    """Streams have another shape than the readings sent for them: nothing of this request was recorded."""
+
+    def __init__(self, conflicts: "list[Conflict]") -> None:
+        super().__init__(conflicts)
+        self.conflicts = conflicts
+
+
+@dataclass(frozen=True)
+class Conflict:
+    stream: str
+    expected: Shape
+    received: Shape
+
+
+class _Batch(Protocol):
+    deadline: float
+
+    def fail(self, error: Exception) -> None: ...
+
+
+B = TypeVar("B", bound=_Batch)
+
+
+class _Turns(Generic[B]):
+    """Sends one batch at a time; the next one gathers meanwhile and leaves at once."""
+
+    def __init__(self, new: Callable[[float], B], send: Callable[[B], Awaitable[None]], patience: float) -> None:
+        self._new = new
+        self._send = send
+        self._patience = patience
+        self._gathering: B | None = None
+        self._sender: asyncio.Task[None] | None = None
+
+    def gathering(self) -> B:
+        """The batch that leaves next."""
+        if self._gathering is None:
+            loop = asyncio.get_running_loop()
+            self._gathering = self._new(loop.time() + self._patience)
+            if self._sender is None:
+                self._sender = loop.create_task(self._send_all())
+        return self._gathering
+
+    async def _send_all(self) -> None:
+        while self._gathering is not None:
+            batch, self._gathering = self._gathering, None
+            try:
+                await self._send(batch)
+            except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
+                batch.fail(error)
+        self._sender = None
+
+    async def drain(self) -> None:
+        """Returns when everything that was gathered has been sent and answered."""
+        if self._sender is not None:
+            await self._sender
+
+
+Waiter = asyncio.Future[Mapping[str, State]]
+
+
+@dataclass
+class _Group:
+    """Requests for the same streams and shapes, and their readings so far."""
+
+    readings: dict[str, Readings] = field(default_factory=dict)
+    waiters: list[Waiter] = field(default_factory=list)
+
+    def add(self, readings: Mapping[str, Readings]) -> None:
+        for name, more in readings.items():
+            known = self.readings.get(name)
+            if known is None:
+                self.readings[name] = more
+                continue
+            for column, values in zip(known.columns, more.columns, strict=True):
+                column.extend(values)
+            self.readings[name] = known._replace(first=min(known.first, more.first), last=max(known.last, more.last))
+
+    def states(self) -> dict[str, State]:
+        return {name: State(shape, summarize(*rest)) for name, (shape, *rest) in self.readings.items()}
+
+
+@dataclass
+class _Commit:
+    deadline: float
+    size: int = 0
+    groups: dict[object, _Group] = field(default_factory=dict)
+
+    def fail(self, error: Exception) -> None:
+        for group in self.groups.values():
+            _fail(group.waiters, error)
+
+
+class Committer:
+    """The one way to record readings in a process."""
+
+    def __init__(self, store: Store, *, max_waiting: int, patience: float) -> None:
+        self._store = store
+        self._max_waiting = max_waiting
+        self._turns = _Turns(_Commit, self._commit, patience)
+
+    async def record(self, readings: Mapping[str, Readings]) -> Mapping[str, State]:
+        """Commits the readings of one request, all or none, and returns states that include them, by stream.
+
+        The committer takes over the columns and may change them. Raises ``Overloaded``, ``ShapeConflict``,
+        ``StoreUnavailable``, ``OutcomeUnknown`` or ``Unreadable``.
+        """
+        commit = self._turns.gathering()
+        size = sum(one.count for one in readings.values())
+        if commit.size and commit.size + size > self._max_waiting:
+            raise Overloaded
+        commit.size += size
+        # Readings that stand or fall together: for one stream, the usual case, the key is made without a set.
+        if len(readings) == 1:
+            ((name, one),) = readings.items()
+            key: object = (name, one.shape.text)
+        else:
+            key = frozenset((name, one.shape.text) for name, one in readings.items())
+        group = commit.groups.setdefault(key, _Group())
+        group.add(readings)
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        group.waiters.append(waiter)
+        return await waiter
+
+    async def drain(self) -> None:
+        """Returns when everything handed in is committed and answered."""
+        await self._turns.drain()
+
+    async def _commit(self, commit: _Commit) -> None:
+        groups = list(commit.groups.values())
+        committed = await self._store.commit([group.states() for group in groups], commit.deadline)
+        for group, refusals in zip(groups, committed.refusals, strict=True):
+            if refusals:
+                _fail(group.waiters, _reason(group, refusals))
+            else:
+                for waiter in group.waiters:
+                    if not waiter.done():
+                        waiter.set_result(committed.states)
+
+
+def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
+    conflicts = [
+        Conflict(stream, shape, group.readings[stream].shape) for stream, shape in refusals if shape is not None
+    ]
+    return ShapeConflict(conflicts) if len(conflicts) == len(refusals) else Unreadable()
+
+
+@dataclass
+class _Reads:
+    deadline: float
+    waiters: dict[str, list[asyncio.Future[State | None]]] = field(default_factory=dict)
+
+    def fail(self, error: Exception) -> None:
+        for waiters in self.waiters.values():
+            _fail(waiters, error)
+
+
+class Reader:
+    """Reads the states of streams; what is asked for while one read is under way shares the next."""
+
+    def __init__(self, store: Store, *, patience: float) -> None:
+        self._store = store
+        self._turns = _Turns(_Reads, self._read, patience)
+
+    async def read(self, stream: str) -> State | None:
+        """The state of a stream, no older than this call; None if it does not exist.
+
+        Raises ``StoreUnavailable`` or ``Unreadable``.
+        """
+        waiter: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
+        self._turns.gathering().waiters.setdefault(stream, []).append(waiter)
+        return await waiter
+
+    async def drain(self) -> None:
+        """Returns when everything asked for is answered."""
+        await self._turns.drain()
+
+    async def _read(self, reads: _Reads) -> None:
+        states = await self._store.read(list(reads.waiters), reads.deadline)
+        for waiters, state in zip(reads.waiters.values(), states, strict=True):
+            if isinstance(state, Unreadable):
+                _fail(waiters, state)
+                continue
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(state)
+
+
+F = TypeVar("F")
+
+
+def _fail(waiters: list[asyncio.Future[F]], error: Exception) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(error)
+

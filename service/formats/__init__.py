@@ -1,0 +1,1 @@
+"""Body formats: one pure module each, bytes in, readings out."""

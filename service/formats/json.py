@@ -1,0 +1,241 @@
+"""The service's own JSON: ``{"value": v, "time"?: t}`` or ``{"values": [v, ...]}``, and an object of those by stream.
+
+A reading that is misread is wrong for ever, so the reader must be strict; it must also be fast, and no fast parser is
+strict enough. So there are two:
+
+1. *msgspec* decodes into typed values in C. It refuses wrong types, unknown fields and what is not JSON. It lets two
+   things pass: of a key given twice the last one wins, and a literal such as 1e-400 becomes 0.
+2. *The strict reader* is ``json.loads`` with hooks that see every pair and every literal, and a walk over what comes
+   out. It decides whenever the first one refuses (then it also finds the exact place of the error) or when a doubt
+   is left about what it accepted.
+
+Doubt is cheap to rule out. A key given twice has its colon in the body but not its entry in what was decoded, so
+with no backslash in the body, nothing is hidden if the colons in the body are as many as the decoded keys plus the
+colons inside decoded strings. And a literal can only have become 0 if it has a negative exponent or a long run of
+zeros.
+
+A test feeds both readers the same bodies and demands the same answer.
+"""
+
+import json
+from collections.abc import Callable
+from math import nan
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from service import times
+from service.stream import Invalid, Limits, Readings, TooMany, Value, check_name, collect, escape, is_name
+
+T = TypeVar("T")
+
+_FORM = 'Expected {"value": v}, with a "time" if you like, or {"values": [v, ...]}.'
+_NUMBERS = "Expected a number, an array of numbers, or an object of named numbers and arrays of numbers."
+_TIME = 'Expected an RFC 3339 time with a zone, such as "2026-01-01T00:00:00Z", or Unix seconds.'
+_RUN_OF_ZEROS = b"0" * 100
+
+
+class Malformed(ValueError):
+    """A body that is not a JSON text. ``detail`` says where it stops being one."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    value: Value | UnsetType = UNSET
+    values: list[Value] | UnsetType = UNSET
+    time: float | str | UnsetType = UNSET
+
+    def size(self) -> int:
+        return 1 if self.values is UNSET else len(self.values)
+
+    def contents(self) -> list[Value]:
+        if self.values is not UNSET:
+            return self.values
+        return [] if self.value is UNSET else [self.value]
+
+
+_one = msgspec.json.Decoder(_Body)
+_many = msgspec.json.Decoder(dict[str, _Body])
+
+
+def decode(body: bytes, now: int, limits: Limits) -> Readings:
+    """The readings of a body for one stream. ``now`` (ms since 1970) is the time of those that have none.
+
+    Raises ``Malformed``, or ``Invalid`` with a pointer, or ``TooMany``.
+    """
+    try:
+        parsed = _one.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        parsed = _strict_one(body)
+    else:
+        if _is_doubtful(body, [parsed], ""):
+            parsed = _strict_one(body)
+    _check_size(parsed.size(), limits)
+    return _readings(parsed, "", now, limits)
+
+
+def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
+    """The readings of a body for many streams, by stream name. Otherwise as ``decode``."""
+    try:
+        parsed = _many.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        parsed = _strict_many(body)
+    else:
+        if _is_doubtful(body, list(parsed.values()), "".join(parsed), len(parsed)):
+            parsed = _strict_many(body)
+    if not parsed:
+        raise Invalid("Expected at least one stream.", "")
+    _check_size(sum(map(_Body.size, parsed.values())), limits)
+    batch: dict[str, Readings] = {}
+    for name, one in parsed.items():
+        if not is_name(name):
+            raise _bad_name(name)
+        batch[name] = _readings(one, f"/{escape(name)}", now, limits)
+    return batch
+
+
+def _readings(body: _Body, pointer: str, now: int, limits: Limits) -> Readings:
+    """The readings of one decoded body, which stands at ``pointer``."""
+    if (body.value is UNSET) == (body.values is UNSET) or (body.value is UNSET and body.time is not UNSET):
+        raise Invalid(_FORM, pointer)
+    time: int | None = now
+    if body.time is not UNSET and (time := times.parse(body.time)) is None:
+        raise Invalid(_TIME, f"{pointer}/time")
+    assert time is not None
+    try:
+        return collect(body.contents(), time, time, limits)
+    except Invalid as error:
+        if body.values is not UNSET:
+            raise error.under(f"{pointer}/values") from None
+        inside = (error.pointer or "").removeprefix("/0")
+        raise Invalid(error.detail, f"{pointer}/value{inside}") from None
+
+
+def _check_size(readings: int, limits: Limits) -> None:
+    if readings > limits.readings:
+        raise TooMany(f"Expected at most {limits.readings} readings in a request.")
+
+
+def _bad_name(name: str) -> Invalid:
+    try:
+        check_name(name)
+    except Invalid as error:
+        return Invalid(error.detail, "")  # The key itself is not repeated: it can be anything.
+    raise AssertionError(name)
+
+
+def _is_doubtful(body: bytes, parsed: list[_Body], names: str, keys: int = 0) -> bool:
+    """Whether the fast reader may have dropped a pair or flushed a literal to zero (see the essay above)."""
+    if b"\\" in body:
+        return True
+    colons = keys + names.count(":")
+    may_underflow = b"e-" in body or b"E-" in body or _RUN_OF_ZEROS in body
+    for one in parsed:
+        colons += (one.value is not UNSET) + (one.values is not UNSET) + (one.time is not UNSET)
+        if isinstance(one.time, str):
+            colons += one.time.count(":")
+        elif one.time == 0 and may_underflow:
+            return True
+        for value in one.contents():
+            if isinstance(value, dict):
+                colons += len(value) + "".join(value).count(":")
+                if may_underflow and any(part == 0 or (isinstance(part, list) and 0 in part) for part in value.values()):
+                    return True
+            elif may_underflow and (value == 0 or (isinstance(value, list) and 0 in value)):
+                return True
+    return body.count(b":") != colons
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it stands in the text, keys given twice included."""
+
+
+def _number(literal: str) -> float:
+    """The nearest double, or NaN, which is then refused, for a literal that is not zero but would become it."""
+    number = float(literal)
+    return nan if number == 0 and literal.lower().partition("e")[0].strip("-0.") else number
+
+
+def _load(body: bytes) -> Any:
+    try:
+        return json.loads(
+            body.decode(),
+            object_pairs_hook=_Pairs,
+            parse_int=_number,
+            parse_float=_number,
+            parse_constant=lambda _: nan,
+        )
+    except UnicodeDecodeError as error:
+        raise Malformed(f"Expected UTF-8; byte {error.start} is not.") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"Expected JSON; line {error.lineno}, column {error.colno} is not.") from None
+    except RecursionError:
+        raise Malformed("Expected JSON that is not nested this deeply.") from None
+
+
+def _strict_one(body: bytes) -> _Body:
+    return _strict_body(_load(body), "")
+
+
+def _strict_many(body: bytes) -> dict[str, _Body]:
+    pairs = _members(_load(body), 'Expected {"<stream>": {"value": v}, ...}.', "")
+    for name in pairs:
+        if not is_name(name):
+            raise _bad_name(name)
+    return {name: _strict_body(one, f"/{escape(name)}") for name, one in pairs.items()}
+
+
+def _members(node: Any, expected: str, pointer: str) -> dict[str, Any]:
+    if not isinstance(node, _Pairs):
+        raise Invalid(expected, pointer)
+    members = dict(node)
+    if len(members) != len(node):
+        raise Invalid("Expected every key once; one is given twice.", pointer)
+    return members
+
+
+def _strict_body(node: Any, pointer: str) -> _Body:
+    members = _members(node, _FORM, pointer)
+    if not members.keys() <= {"value", "values", "time"}:
+        raise Invalid(_FORM, pointer)
+    body = _Body()
+    if "value" in members:
+        body.value = _value(members["value"], f"{pointer}/value")
+    if "values" in members:
+        body.values = _array(members["values"], f"{pointer}/values", "Expected an array of values.", _value)
+    if "time" in members:
+        body.time = members["time"]
+        if not isinstance(body.time, float | str):
+            raise Invalid(_TIME, f"{pointer}/time")
+    return body
+
+
+def _array(node: Any, pointer: str, expected: str, item: Callable[[Any, str], T]) -> list[T]:
+    if not isinstance(node, list) or isinstance(node, _Pairs):
+        raise Invalid(expected, pointer)
+    return [item(one, f"{pointer}/{i}") for i, one in enumerate(node)]
+
+
+def _value(node: Any, pointer: str) -> Value:
+    if not isinstance(node, _Pairs):
+        return _member(node, pointer)
+    members = _members(node, _NUMBERS, pointer)
+    if not all(name.isprintable() for name in members):  # Lone surrogates are not, and have no UTF-8 form.
+        raise Invalid("Expected names of printable characters.", pointer)
+    return {name: _member(part, f"{pointer}/{escape(name)}") for name, part in members.items()}
+
+
+def _member(node: Any, pointer: str) -> float | list[float]:
+    if isinstance(node, list):
+        return _array(node, pointer, _NUMBERS, _float)
+    return _float(node, pointer, _NUMBERS)
+
+
+def _float(node: Any, pointer: str, expected: str = "Expected a number.") -> float:
+    if not isinstance(node, float):
+        raise Invalid(expected, pointer)
+    return node

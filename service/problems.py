@@ -1,0 +1,140 @@
+"""The error table: which exception is answered with which status, as RFC 9457 problem details.
+
+Code raises what happened; only this module knows how HTTP says it. The body never repeats what the client sent, so
+nothing that cannot be encoded, and no secret, can come back in it.
+
+    400 404 405 409 413 415 422    not recorded, and never will be: fix the request
+    503 with Retry-After           not recorded: send again
+    504                            unknown: it was sent to Redis and no answer came in time
+    500                            a bug
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from service.committer import Overloaded, ShapeConflict
+from service.formats.json import Malformed
+from service.store import OutcomeUnknown, StoreUnavailable, Unreadable
+from service.stream import Invalid, TooMany
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:meanwhile:problem:"
+
+
+class Refused(Exception):
+    """A request that HTTP alone tells to refuse, before anything reads its meaning."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class UnsupportedMediaType(Refused):
+    """The body has a type or an encoding that the endpoint does not know."""
+
+
+class BodyTooLarge(Refused):
+    """The body is larger than the limit, before or after inflation."""
+
+
+class BadEncoding(Refused):
+    """The body is not what its Content-Encoding says."""
+
+
+class BadCursor(Refused):
+    """The cursor does not come from a listing."""
+
+
+class NoSuchStream(Exception):
+    """Nothing has been recorded under this name, or it was deleted."""
+
+
+class Problem(NamedTuple):
+    """How an exception is answered. ``detail`` stands where the exception brings none of its own."""
+
+    status: int
+    type: str
+    title: str
+    detail: str | None = None
+    retry_after: int | None = None
+
+
+TABLE: Mapping[type[Exception], Problem] = {
+    Malformed: Problem(400, "malformed", "The body is not JSON"),
+    BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
+    BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),
+    NoSuchStream: Problem(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
+    ShapeConflict: Problem(
+        409, "shape-conflict", "The stream has another shape", "All readings of a stream have the shape of its first."
+    ),
+    BodyTooLarge: Problem(413, "too-large", "The body is too large"),
+    TooMany: Problem(413, "too-many-readings", "Too many readings"),
+    UnsupportedMediaType: Problem(415, "unsupported-media-type", "The body has an unknown type"),
+    Invalid: Problem(422, "invalid", "The request cannot be recorded as it is"),
+    Overloaded: Problem(
+        503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
+    ),
+    StoreUnavailable: Problem(
+        503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
+    ),
+    Unreadable: Problem(
+        503,
+        "unreadable",
+        "The stored state is not readable",
+        "The stream's key in Redis holds something that this version did not write. Nothing was changed.",
+        60,
+    ),
+    OutcomeUnknown: Problem(
+        504,
+        "outcome-unknown",
+        "It is not known whether this was recorded",
+        "It was sent to Redis and no answer came in time.",
+    ),
+}
+
+_FROM_THE_FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
+_BUG = Problem(500, "internal-error", "Internal error", "This is a bug in the service; its log has the cause.")
+
+
+def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
+    """The problem that ``error`` is, and the members of the body that says so."""
+    if isinstance(error, HTTPException):
+        problem = Problem(error.status_code, _FROM_THE_FRAMEWORK.get(error.status_code, "http"), error.detail)
+    else:
+        problem = TABLE.get(type(error), _BUG)
+    if problem is _BUG:
+        log.error("a request failed because of a bug", exc_info=error)
+    members: dict[str, Any] = {
+        "type": TYPE_PREFIX + problem.type,
+        "title": problem.title,
+        "status": problem.status,
+    }
+    detail = getattr(error, "detail", None) if problem.detail is None else problem.detail
+    if detail is not None and detail != problem.title:
+        members["detail"] = detail
+    if isinstance(error, Invalid) and error.pointer is not None:
+        members["pointer"] = error.pointer
+    if isinstance(error, ShapeConflict):
+        members["conflicts"] = [
+            {"stream": conflict.stream, "expected": str(conflict.expected), "received": str(conflict.received)}
+            for conflict in error.conflicts
+        ]
+    return problem, members
+
+
+def encode(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer to ``error``."""
+    problem, members = describe(error)
+    body = msgspec.json.encode(members)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    if problem.retry_after is not None:
+        headers.append((b"retry-after", str(problem.retry_after).encode()))
+    if isinstance(error, HTTPException) and error.headers:
+        headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    return problem.status, headers, body

@@ -1,0 +1,46 @@
+"""What an operator can set: each an environment variable ``MEANWHILE_<NAME>`` and an option of ``meanwhile serve``."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_data_dir() -> Path:
+    """Where a user's programs keep their data, by the XDG Base Directory specification."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "meanwhile"
+
+
+class Settings(BaseSettings):
+    """The settings of one service. Built by the command line or from the environment, never at import."""
+
+    model_config = SettingsConfigDict(env_prefix="MEANWHILE_", env_ignore_empty=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes.")
+    redis_url: str | None = Field(
+        None,
+        description="Redis or Valkey to keep the streams in: redis://, rediss:// or unix://. "
+        "Without it an embedded Valkey is started.",
+    )
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Directory of the embedded Valkey. By default ~/.local/share/meanwhile.",
+    )
+    prefix: str = Field(
+        "meanwhile", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Start of every key in Redis: <prefix>:stream:<name>."
+    )
+    patience: float = Field(
+        5.0, gt=0, le=300, description="Seconds after which a request that waits for Redis is answered in any case."
+    )
+    max_waiting: int = Field(200_000, ge=1, description="Readings that may wait for a commit, per worker.")
+    max_body: int = Field(8 * 1024 * 1024, ge=1, description="Bytes in a request body, after inflation.")
+    max_readings: int = Field(100_000, ge=1, description="Readings in a request.")
+    max_components: int = Field(1_024, ge=1, description="Numbers in a value.")
+    max_names: int = Field(64, ge=1, description="Names in an object.")
+    grace: int = Field(10, ge=0, description="Seconds that running requests have to finish at shutdown.")
+    access_log: bool = Field(False, description="Log a line for every request.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")

@@ -1,0 +1,278 @@
+"""The states of streams in Redis or Valkey: the only module that knows either.
+
+One key a stream, ``<prefix>:stream:<name>``, one string a key: a MessagePack array
+
+    [1, shape, count, first, last, minimums, maximums, sums, squares]
+
+The 1 is the version of the format, shape is ``Shape.text``, the rest are the fields of ``Summary``; arrays have one
+entry a component, and the entries of sums and squares are canonical expansions. Floats that are whole or fit in 32
+bits may be stored as such, which changes no value. A scalar stream takes about 110 bytes. What stands behind the
+ninth entry is ignored, so later versions may append; anything else about the form changes the version.
+
+**A write is sent once.** The client library would send a command again when the connection breaks, and a script that
+has run would then run twice. So a write goes over a connection taken from the pool, outside the library's retries,
+and ends in one of three ways:
+
+- the reply, which says what was recorded;
+- ``StoreUnavailable``: provably not run. There was no connection, or the server refused before running it;
+- ``OutcomeUnknown``: sent, and no answer. It may have run, or may run yet.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
+from importlib import resources
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError
+
+from service.exact import Expansion
+from service.stream import Shape, is_name, shape_from_text
+from service.summary import Summary
+
+T = TypeVar("T")
+
+VERSION = 1
+_LIKELY_PAGE = 1_000  # Keys a SCAN looks at; about a millisecond of the server's time.
+
+_NOT_RUN = frozenset(
+    "NOSCRIPT LOADING READONLY OOM BUSY MASTERDOWN NOREPLICAS MISCONF NOAUTH WRONGPASS NOPERM MOVED ASK TRYAGAIN "
+    "CLUSTERDOWN CROSSSLOT".split()
+)
+
+log = logging.getLogger(__name__)
+
+
+class StoreUnavailable(Exception):
+    """Redis is away or refuses: nothing was recorded, read or deleted."""
+
+
+class OutcomeUnknown(Exception):
+    """A write was sent to Redis and no answer came in time: it may or may not have been recorded."""
+
+
+class Unreadable(Exception):
+    """The key of a stream holds something that this version did not write. Nothing was changed."""
+
+
+class State(NamedTuple):
+    """What is stored of a stream."""
+
+    shape: Shape
+    summary: Summary
+
+
+class Refusal(NamedTuple):
+    """Why a stream refuses readings: it has ``shape``, another one than they have; None if its key is unreadable."""
+
+    stream: str
+    shape: Shape | None
+
+
+class Committed(NamedTuple):
+    """The reply to a commit: the refusals of each group, none if it was recorded, and the states afterwards."""
+
+    refusals: list[list[Refusal]]
+    states: dict[str, State]
+
+
+class Page(NamedTuple):
+    """Some stream names, and the cursor that leads to the next ones; None at the end."""
+
+    streams: list[str]
+    cursor: str | None
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    version: int
+    shape: str
+    count: int
+    first: int
+    last: int
+    minimums: tuple[float, ...]
+    maximums: tuple[float, ...]
+    sums: tuple[Expansion, ...]
+    squares: tuple[Expansion, ...]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Stored).decode
+_decode_verdicts = msgspec.msgpack.Decoder(list[list[tuple[int, str | bool]]]).decode
+
+
+def encode(state: State) -> bytes:
+    """The stored form of a state; ``decode`` is its inverse."""
+    return _encode(_delta(state))
+
+
+def decode(stored: bytes) -> State:
+    """The state that ``stored`` holds. Raises ``Unreadable``."""
+    try:
+        _, text, *summary = msgspec.structs.astuple(_decode(stored))
+        if stored[1] != VERSION:
+            raise Unreadable
+        return State(shape_from_text(text), Summary(*summary))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Unreadable from error
+
+
+def _delta(state: State) -> tuple[Any, ...]:
+    return (VERSION, state.shape.text, *state.summary)
+
+
+class Store:
+    """Streams in Redis, below ``prefix``. ``client`` must leave replies as bytes and have no socket timeout.
+
+    Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then.
+    """
+
+    def __init__(self, client: "Redis", prefix: str) -> None:
+        self._client = client
+        self._keys = f"{prefix}:stream:"
+        self._script = resources.files("service").joinpath("commit.lua").read_bytes()
+        self._sha = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
+
+    async def commit(self, groups: Sequence[Mapping[str, State]], deadline: float) -> Committed:
+        """Merges readings, summarized by stream, into the stored states, in one atomic step.
+
+        The streams of one group stand or fall together: if one refuses (it has another shape, or its key is
+        unreadable), none is changed by this group. Groups take effect in their order and do not depend on each other
+        otherwise: the first to name a new stream fixes its shape. A group's streams all have the state that is
+        returned, which includes the groups before and after it.
+
+        Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
+        """
+        positions: dict[str, int] = {}
+        encoded = [
+            [(positions.setdefault(name, len(positions) + 1), _delta(state)) for name, state in group.items()]
+            for group in groups
+        ]
+        names = list(positions)
+        keys = [self._keys + name for name in names]
+        verdicts, *stored = await self._run_script(keys, _encode(encoded), deadline)
+        return Committed(
+            [
+                [Refusal(names[i - 1], shape_from_text(text) if isinstance(text, str) else None) for i, text in verdict]
+                for verdict in _decode_verdicts(verdicts)
+            ],
+            {name: decode(state) for name, state in zip(names, stored, strict=True) if state is not None},
+        )
+
+    async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
+        """The states of streams, as of one moment; None for a stream that does not exist."""
+        replies = await self._ask(self._client.mget([self._keys + name for name in names]), deadline)
+        return [None if stored is None else _decode_or_error(stored) for stored in replies]
+
+    async def forget(self, name: str, deadline: float) -> State | None:
+        """Deletes a stream and returns its last state, in one atomic step; None if there was none.
+
+        Not part of the script because the server has it as one command. Sent once, like every write.
+        Raises ``StoreUnavailable`` or ``OutcomeUnknown``; and ``Unreadable`` if what it deleted was.
+        """
+        stored = await self._send(deadline, "GETDEL", self._keys + name)
+        return None if stored is None else decode(stored)
+
+    async def names(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> Page:
+        """At most ``limit`` names of streams that start with ``prefix``, from where ``cursor`` left off.
+
+        A stream that exists from the first page to the last is on one of them; it can be on two if the server
+        resizes its table meanwhile. The order is the server's. There is no index to keep, so a stream costs no more
+        than its state. Raises ``ValueError`` for a cursor that is none.
+
+        A cursor is ``<position of SCAN>-<last name returned from there>``: a step of SCAN cannot be cut to the limit,
+        so a step that has more is taken again and the names up to the last one are left out.
+        """
+        position, last = _parse_cursor(cursor)
+        pattern = _escape_glob(self._keys) + prefix + "*"
+        found: list[str] = []
+        while True:
+            following, keys = await self._ask(
+                self._client.scan(position, match=pattern, count=_LIKELY_PAGE), deadline
+            )
+            names = sorted({key.decode(errors="replace").removeprefix(self._keys) for key in keys})
+            for name in names:
+                if name <= last or not is_name(name):
+                    continue
+                if len(found) == limit:
+                    return Page(found, f"{position}-{found[-1]}")
+                found.append(name)
+            position, last = int(following), ""
+            if position == 0:
+                return Page(found, None)
+            if len(found) == limit:
+                return Page(found, f"{position}-")
+
+    async def ping(self, deadline: float) -> None:
+        """Returns if Redis answers. Raises ``StoreUnavailable``."""
+        await self._ask(self._client.ping(), deadline)
+
+    async def _ask(self, command: Awaitable[T], deadline: float) -> T:
+        """The reply to a command that only reads."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await command
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable from error
+
+    async def _run_script(self, keys: Sequence[str], argument: bytes, deadline: float) -> Any:
+        """EVALSHA; where the server does not know the script (yet, or after SCRIPT FLUSH), EVAL, which loads it."""
+        try:
+            return await self._send(deadline, "EVALSHA", self._sha, len(keys), *keys, argument)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, NoScriptError):
+                raise
+        return await self._send(deadline, "EVAL", self._script, len(keys), *keys, argument)
+
+    async def _send(self, deadline: float, *command: str | int | bytes) -> Any:
+        """Sends a write once and returns the reply."""
+        pool = self._client.connection_pool
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection: AbstractConnection = await pool.get_connection()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable from error
+        try:
+            async with asyncio.timeout_at(deadline):
+                await connection.send_command(*command, check_health=False)
+                return await connection.read_response()
+        except (RedisError, OSError, TimeoutError) as error:
+            if _is_proof_of_not_running(error):
+                raise StoreUnavailable from error
+            log.warning("a write to Redis has an unknown outcome: %s", error or type(error).__name__)
+            raise OutcomeUnknown from error
+        finally:
+            with suppress(RedisError, OSError):
+                await pool.release(connection)
+
+
+def _decode_or_error(stored: bytes) -> State | Unreadable:
+    try:
+        return decode(stored)
+    except Unreadable as error:
+        return error
+
+
+def _is_proof_of_not_running(error: Exception) -> bool:
+    """Whether ``error`` is a refusal by the server that it gives before it runs anything."""
+    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    return code in _NOT_RUN
+
+
+def _parse_cursor(cursor: str | None) -> tuple[int, str]:
+    if cursor is None:
+        return 0, ""
+    position, dash, last = cursor.partition("-")
+    if not dash or not position.isascii() or not position.isdigit() or int(position) >= 2**64:
+        raise ValueError("not a cursor")
+    if last and not is_name(last):
+        raise ValueError("not a cursor")
+    return int(position), last
+
+
+def _escape_glob(text: str) -> str:
+    return "".join(f"\\{character}" if character in "*?[]\\^" else character for character in text)
