@@ -1,0 +1,25 @@
+"""Meanwhile: exact running averages of sensor streams, in constant space, over HTTP.
+
+A map for new readers. Read in this order; imports only ever point up this list:
+
+    exact.py        exact sums of doubles: expansions
+    summary.py      what is kept of a set of readings; summaries merge
+    stream.py       names of streams, shapes of values
+    times.py        times of readings
+    formats/        bytes in, readings out
+    store.py        states in Redis; commit.lua is the write
+    committer.py    group commit: one round trip for everything that waits
+    problems.py     which exception is which HTTP answer
+    api/            routes
+    app.py          wires all of this
+    embedded.py     a Valkey of our own, where no other is given
+    server.py       socket, Valkey, workers: start and stop
+    cli.py          the command ``meanwhile``; client.py and table.py serve its ``send``
+
+A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes columns of doubles of it,
+``committer.py`` lets them gather and sums them, ``store.py`` sends the summaries, ``commit.lua`` merges each into the
+state of its stream, and the state that comes back is the reply.
+
+The promises: the average is the correctly rounded mean of everything received, whatever the order, batching or
+workers; the state of a stream has constant size; what was answered with 200 is on disk; every reading is counted once.
+"""

@@ -61,10 +61,11 @@ class Meanwhile(FastAPI):
             (method, endpoint.path.removeprefix(_BELOW_A_STREAM)): endpoint
             for endpoint in self.router.routes
             if isinstance(endpoint, Endpoint) and endpoint.path.startswith(_BELOW_A_STREAM)
-            for method in endpoint.methods
+            for method in endpoint.methods or ()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
         if scope["type"] == "http" and not scope.get("root_path"):
             above, _, last = scope["path"].rpartition("/")
             endpoint = self.shortcuts.get((scope["method"], last))

@@ -42,6 +42,8 @@ class ShapeConflict(Exception):
 
 @dataclass(frozen=True)
 class Conflict:
+    """A stream and the shape it has, beside the one of the readings sent for it."""
+
     stream: str
     expected: Shape
     received: Shape
@@ -111,7 +113,9 @@ class _Group:
             self.readings[name] = known._replace(first=min(known.first, more.first), last=max(known.last, more.last))
 
     def states(self) -> dict[str, State]:
-        return {name: State(shape, summarize(*rest)) for name, (shape, *rest) in self.readings.items()}
+        return {
+            name: State(one.shape, summarize(one.columns, one.first, one.last)) for name, one in self.readings.items()
+        }
 
 
 @dataclass
@@ -140,7 +144,7 @@ class Committer:
         ``StoreUnavailable``, ``OutcomeUnknown`` or ``Unreadable``.
         """
         commit = self._turns.gathering()
-        size = sum(one.count for one in readings.values())
+        size = sum(one.size for one in readings.values())
         if commit.size and commit.size + size > self._max_waiting:
             raise Overloaded
         commit.size += size
@@ -227,4 +231,3 @@ def _fail(waiters: list[asyncio.Future[F]], error: Exception) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error)
-

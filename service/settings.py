@@ -31,7 +31,9 @@ class Settings(BaseSettings):
         description="Directory of the embedded Valkey. By default ~/.local/share/meanwhile.",
     )
     prefix: str = Field(
-        "meanwhile", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Start of every key in Redis: <prefix>:stream:<name>."
+        "meanwhile",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Start of every key in Redis: <prefix>:stream:<name>.",
     )
     patience: float = Field(
         5.0, gt=0, le=300, description="Seconds after which a request that waits for Redis is answered in any case."

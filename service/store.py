@@ -40,9 +40,10 @@ T = TypeVar("T")
 VERSION = 1
 _LIKELY_PAGE = 1_000  # Keys a SCAN looks at; about a millisecond of the server's time.
 
+# Refusals that the server gives before it runs a command or a script.
 _NOT_RUN = frozenset(
-    "NOSCRIPT LOADING READONLY OOM BUSY MASTERDOWN NOREPLICAS MISCONF NOAUTH WRONGPASS NOPERM MOVED ASK TRYAGAIN "
-    "CLUSTERDOWN CROSSSLOT".split()
+    {"NOSCRIPT", "LOADING", "BUSY", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS"}
+    | {"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"}
 )
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,8 @@ class Store:
 
     async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
         """The states of streams, as of one moment; None for a stream that does not exist."""
-        replies = await self._ask(self._client.mget([self._keys + name for name in names]), deadline)
+        reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
+        replies = await self._ask(reading, deadline)
         return [None if stored is None else _decode_or_error(stored) for stored in replies]
 
     async def forget(self, name: str, deadline: float) -> State | None:
@@ -191,9 +193,8 @@ class Store:
         pattern = _escape_glob(self._keys) + prefix + "*"
         found: list[str] = []
         while True:
-            following, keys = await self._ask(
-                self._client.scan(position, match=pattern, count=_LIKELY_PAGE), deadline
-            )
+            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _LIKELY_PAGE)
+            following, keys = await self._ask(scanning, deadline)
             names = sorted({key.decode(errors="replace").removeprefix(self._keys) for key in keys})
             for name in names:
                 if name <= last or not is_name(name):
@@ -233,7 +234,7 @@ class Store:
         pool = self._client.connection_pool
         try:
             async with asyncio.timeout_at(deadline):
-                connection: AbstractConnection = await pool.get_connection()
+                connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable from error
         try:

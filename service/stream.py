@@ -163,7 +163,8 @@ class Readings(NamedTuple):
     last: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
+        """How many readings these are."""
         return len(self.columns[0])
 
 
@@ -205,7 +206,7 @@ def _check_limits(value: Value, limits: Limits) -> None:
 def _check_domain(column: list[float], shape: Shape, component: int) -> None:
     """Refuses what is outside the domain, and makes every zero a positive one: the sign would depend on the order."""
     lowest, highest = min(column), max(column)
-    if isfinite(sum(column)) and -LARGEST <= lowest and highest <= LARGEST:
+    if isfinite(sum(column)) and lowest >= -LARGEST and highest <= LARGEST:
         if lowest >= SMALLEST or highest <= -SMALLEST:
             return
         smallest = min(map(abs, column))
@@ -214,9 +215,8 @@ def _check_domain(column: list[float], shape: Shape, component: int) -> None:
         column[:] = [x or 0.0 for x in column]
     row = next((i for i, x in enumerate(column) if not (x == 0 or SMALLEST <= abs(x) <= LARGEST)), None)
     if row is not None:
-        raise Invalid(
-            f"Expected 0 or a number with a magnitude from {SMALLEST} to {LARGEST}.", f"/{row}{shape.pointer(component)}"
-        )
+        place = f"/{row}{shape.pointer(component)}"
+        raise Invalid(f"Expected 0 or a number with a magnitude from {SMALLEST} to {LARGEST}.", place)
 
 
 def check_name(name: str) -> str:

@@ -32,7 +32,7 @@ class Summary(NamedTuple):
     other fields have one entry a component. In the empty summary, which fits any number of components, they have none.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     first: int
     last: int
     minimums: tuple[float, ...]

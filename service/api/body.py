@@ -55,14 +55,15 @@ def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
     started = False
     try:
         for chunk in chunks:
-            while chunk:
+            rest = chunk
+            while rest:
                 if member.eof:
                     member = zlib.decompressobj(_GZIP)
                 started = True
-                content += member.decompress(chunk, limit + 1 - len(content))
+                content += member.decompress(rest, limit + 1 - len(content))
                 if len(content) > limit:
                     raise _too_large(limit)
-                chunk = member.unused_data if member.eof else member.unconsumed_tail
+                rest = member.unused_data if member.eof else member.unconsumed_tail
     except zlib.error:
         raise BadEncoding("Expected gzip data, as Content-Encoding says.") from None
     if not started or not member.eof:

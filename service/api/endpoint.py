@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.api.body import ClientGone
-from service.api.models import Problem
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -106,13 +105,6 @@ class Endpoint(APIRoute):
         await send({"type": "http.response.body", "body": body})
 
 
-async def answer_error(scope: Scope, send: Send, error: Exception) -> None:
-    """Answers what the framework refused: no such path, a method that a path does not have."""
-    status, headers, body = problems.encode(error)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 def _documented() -> None:
     """Stands in for the handler where FastAPI looks for a signature; what it would find is declared instead."""
 
@@ -125,5 +117,3 @@ _STREAM = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     "example": "kitchen/temperature",
 }
-
-__all__ = ["JSON", "TEXT", "Endpoint", "Handler", "Problem", "Reply", "json_reply"]

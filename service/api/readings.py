@@ -42,7 +42,7 @@ def endpoints(committer: Committer, clock: Callable[[], int], limits: Limits, ma
         """Records readings of many streams, all or none."""
         body = await read_json(scope, receive, max_body)
         batch = json.decode_batch(body, clock(), limits)
-        count = sum(readings.count for readings in batch.values())
+        count = sum(readings.size for readings in batch.values())
         await committer.record(batch)
         return json_reply({"readings": count, "streams": len(batch)})
 

@@ -100,9 +100,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
             refusals=(BadCursor, Invalid, StoreUnavailable),
         ),
         Endpoint("GET", stream, read_stream, reply=models.StreamState, refusals=_REFUSALS),
-        Endpoint(
-            "DELETE", stream, delete_stream, reply=models.StreamState, refusals=(*_REFUSALS, OutcomeUnknown)
-        ),
+        Endpoint("DELETE", stream, delete_stream, reply=models.StreamState, refusals=(*_REFUSALS, OutcomeUnknown)),
     ]
 
 
@@ -140,7 +138,7 @@ def _prefers_text(scope: Scope) -> bool:
     """Whether Accept asks for text/plain by name, and for JSON, if at all, less."""
     for name, value in scope["headers"]:
         if name == b"accept" and b"text/plain" in value:
-            weights = {media_type: quality for media_type, quality in map(_weigh, value.decode("latin-1").split(","))}
+            weights = dict(map(_weigh, value.decode("latin-1").split(",")))
             return weights.get("text/plain", 0.0) > weights.get("application/json", 0.0)
     return False
 

@@ -102,10 +102,9 @@ def _readings(body: _Body, pointer: str, now: int, limits: Limits) -> Readings:
     """The readings of one decoded body, which stands at ``pointer``."""
     if (body.value is UNSET) == (body.values is UNSET) or (body.value is UNSET and body.time is not UNSET):
         raise Invalid(_FORM, pointer)
-    time: int | None = now
-    if body.time is not UNSET and (time := times.parse(body.time)) is None:
+    time = now if body.time is UNSET else times.parse(body.time)
+    if time is None:
         raise Invalid(_TIME, f"{pointer}/time")
-    assert time is not None
     try:
         return collect(body.contents(), time, time, limits)
     except Invalid as error:
@@ -143,11 +142,15 @@ def _is_doubtful(body: bytes, parsed: list[_Body], names: str, keys: int = 0) ->
         for value in one.contents():
             if isinstance(value, dict):
                 colons += len(value) + "".join(value).count(":")
-                if may_underflow and any(part == 0 or (isinstance(part, list) and 0 in part) for part in value.values()):
-                    return True
-            elif may_underflow and (value == 0 or (isinstance(value, list) and 0 in value)):
+            if may_underflow and _has_zero(value):
                 return True
     return body.count(b":") != colons
+
+
+def _has_zero(value: Value) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_zero, value.values()))
+    return value == 0 or (isinstance(value, list) and 0 in value)
 
 
 class _Pairs(list[tuple[str, Any]]):

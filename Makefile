@@ -1,0 +1,48 @@
+# make run, make test: nothing else is needed on a machine with Python 3.11 or later and make.
+# PYTHON chooses the interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV := .venv
+UV_VERSION := 0.13.9
+RUN := $(VENV)/bin/
+
+# uv from PATH, or else one of our own beside the environment that it fills from uv.lock.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: run test lint format test-docker bench clean
+
+run: $(VENV)/ready
+	$(RUN)meanwhile serve
+
+test: $(VENV)/ready
+	$(RUN)pytest --numprocesses 2 -m "not docker" $(ARGS)
+
+lint: $(VENV)/ready
+	$(RUN)ruff check
+	$(RUN)ruff format --check
+	$(RUN)mypy
+
+format: $(VENV)/ready
+	$(RUN)ruff check --fix
+	$(RUN)ruff format
+
+# The image and docker-compose.yml for real; skipped with a reason where no Docker engine answers.
+test-docker: $(VENV)/ready
+	$(RUN)pytest -m docker tests/docker $(ARGS)
+
+bench: $(VENV)/ready
+	$(RUN)python -m benchmarks $(ARGS)
+
+$(VENV)/ready: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; choose one with PYTHON=python3.x"; exit 1; }
+	@[ -x "$(UV)" ] || { \
+	  $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } || \
+	  { echo "A virtual environment is needed to set this up; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,167 @@
+"""The command line: ``meanwhile serve``, ``meanwhile send FILE.csv``, ``meanwhile average STREAM``."""
+
+import inspect
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from service.client import Client, Outcome, Unsent
+from service.embedded import EmbeddedError
+from service.server import serve as run_service
+from service.settings import Settings
+from service.table import Column, Sheet, Unusable
+
+app = typer.Typer(help="Exact running averages of sensor streams.", no_args_is_help=True, add_completion=False)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Url = Annotated[str, typer.Option(envvar="MEANWHILE_URL", help="Where the service is.")]
+_DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+def _from_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives ``command`` one option for each setting, so that the two cannot differ."""
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[_plain(field), _option(name, field)],
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
+    return command
+
+
+def _plain(field: FieldInfo) -> Any:
+    kind: Any = field.annotation
+    return kind if type(None) in getattr(kind, "__args__", ()) else kind | None
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    default = "" if field.default in (None, PydanticUndefined) else f" Default: {field.default}."
+    return typer.Option(
+        envvar=f"MEANWHILE_{name.upper()}", help=(field.description or "") + default, show_default=False
+    )
+
+
+@app.command()
+@_from_settings
+def serve(**options: Any) -> None:
+    """Start the service; without a Redis URL also an embedded Valkey of its own."""
+    try:
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            err.print(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}")
+        raise typer.Exit(2) from None
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s:     %(name)s: %(message)s")
+    try:
+        run_service(settings, _announce)
+    except EmbeddedError as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        err.print(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}.", markup=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _announce(url: str, where: str) -> None:
+    out.print(f"Meanwhile listens on {url} and keeps its streams in {where}.", markup=False, soft_wrap=True)
+    out.print(
+        "Send it a reading:\n\n"
+        f"    curl {url}/v1/streams/kitchen/temperature/readings \\\n"
+        "      -H 'Content-Type: application/json' -d '{\"value\": 21.4}'\n",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def send(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A CSV file with a header row.")],
+    prefix: Annotated[str, typer.Option(help="Start of the stream names.")] = "",
+    missing: Annotated[
+        list[str] | None, typer.Option(help="A cell that stands for no reading, besides the empty one. Repeatable.")
+    ] = None,
+    delimiter: Annotated[str, typer.Option(help="What separates the cells.")] = ",",
+    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Readings in a request.")] = 10_000,
+    url: Url = _DEFAULT_URL,
+) -> None:
+    """Send every numeric column of a CSV file as the stream <prefix><column>.
+
+    A column is numeric if its first cell that is not missing is a number. What a stream name cannot hold becomes "_".
+    """
+    outcome = Outcome()
+    try:
+        with (
+            Sheet(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
+            Client(url) as client,
+            Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
+        ):
+            task = progress.add_task(file.name, total=sheet.size)
+            for readings in sheet.batches(batch):
+                client.record(readings, outcome)
+                progress.update(task, completed=sheet.position)
+            columns = sheet.columns
+    except (Unsent, Unusable) as error:
+        err.print(str(error), markup=False)
+        if outcome.recorded:
+            err.print(f"{sum(outcome.recorded.values())} readings were recorded before that.")
+        raise typer.Exit(1) from None
+    _summarize(columns, outcome)
+    if outcome.refused or any(column.malformed for column in columns):
+        raise typer.Exit(1)
+
+
+def _summarize(columns: list[Column], outcome: Outcome) -> None:
+    table = Table("column", "stream", "recorded", "missing", "refused", box=None)
+    for column in columns:
+        if column.is_numeric:
+            refused = outcome.refused.get(column.stream, 0) + column.malformed
+            recorded = outcome.recorded.get(column.stream, 0)
+            table.add_row(column.header, column.stream, *map(str, (recorded, column.missing, refused)))
+    out.print(table)
+    for column in columns:
+        if not column.is_numeric:
+            out.print(f"skipped {column.header or '(no header)'}: not numeric", markup=False)
+        if column.malformed:
+            out.print(
+                f"refused {column.malformed} cells of {column.header}: not numbers, first in line "
+                f"{column.first_malformed_line}",
+                markup=False,
+            )
+        if reason := outcome.reasons.get(column.stream):
+            out.print(f"refused for {column.stream}: {reason}", markup=False)
+    out.print(f"{sum(outcome.recorded.values())} readings recorded")
+
+
+@app.command()
+def average(
+    stream: Annotated[str, typer.Argument(help="The stream's name.")],
+    url: Url = _DEFAULT_URL,
+) -> None:
+    """Print the average of a stream."""
+    try:
+        with Client(url) as client:
+            typer.echo(client.average(stream))
+    except Unsent as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(1) from None

@@ -1,0 +1,120 @@
+"""A client of the service's own API, for the command line: sends what can be sent, once, and says what was not."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+_TRIES = 60  # A second apart: a service that restarts is waited for.
+
+
+class Unsent(Exception):
+    """The service is away or did not say what became of a request; the message says which."""
+
+
+@dataclass
+class Outcome:
+    """What became of the readings of a batch: recorded by stream, and refused by stream with the last reason."""
+
+    recorded: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, stream: str, count: int, reason: str) -> None:
+        """Counts readings as refused."""
+        self.refused[stream] = self.refused.get(stream, 0) + count
+        self.reasons[stream] = reason
+
+
+class Client:
+    """Talks to one service."""
+
+    def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._http = httpx.Client(base_url=url, timeout=60)
+        self._sleep = sleep
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def average(self, stream: str) -> str:
+        """The average of a stream as text. Raises ``Unsent`` with the service's reason if there is none."""
+        reply = self._request("GET", f"/v1/streams/{stream}/average", headers={"Accept": "text/plain"})
+        if reply.is_success:
+            return reply.text
+        raise Unsent(_reason(reply))
+
+    def record(self, batch: Mapping[str, list[float]], outcome: Outcome) -> None:
+        """Records scalar readings by stream and adds to ``outcome`` what became of them.
+
+        A refused request has recorded nothing, so its parts are sent again on their own: without the streams that
+        conflict, otherwise one half after the other, until only what is at fault is left out. Raises ``Unsent``.
+        """
+        if not batch:
+            return
+        body = {stream: {"values": values} for stream, values in batch.items()}
+        reply = self._request("POST", "/v1/readings", json=body)
+        if reply.is_success:
+            for stream, values in batch.items():
+                outcome.recorded[stream] = outcome.recorded.get(stream, 0) + len(values)
+            return
+        conflicting = {conflict["stream"] for conflict in _problem(reply).get("conflicts", [])}
+        if conflicting:
+            for stream in conflicting:
+                outcome.refuse(stream, len(batch[stream]), _reason(reply))
+            self.record({stream: values for stream, values in batch.items() if stream not in conflicting}, outcome)
+        elif sum(map(len, batch.values())) == 1:
+            outcome.refuse(next(iter(batch)), 1, _reason(reply))
+        else:
+            for half in _halves(batch):
+                self.record(half, outcome)
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        for _ in range(_TRIES):
+            try:
+                reply = self._http.request(method, path, **arguments)
+            except httpx.ConnectError:
+                last = f"There is no service at {self._http.base_url}."
+                self._sleep(1)
+                continue
+            except httpx.HTTPError as error:
+                raise Unsent(f"The connection broke; what became of the last request is not known: {error}") from None
+            if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                last = _reason(reply)
+                self._sleep(float(reply.headers.get("Retry-After", 1)))
+                continue
+            if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                raise Unsent(_reason(reply))
+            return reply
+        raise Unsent(last)
+
+
+def _halves(batch: Mapping[str, list[float]]) -> list[dict[str, list[float]]]:
+    if len(batch) > 1:
+        names = list(batch)
+        middle = len(names) // 2
+        return [{name: batch[name] for name in half} for half in (names[:middle], names[middle:])]
+    ((stream, values),) = batch.items()
+    middle = len(values) // 2
+    return [{stream: values[:middle]}, {stream: values[middle:]}]
+
+
+def _problem(reply: httpx.Response) -> dict[str, Any]:
+    try:
+        problem = reply.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _reason(reply: httpx.Response) -> str:
+    problem = _problem(reply)
+    words = [str(problem[member]) for member in ("title", "detail") if member in problem]
+    return f"{reply.status_code}: " + (". ".join(words) or reply.reason_phrase)

@@ -1,0 +1,112 @@
+"""Runs the service: one listening socket, one Valkey, some workers; started in that order, stopped in reverse.
+
+The parent process binds the socket, so a port that is taken is noticed first and every worker shares it. It starts the
+embedded Valkey before any worker and stops it when the last one has drained. With one worker there is no second
+process. Workers that lose their parent stop by themselves, so that killing the parent never leaves half a service.
+"""
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from service.app import create_app
+from service.embedded import EmbeddedValkey
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
+
+
+def serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
+    """Serves until SIGINT or SIGTERM. ``announce`` gets the base URL and where the data is, once both are there.
+
+    Raises ``OSError`` if the address cannot be bound and ``EmbeddedError`` if Valkey cannot run.
+    """
+    signal.signal(signal.SIGTERM, _exit)
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        where = "the Redis at MEANWHILE_REDIS_URL"
+        if settings.redis_url is None:
+            valkey = stack.enter_context(EmbeddedValkey(settings.data_dir))
+            settings = settings.model_copy(update={"redis_url": valkey.url})
+            where = str(settings.data_dir.expanduser().absolute())
+        _export(settings)
+        announce(_base_url(settings.host, listener.getsockname()[1]), where)
+        config = uvicorn.Config(
+            "service.server:create_worker",
+            factory=True,
+            workers=settings.workers,
+            access_log=settings.access_log,
+            log_level=settings.log_level,
+            proxy_headers=False,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=settings.grace,
+        )
+        if settings.workers == 1:
+            uvicorn.Server(config).run(sockets=[listener])
+        else:
+            Multiprocess(config, sockets=[listener]).run()
+
+
+def create_worker() -> FastAPI:
+    """The application of one worker process, with its settings from the environment that ``serve`` prepared."""
+    app = create_app()
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            loop.add_reader(parent.sentinel, _stop_without_parent, parent.sentinel)
+        async with inner(app):
+            gc.collect()
+            gc.freeze()  # What start-up made stays; the collector need not look at it again.
+            yield
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _stop_without_parent(sentinel: int) -> None:
+    asyncio.get_running_loop().remove_reader(sentinel)
+    log.warning("the parent process is gone; stopping")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """SIGTERM leaves through every ``finally``, as SIGINT does."""
+    raise SystemExit(0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def _base_url(host: str, port: int) -> str:
+    """The URL by which this machine reaches what listens on ``host``."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # Compared, not bound.
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _export(settings: Settings) -> None:
+    """Puts the settings where the workers read theirs."""
+    for name, value in settings.model_dump(mode="json").items():
+        if value is not None:
+            os.environ[f"MEANWHILE_{name.upper()}"] = str(value)

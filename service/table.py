@@ -1,0 +1,125 @@
+"""CSV files as readings: each numeric column is a stream.
+
+The file is read once, in order, in bounded memory. A column is numeric if its first cell that is not missing is a
+number; a later cell that is not one is malformed: it is counted, named by line and left out, never guessed at.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from service.stream import is_name
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:~-]+")
+
+
+class Unusable(Exception):
+    """The file cannot be read as a table with named columns; the message says why."""
+
+
+@dataclass
+class Column:
+    """A column of the file, what became of its cells, and the stream it goes to."""
+
+    header: str
+    stream: str
+    is_numeric: bool | None = None
+    missing: int = 0
+    malformed: int = 0
+    first_malformed_line: int = 0
+
+
+def stream_name(prefix: str, header: str) -> str:
+    """The stream of a column: what a name cannot hold becomes "_", and none at the end.
+
+    >>> stream_name("air/", "PT08.S1(CO)")
+    'air/PT08.S1_CO'
+    """
+    return prefix + _NOT_IN_NAMES.sub("_", header.strip()).strip("_")
+
+
+class Sheet:
+    """A CSV file with a header row, open for reading. Raises ``Unusable``."""
+
+    def __init__(self, path: Path, *, prefix: str, missing: Sequence[str], delimiter: str = ",") -> None:
+        self.size = path.stat().st_size
+        self._missing_texts = {"", *(text.strip() for text in missing)}
+        self._missing_numbers = {float(text) for text in missing if _is_number(text)}
+        self._file = path.open("rb")
+        try:
+            text = (line.decode("utf-8-sig") for line in self._file)
+            self._rows = csv.reader(text, delimiter=delimiter)
+            headers = next(self._rows, [])
+        except (csv.Error, UnicodeDecodeError, TypeError) as error:
+            self._file.close()
+            raise Unusable(f"{path} is not a CSV file in UTF-8: {error}.") from None
+        self.columns = [Column(header, stream_name(prefix, header)) for header in headers]
+
+    def __enter__(self) -> "Sheet":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far, of ``size``."""
+        return self._file.tell()
+
+    def batches(self, readings: int) -> Iterator[dict[str, list[float]]]:
+        """The readings by stream, at most about ``readings`` at a time (a row is not divided)."""
+        batch: dict[str, list[float]] = {}
+        count = 0
+        try:
+            for row in self._rows:
+                for column, cell in zip(self.columns, row, strict=False):
+                    number = self._number(column, cell.strip())
+                    if number is not None:
+                        batch.setdefault(column.stream, []).append(number)
+                        count += 1
+                if count >= readings:
+                    yield batch
+                    batch, count = {}, 0
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise Unusable(f"Line {self._rows.line_num + 1} is not CSV in UTF-8: {error}.") from None
+        if batch:
+            yield batch
+
+    def _number(self, column: Column, cell: str) -> float | None:
+        if cell in self._missing_texts:
+            column.missing += 1
+            return None
+        is_number = _is_number(cell)
+        if column.is_numeric is None:
+            column.is_numeric = is_number
+            if is_number:
+                self._check_stream(column)
+        if not column.is_numeric:
+            return None
+        if not is_number:
+            column.malformed += 1
+            column.first_malformed_line = column.first_malformed_line or self._rows.line_num
+            return None
+        number = float(cell)
+        if number in self._missing_numbers:
+            column.missing += 1
+            return None
+        return number
+
+    def _check_stream(self, column: Column) -> None:
+        if not is_name(column.stream):
+            raise Unusable(f"The column {column.header!r} makes no stream name; choose another --prefix or header.")
+        others = [one.header for one in self.columns if one is not column and one.is_numeric]
+        if any(one.stream == column.stream for one in self.columns if one is not column and one.is_numeric):
+            raise Unusable(f"The columns {column.header!r} and one of {others} make the same stream {column.stream}.")
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text.strip()) is not None and math.isfinite(float(text))

@@ -1,0 +1,65 @@
+"""What most tests need: one Valkey a session, and in it a part of its own for every test."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from service.app import connect, create_app
+from service.settings import Settings
+from service.store import Store
+from tests.servers import Valkey, valkey
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[Valkey]:
+    """The session's server. Nobody kills, stops or flushes this one."""
+    with valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix that no other test has."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def redis(shared_valkey: Valkey) -> AsyncIterator["Redis"]:
+    """A client of the session's server."""
+    async with connect(shared_valkey.url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(redis: "Redis", prefix: str) -> Store:
+    """An empty store."""
+    return Store(redis, prefix)
+
+
+Api = Callable[..., Any]
+
+
+@pytest.fixture
+async def api(shared_valkey: Valkey, prefix: str) -> AsyncIterator[Api]:
+    """Makes HTTP clients of applications in this process: ``client = await api(max_body=100)``."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings: Any) -> httpx.AsyncClient:
+            app = create_app(Settings(**{"redis_url": shared_valkey.url, "prefix": prefix} | settings))
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+            return await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://meanwhile"))
+
+        yield make
+
+
+@pytest.fixture
+async def client(api: Api) -> httpx.AsyncClient:
+    """An HTTP client of an application with the default limits."""
+    made: httpx.AsyncClient = await api()
+    return made

@@ -1,0 +1,166 @@
+"""Real servers for the tests, each in a directory of its own, on a unix socket or a free port."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.embedded import server_binary
+
+FSYNC_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Waits until ``condition`` holds; fails if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not become true within {seconds} s"
+        time.sleep(0.01)
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A temporary directory whose path leaves room for the name of a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="mw", dir="/tmp", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+def answers_ping(path: Path) -> bool:
+    """Whether a Redis at this unix socket answers commands now."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+@dataclass
+class Valkey:
+    """A Valkey process that a test may kill and start again on the same data."""
+
+    directory: Path
+    arguments: tuple[str, ...] = FSYNC_ALWAYS
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "v.sock"
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(str(server_binary()), "--port", "0", "--unixsocket", str(self.socket)),
+                    *("--dir", str(self.directory), "--save", "", *self.arguments),
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        eventually(lambda: answers_ping(self.socket))
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            self.process.wait(20)
+
+
+@contextmanager
+def valkey(*arguments: str) -> Iterator[Valkey]:
+    """A running Valkey, with fsync always unless ``arguments`` say otherwise."""
+    with short_directory() as directory:
+        server = Valkey(directory, arguments or FSYNC_ALWAYS)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@dataclass
+class Service:
+    """The real command ``meanwhile serve`` as a process, on a free port."""
+
+    data_dir: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    process: subprocess.Popen[str] | None = None
+    url: str = ""
+
+    @property
+    def log(self) -> str:
+        return (self.data_dir / "service.log").read_text()
+
+    def start(self, port: int = 0) -> None:
+        """Starts the service and waits until it is live."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MEANWHILE_")}
+        with (self.data_dir / "service.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "service", "serve"),
+                    *("--port", str(port), "--data-dir", str(self.data_dir), *self.arguments),
+                ],
+                env=inherited | self.environment,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        eventually(self._is_up, seconds=30)
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log
+        announced = re.search(r"listens on (http://\S+:(\d+)) ", self.log)
+        if announced is None:
+            return False
+        self.url = announced[1]
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(("127.0.0.1", int(announced[2])))
+                probe.sendall(b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                return probe.recv(64).startswith(b"HTTP/1.1 200")
+            except OSError:
+                return False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signals the parent process alone, waits until it is gone, and returns its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(40)
+
+
+@contextmanager
+def service(*arguments: str, data_dir: Path | None = None, **environment: str) -> Iterator[Service]:
+    """A running service; without MEANWHILE_REDIS_URL in ``environment`` on an embedded Valkey."""
+    with short_directory() as directory:
+        running = Service(data_dir or directory, environment, arguments)
+        running.start()
+        try:
+            yield running
+        finally:
+            running.stop()
