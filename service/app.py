@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -13,7 +14,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Match, Route
+from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.api import health, readings, streams
@@ -64,8 +66,17 @@ class Meanwhile(FastAPI):
             for method in endpoint.methods or ()
         }
 
+    def methods(self, scope: Scope) -> set[str]:
+        """What the path of a request can be asked for; RFC 9110 wants it in the Allow header of a 405."""
+        paths = [route.path for route in self.router.routes if isinstance(route, Route) and _fits(route, scope)]
+        routes = [route for route in self.router.routes if isinstance(route, Route) and route.path in paths[:1]]
+        methods = set().union(*(route.methods or () for route in routes))
+        return methods | {"HEAD"} if "GET" in methods else methods
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answers one request. HEAD is GET without the body, on every route."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         if scope["type"] == "http" and not scope.get("root_path"):
             above, _, last = scope["path"].rpartition("/")
             endpoint = self.shortcuts.get((scope["method"], last))
@@ -110,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ]
     )
     app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(Exception, _refuse)
     return app
 
 
@@ -117,5 +129,18 @@ async def _refuse(request: Request, error: Exception) -> Response:
     """What the framework itself refuses, such as an unknown path, in the same form as everything else."""
     status, headers, body = problems.encode(error)
     response = Response(body, status)
-    response.raw_headers = headers
+    response.raw_headers = [header for header in headers if header[0] != b"allow"]
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["allow"] = ", ".join(sorted(request.app.methods(request.scope)))
     return response
+
+
+def _fits(route: Route, scope: Scope) -> bool:
+    return route.matches(scope)[0] is not Match.NONE
+
+
+def _without_body(send: Send) -> Send:
+    async def send_without_body(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_without_body

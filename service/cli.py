@@ -77,7 +77,8 @@ def serve(**options: Any) -> None:
         err.print(str(error), markup=False)
         raise typer.Exit(1) from None
     except OSError as error:
-        err.print(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}.", markup=False)
+        reason = str(error.strerror or error).partition(" (while")[0]  # The rest repeats the address.
+        err.print(f"Cannot listen on {settings.host} port {settings.port}: {reason}.", markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(0) from None

@@ -99,6 +99,23 @@ def valkey(*arguments: str) -> Iterator[Valkey]:
             server.stop()
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without anybody's settings for the service."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MEANWHILE_")}
+
+
+def meanwhile(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=clean_environment() | {"COLUMNS": "200"},
+    )
+
+
 @dataclass
 class Service:
     """The real command ``meanwhile serve`` as a process, on a free port."""
@@ -115,14 +132,13 @@ class Service:
 
     def start(self, port: int = 0) -> None:
         """Starts the service and waits until it is live."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MEANWHILE_")}
         with (self.data_dir / "service.log").open("w") as log:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "service", "serve"),
                     *("--port", str(port), "--data-dir", str(self.data_dir), *self.arguments),
                 ],
-                env=inherited | self.environment,
+                env=clean_environment() | self.environment,
                 stdout=log,
                 stderr=log,
                 text=True,

@@ -1,19 +1,207 @@
-"""The process: start, stop, kill, and what survives."""
+"""The process as a user runs it: what it says, how it stops, what survives when it is killed."""
 
 import os
 import signal
-import time
+import subprocess
+import threading
+from pathlib import Path
 
 import httpx
+import pytest
+import redis
 
-from tests.servers import eventually, service
+from tests.servers import Service, Valkey, eventually, meanwhile, service, short_directory
 
 
-def test_one_reading_comes_back() -> None:
+def post(running: Service, stream: str, value: float) -> httpx.Response:
+    return httpx.post(f"{running.url}/v1/streams/{stream}/readings", json={"value": value}, timeout=20)
+
+
+def count(running: Service, stream: str) -> int:
+    reply = httpx.get(f"{running.url}/v1/streams/{stream}/count", timeout=20)
+    return int(reply.json()["count"]) if reply.status_code == 200 else 0
+
+
+def is_ready(running: Service) -> bool:
+    return httpx.get(f"{running.url}/readyz", timeout=20).status_code == 200
+
+
+def embedded(running: Service) -> "redis.Redis":
+    return redis.Redis(unix_socket_path=str(running.data_dir / "valkey.sock"))
+
+
+def embedded_pid(running: Service) -> int:
+    with embedded(running) as client:
+        return int(client.info("server")["process_id"])
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes() if Path("/proc").is_dir() else True
+
+
+def test_start_up_says_where_it_listens_where_the_data_is_and_how_to_post() -> None:
     with service() as running:
-        reply = httpx.post(f"{running.url}/v1/streams/kitchen/temperature/readings", json={"value": 21.4})
-        assert reply.json() == {"stream": "kitchen/temperature", "count": 1, "average": 21.4}
-        t = time.time()
-        assert running.stop() == 0, running.log
-        print(time.time() - t)
-        print(running.log)
+        assert f"Meanwhile listens on {running.url} and keeps its streams in {running.data_dir}." in running.log
+        assert f"curl {running.url}/v1/streams/kitchen/temperature/readings" in running.log
+        assert "-d '{\"value\": 21.4}'" in running.log
+
+
+def test_the_embedded_valkey_fsyncs_every_write_and_listens_nowhere_else() -> None:
+    with service() as running, embedded(running) as client:
+        assert {"appendonly": "yes"} == client.config_get("appendonly")
+        assert {"appendfsync": "always"} == client.config_get("appendfsync")
+        assert {"maxmemory-policy": "noeviction"} == client.config_get("maxmemory-policy")
+        assert {"port": "0"} == client.config_get("port")
+        assert 0o700 == (running.data_dir / "valkey.sock").stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGTERM), ("2", signal.SIGTERM), ("1", signal.SIGINT)])
+def test_averages_survive_a_restart(workers: str, number: signal.Signals) -> None:
+    with service("--workers", workers) as running:
+        post(running, "kitchen/temperature", 21.0)
+        valkey = embedded_pid(running)
+        assert running.stop(number) == 0, running.log
+        assert not is_alive(valkey)
+        running.start()
+        assert post(running, "kitchen/temperature", 22.0).json() == {
+            "stream": "kitchen/temperature",
+            "count": 2,
+            "average": 21.5,
+        }
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_averages_survive_a_kill_9_of_everything(workers: str) -> None:
+    with service("--workers", workers) as running:
+        assert running.process is not None
+        post(running, "s", 21.0)
+        doomed = [running.process.pid, *children(running.process.pid), embedded_pid(running)]
+        for pid in doomed:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        running.process.wait()
+        eventually(lambda: not any(map(is_alive, doomed)))
+        running.start()
+        assert post(running, "s", 22.0).json()["count"] == 2
+
+
+def test_a_killed_parent_takes_its_workers_along_and_its_valkey_is_adopted() -> None:
+    with service("--workers", "2") as running:
+        assert running.process is not None
+        post(running, "s", 1.0)
+        valkey = embedded_pid(running)
+        workers = [pid for pid in children(running.process.pid) if pid != valkey]
+        running.process.kill()
+        running.process.wait()
+        eventually(lambda: not any(map(is_alive, workers)))
+        assert is_alive(valkey)
+        running.start()
+        assert valkey == embedded_pid(running)
+        assert "adopting the Valkey" in running.log
+        assert post(running, "s", 2.0).json()["count"] == 2
+        assert running.stop() == 0
+        assert not is_alive(valkey)
+
+
+def test_ctrl_c_in_the_terminal_answers_what_is_under_way_before_valkey_stops() -> None:
+    acknowledged: list[int] = []
+
+    def send() -> None:
+        with httpx.Client(timeout=20) as client:
+            for _ in range(100_000):
+                try:
+                    reply = client.post(f"{running.url}/v1/streams/s/readings", json={"value": 1.0})
+                except httpx.TransportError:
+                    return
+                statuses.add(reply.status_code)
+                if reply.status_code == 200:
+                    acknowledged.append(1)
+
+    statuses: set[int] = set()
+    with service("--workers", "2") as running:
+        assert running.process is not None
+        threads = [threading.Thread(target=send) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(acknowledged) > 200)
+        os.killpg(running.process.pid, signal.SIGINT)  # What the terminal does: the whole foreground process group.
+        assert running.process.wait(40) == 0, running.log
+        for thread in threads:
+            thread.join()
+        assert {200} == statuses
+        running.start()
+        assert len(acknowledged) <= count(running, "s") <= len(acknowledged) + len(threads)
+
+
+def test_an_embedded_valkey_that_dies_is_started_again() -> None:
+    with service() as running:
+        post(running, "s", 1.0)
+        os.kill(embedded_pid(running), signal.SIGKILL)
+        eventually(lambda: is_ready(running))
+        assert post(running, "s", 2.0).json() == {"stream": "s", "count": 2, "average": 1.5}
+        assert "Valkey is gone; starting it again" in running.log
+
+
+def test_a_second_service_on_the_same_data_is_refused() -> None:
+    with service() as running:
+        second = meanwhile("serve", "--port", "0", "--data-dir", str(running.data_dir))
+        assert second.returncode == 1
+        assert f"Another meanwhile is running on {running.data_dir}." in second.stderr
+        assert is_ready(running)
+
+
+def test_a_port_that_is_taken_is_said_plainly() -> None:
+    with service() as running, short_directory() as directory:
+        port = running.url.rpartition(":")[2]
+        second = meanwhile("serve", "--port", port, "--data-dir", str(directory))
+        assert second.returncode == 1
+        assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use." in second.stderr
+
+
+def test_a_data_directory_with_too_long_a_path_is_refused(tmp_path: Path) -> None:
+    refused = meanwhile("serve", "--port", "0", "--data-dir", str(tmp_path / ("x" * 120)))
+    assert refused.returncode == 1
+    assert "too long for a unix socket" in refused.stderr
+
+
+def test_a_valkey_that_cannot_start_is_explained_with_the_end_of_its_log() -> None:
+    with short_directory() as directory:
+        (directory / "appendonlydir").write_text("This is not a directory.")
+        refused = meanwhile("serve", "--port", "0", "--data-dir", str(directory))
+        assert refused.returncode == 1
+        assert "Valkey did not start" in refused.stderr
+        assert "appendonlydir" in refused.stderr
+
+
+def test_settings_that_make_no_sense_are_refused_by_name() -> None:
+    refused = meanwhile("serve", "--port", "99999", "--workers", "0")
+    assert refused.returncode == 2
+    assert "--port: " in refused.stderr
+    assert "--workers: " in refused.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_whose_redis_is_away_starts_says_so_and_recovers(workers: str) -> None:
+    with short_directory() as directory:
+        server = Valkey(directory)
+        with service("--workers", workers, MEANWHILE_REDIS_URL=server.url) as running:
+            refused = httpx.get(f"{running.url}/readyz")
+            assert refused.status_code == 503
+            assert "1" == refused.headers["retry-after"]
+            assert post(running, "s", 1.0).status_code == 503
+            server.start()
+            try:
+                eventually(lambda: is_ready(running))
+                assert post(running, "s", 1.0).json() == {"stream": "s", "count": 1, "average": 1.0}
+            finally:
+                assert running.stop() == 0
+                server.stop()

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.api.body import ClientGone
+from service.stream import RESERVED
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -90,6 +92,13 @@ class Endpoint(APIRoute):
             openapi_extra=extra,
         )
         self.app = self.answer
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether this route answers the request; a stream's name never ends in the segment of another route."""
+        match, child_scope = super().matches(scope)
+        if str(child_scope.get("path_params", {}).get("stream", "")).rpartition("/")[2] in RESERVED:
+            return Match.NONE, {}
+        return match, child_scope
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The whole of a request, as an ASGI application."""

@@ -1,0 +1,157 @@
+"""``meanwhile send`` and ``meanwhile average``: real data in, exact averages out, and nothing refused in silence."""
+
+import csv
+import os
+import signal
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.settings import Settings
+from tests.servers import Service, eventually, meanwhile, service
+from tests.test_server import children, embedded_pid, is_alive
+
+AIR_QUALITY = Path(__file__).parent / "data" / "air-quality.csv"
+STREAMS = {
+    "CO(GT)": "air/CO_GT",
+    "PT08.S1(CO)": "air/PT08.S1_CO",
+    "NMHC(GT)": "air/NMHC_GT",
+    "C6H6(GT)": "air/C6H6_GT",
+    "PT08.S2(NMHC)": "air/PT08.S2_NMHC",
+    "NOx(GT)": "air/NOx_GT",
+    "PT08.S3(NOx)": "air/PT08.S3_NOx",
+    "NO2(GT)": "air/NO2_GT",
+    "PT08.S4(NO2)": "air/PT08.S4_NO2",
+    "PT08.S5(O3)": "air/PT08.S5_O3",
+    "T": "air/T",
+    "RH": "air/RH",
+    "AH": "air/AH",
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    with service() as started:
+        yield started
+
+
+def state(running: Service, stream: str) -> dict[str, Any]:
+    reply: dict[str, Any] = httpx.get(f"{running.url}/v1/streams/{stream}", timeout=20).json()
+    return reply
+
+
+def columns() -> dict[str, list[float]]:
+    """The readings by column, read without the code under test."""
+    with AIR_QUALITY.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows if float(row[name]) != -200] for name in STREAMS}
+
+
+def is_rounded_root(deviation: float, variance: Fraction) -> bool:
+    """Whether ``deviation`` is within one unit in the last place of the root of ``variance``."""
+    up, down = (Fraction(deviation) * (1 + Fraction(sign, 2**52)) for sign in (1, -1))
+    return down**2 <= variance <= up**2
+
+
+def check_air_quality(running: Service) -> None:
+    for column, values in columns().items():
+        exact = [Fraction(value) for value in values]
+        mean = sum(exact) / len(exact)
+        variance = sum((value - mean) ** 2 for value in exact) / (len(exact) - 1)
+        reply = state(running, STREAMS[column])
+        assert len(values) == reply["count"]
+        assert float(mean) == reply["average"]
+        assert min(values) == reply["minimum"]
+        assert max(values) == reply["maximum"]
+        assert is_rounded_root(reply["standard_deviation"], variance)
+
+
+def test_a_year_of_real_air_quality_is_exact_and_survives_a_kill_9_of_everything() -> None:
+    with service() as started:
+        sent = meanwhile("send", str(AIR_QUALITY), "--prefix", "air/", "--missing", "-200", "--url", started.url)
+        assert sent.returncode == 0, sent.stderr
+        assert f"{sum(map(len, columns().values()))} readings recorded" in sent.stdout
+        assert "skipped Date: not numeric" in sent.stdout
+        check_air_quality(started)
+        assert started.process is not None
+        doomed = [started.process.pid, *children(started.process.pid), embedded_pid(started)]
+        for pid in doomed:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        started.process.wait()
+        eventually(lambda: not any(map(is_alive, doomed)))
+        started.start()
+        check_air_quality(started)
+
+
+def test_average_prints_the_bare_number(running: Service) -> None:
+    httpx.post(f"{running.url}/v1/streams/a/readings", json={"values": [1e16, 1.0, -1e16]})
+    printed = meanwhile("average", "a", "--url", running.url)
+    assert (0, "0.3333333333333333\n") == (printed.returncode, printed.stdout)
+
+
+def test_average_of_a_stream_that_does_not_exist_fails_with_the_reason(running: Service) -> None:
+    printed = meanwhile("average", "nothing/here", "--url", running.url)
+    assert (1, "") == (printed.returncode, printed.stdout)
+    assert "404: No such stream" in printed.stderr
+
+
+def test_send_counts_what_is_missing_and_refuses_what_is_no_number(running: Service, tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("when,b/t,b/u\n2026-01-01,1.5,10\n2026-01-02,,n/a\n2026-01-03,oops,30\n2026-01-04,4.5,40\n")
+    sent = meanwhile("send", str(file), "--missing", "n/a", "--url", running.url)
+    assert sent.returncode == 1
+    assert "refused 1 cells of b/t: not numbers, first in line 4" in sent.stdout
+    assert (2, 3.0) == (state(running, "b_t")["count"], state(running, "b_t")["average"])
+    assert (3, 80 / 3) == (state(running, "b_u")["count"], state(running, "b_u")["average"])
+
+
+def test_send_leaves_out_only_what_the_service_refuses(running: Service, tmp_path: Path) -> None:
+    httpx.post(f"{running.url}/v1/streams/c/vector/readings", json={"value": [1.0, 2.0]})
+    file = tmp_path / "readings.csv"
+    file.write_text("vector,good\n" + "".join(f"1,{value}\n" for value in ["1", "2", "1e200", "4", "1e-200", "6"]))
+    sent = meanwhile("send", str(file), "--prefix", "c/", "--url", running.url)
+    assert sent.returncode == 1
+    assert (4, 3.25) == (state(running, "c/good")["count"], state(running, "c/good")["average"])
+    assert 1 == state(running, "c/vector")["count"]
+    assert "refused for c/vector: 409: The stream has another shape" in sent.stdout
+    assert "4 readings recorded" in sent.stdout
+
+
+def test_send_in_many_small_batches_is_the_same(running: Service, tmp_path: Path) -> None:
+    values = [index * 0.1 for index in range(1000)]
+    file = tmp_path / "readings.csv"
+    file.write_text("x\n" + "\n".join(map(repr, values)) + "\n")
+    sent = meanwhile("send", str(file), "--prefix", "d/", "--batch", "7", "--url", running.url)
+    assert sent.returncode == 0, sent.stderr
+    assert (1000, float(sum(map(Fraction, values)) / 1000)) == (
+        state(running, "d/x")["count"],
+        state(running, "d/x")["average"],
+    )
+
+
+def test_columns_that_would_share_a_stream_are_refused(running: Service, tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("e(1),e[1]\n1,2\n")
+    sent = meanwhile("send", str(file), "--url", running.url)
+    assert sent.returncode == 1
+    assert "make the same stream e_1" in sent.stderr
+
+
+def test_a_file_that_is_no_table_is_refused(running: Service, tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_bytes(b"x\n1\n\xff\xfe\n")
+    sent = meanwhile("send", str(file), "--url", running.url)
+    assert sent.returncode == 1
+    assert "is not CSV in UTF-8" in sent.stderr
+
+
+def test_every_setting_is_an_option_and_an_environment_variable() -> None:
+    printed = meanwhile("serve", "--help").stdout
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')} " in printed
+        assert f"MEANWHILE_{name.upper()}" in printed
