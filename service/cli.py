@@ -1,7 +1,6 @@
 """The command line: ``meanwhile serve``, ``meanwhile send FILE.csv``, ``meanwhile average STREAM``."""
 
 import inspect
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,7 +69,6 @@ def serve(**options: Any) -> None:
         for problem in error.errors():
             err.print(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}")
         raise typer.Exit(2) from None
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s:     %(name)s: %(message)s")
     try:
         run_service(settings, _announce)
     except EmbeddedError as error:

@@ -1,20 +1,22 @@
 #!lua
--- commit.lua: folds summaries of readings into the stored states of their streams. The only script that writes.
+-- commit.lua: folds summaries of readings into the stored states of their streams, and forgets streams. Every write is
+-- one run of this script.
 --
 -- KEYS[i]   the key of a stream; every key once
--- ARGV[1]   MessagePack: an array of groups; a group is an array of {i, delta}: a summary for the stream at KEYS[i].
---           The entries of a group stand or fall together; a stream appears at most once in a group.
+-- ARGV[1]   MessagePack: an array of groups; a group is an array of {i, delta}: a summary for the stream at KEYS[i], or
+--           of {i}: forget that stream. The entries of a group stand or fall together, with a stream at most once.
 -- Reply     {verdicts, state_1, ..., state_n}
 --           verdicts: MessagePack, one entry a group: an empty array if it is recorded, otherwise an array of
 --           {i, shape}: the streams that refuse it with their stored shape, false if their state is not readable.
---           state_i: the state of KEYS[i] after this commit, in MessagePack; nil where no group was recorded.
+--           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
+--           where nothing was recorded or there was nothing to forget.
 --
 -- A delta has the form of a state (service/store.py): {1: version, 2: shape, 3: count, 4: first, 5: last, 6: minimums,
 -- 7: maximums, 8: sums, 9: squares}. Sums are canonical expansions, smallest part first (service/exact.py); this is the
 -- same law as Summary.merge, to the bit. Lua's numbers are IEEE doubles and cmsgpack keeps every one of them; nothing
 -- here may pass through tostring, which keeps 14 digits.
 --
--- Everything is read, checked and encoded before the first SET, so an error on the way leaves nothing half written.
+-- Everything is read, checked and encoded before the first write, so an error on the way leaves nothing half written.
 
 local VERSION = 1
 local UNREADABLE = {}
@@ -107,25 +109,30 @@ local function load(key)
   return UNREADABLE
 end
 
-local states, touched = {}, {}
+local states, touched, forgotten = {}, {}, {}
 for i, key in ipairs(KEYS) do states[i] = load(key) end
 
 local verdicts = {}
 for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   local refusals = {}
   for _, entry in ipairs(group) do
-    local state = states[entry[1]]
+    local i, delta = entry[1], entry[2]
+    local state = states[i]
     if state == UNREADABLE then
-      refusals[#refusals + 1] = {entry[1], false}
-    elseif state and state[2] ~= entry[2][2] then
-      refusals[#refusals + 1] = {entry[1], state[2]}
+      refusals[#refusals + 1] = {i, false}
+    elseif state and delta and state[2] ~= delta[2] then
+      refusals[#refusals + 1] = {i, state[2]}
     end
   end
   if #refusals == 0 then
     for _, entry in ipairs(group) do
       local i, delta = entry[1], entry[2]
-      states[i] = states[i] and merge(states[i], delta) or delta
-      touched[i] = true
+      if delta then
+        states[i] = states[i] and merge(states[i], delta) or delta
+      else
+        forgotten[i] = true
+      end
+      touched[i] = states[i] ~= nil
     end
   end
   verdicts[g] = refusals
@@ -134,6 +141,8 @@ end
 local reply = {cmsgpack.pack(verdicts)}
 for i = 1, #KEYS do reply[i + 1] = touched[i] and cmsgpack.pack(states[i]) or false end
 for i, key in ipairs(KEYS) do
-  if touched[i] then redis.call('SET', key, reply[i + 1]) end
+  if touched[i] then
+    if forgotten[i] then redis.call('DEL', key) else redis.call('SET', key, reply[i + 1]) end
+  end
 end
 return reply

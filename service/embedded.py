@@ -20,7 +20,6 @@ import fcntl
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_SOCKET_PATH = 103  # Bytes in sockaddr_un.sun_path, less the final NUL, on the system with the smallest: macOS.
 _STOP_SECONDS = 30.0
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # Seconds between attempts to start a server that keeps going away.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # Seconds before a server is started again; they double if it never lives.
 
 
 class EmbeddedError(Exception):
@@ -73,7 +72,7 @@ class EmbeddedValkey:
         self._binary = binary
         self._socket = self._dir / "valkey.sock"
         self._stopping = threading.Event()
-        self._ready = threading.Event()
+        self._was_ready = threading.Event()
         self._failure: str | None = None
         self._keeper = threading.Thread(target=self._keep, name="valkey-keeper", daemon=True)
         self._own_lock: int | None = None
@@ -114,11 +113,12 @@ class EmbeddedValkey:
         self._stop()
 
     def _await_ready(self) -> None:
-        """Waits until the server answers; as long as it takes to load, but not for a server that does not live."""
-        while self._failure is None:
-            if self._ready.wait(0.02) and self._answers():
-                return
-        raise EmbeddedError(self._failure)
+        """Waits until the server answers; as long as it takes to load, but not for one that is gone."""
+        while not self._answers():
+            if self._failure is not None:
+                raise EmbeddedError(self._failure)
+            time.sleep(0.01)
+        self._was_ready.set()
 
     def _answers(self) -> bool:
         client = self._client()
@@ -138,40 +138,42 @@ class EmbeddedValkey:
 
     def _keep(self) -> None:
         """The keeper thread: whenever no server lives, start one."""
-        started_before = False
         pause = _SHORTEST_PAUSE
-        while True:
+        started = 0.0
+        while self._failure is None:
             lock = os.open(self._dir / "valkey.lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 if not _try_lock(lock):
-                    if not started_before:
+                    if self._process is None:
                         log.info("adopting the Valkey that is running in %s", self._dir)
-                    self._ready.set()
                     fcntl.flock(lock, fcntl.LOCK_EX)  # Returns when the server is gone.
                 if self._process is not None:
                     self._process.wait()
-                if started_before and not self._ready.is_set():
-                    self._failure = f"Valkey did not start; the end of {self._dir / 'valkey.log'} says:\n" + self._log()
-                if self._stopping.is_set() or self._failure is not None:
+                    if not self._was_ready.is_set() and not self._stopping.is_set():
+                        log_file = self._dir / "valkey.log"
+                        self._failure = f"Valkey did not start; the end of {log_file} says:\n{_tail(log_file)}"
+                        return
+                    lived_long = time.monotonic() - started > _LONGEST_PAUSE
+                    pause = _SHORTEST_PAUSE if lived_long else min(2 * pause, _LONGEST_PAUSE)
+                    if not self._stopping.wait(pause):
+                        log.warning("Valkey is gone; starting it again")
+                if self._stopping.is_set():
                     return
-                if started_before:
-                    log.warning("Valkey is gone; starting it again")
-                    self._stopping.wait(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-                if self._start(lock):
-                    pause = _SHORTEST_PAUSE
-                started_before = True
+                started = time.monotonic()
+                self._start(lock)
             except OSError as error:
-                self._failure = f"Valkey cannot be started: {error}."
-                return
+                if not self._was_ready.is_set():
+                    self._failure = f"Valkey cannot be started: {error}."
+                else:
+                    log.error("Valkey cannot be started: %s", error)  # noqa: TRY400  # The cause is in the words.
             finally:
                 os.close(lock)
 
-    def _start(self, lock: int) -> bool:
-        """Starts a server that holds ``lock``, waits until it listens or is gone, and says whether it listens."""
+    def _start(self, lock: int) -> None:
+        """Starts a server that inherits ``lock``."""
         self._socket.unlink(missing_ok=True)
         with (self._dir / "valkey.log").open("ab") as output:
-            process = self._process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [
                     str(self._binary),
                     *("--port", "0"),
@@ -186,16 +188,6 @@ class EmbeddedValkey:
                 start_new_session=True,
                 pass_fds=[lock],
             )
-        while process.poll() is None:
-            if self._accepts():
-                self._ready.set()
-                return True
-            time.sleep(0.005)
-        return False
-
-    def _accepts(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self._socket)) == 0
 
     def _stop(self) -> None:
         """Stops the server, whoever started it, and waits until it is gone."""
@@ -216,9 +208,9 @@ class EmbeddedValkey:
             os.close(self._own_lock)
             self._own_lock = None
 
-    def _log(self) -> str:
-        lines = (self._dir / "valkey.log").read_text(errors="replace").splitlines()
-        return "\n".join(lines[-5:])
+
+def _tail(log_file: Path) -> str:
+    return "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from logging.config import dictConfig
 from types import FrameType
 
 import uvicorn
@@ -22,6 +23,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service.app import create_app
 from service.embedded import EmbeddedValkey
+from service.logs import configuration
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ def serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
 
     Raises ``OSError`` if the address cannot be bound and ``EmbeddedError`` if Valkey cannot run.
     """
+    dictConfig(configuration(settings.log_level, access_log=settings.access_log))
     signal.signal(signal.SIGTERM, _exit)
     with ExitStack() as stack:
         listener = stack.enter_context(_listen(settings.host, settings.port))
@@ -50,7 +53,7 @@ def serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
             factory=True,
             workers=settings.workers,
             access_log=settings.access_log,
-            log_level=settings.log_level,
+            log_config=configuration(settings.log_level, access_log=settings.access_log),
             proxy_headers=False,
             server_header=False,
             ws="none",

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -23,6 +24,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="Worker processes.")
     redis_url: str | None = Field(
         None,
+        pattern=r"^(redis|rediss|unix)://\S+$",
         description="Redis or Valkey to keep the streams in: redis://, rediss:// or unix://. "
         "Without it an embedded Valkey is started.",
     )
@@ -46,3 +48,9 @@ class Settings(BaseSettings):
     grace: int = Field(10, ge=0, description="Seconds that running requests have to finish at shutdown.")
     access_log: bool = Field(False, description="Log a line for every request.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_a_port_that_is_one(cls, url: str | None) -> str | None:
+        urlsplit(url or "").port  # noqa: B018  # It is worked out, and refused, when it is looked at.
+        return url

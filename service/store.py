@@ -38,7 +38,8 @@ from service.summary import Summary
 T = TypeVar("T")
 
 VERSION = 1
-_LIKELY_PAGE = 1_000  # Keys a SCAN looks at; about a millisecond of the server's time.
+_STEP = 1_000  # Keys a SCAN looks at: less than a millisecond of the server's time.
+_MOST_STEPS = 1_000  # Before a page is returned as it is.
 
 # Refusals that the server gives before it runs a command or a script.
 _NOT_RUN = frozenset(
@@ -173,18 +174,20 @@ class Store:
     async def forget(self, name: str, deadline: float) -> State | None:
         """Deletes a stream and returns its last state, in one atomic step; None if there was none.
 
-        Not part of the script because the server has it as one command. Sent once, like every write.
-        Raises ``StoreUnavailable`` or ``OutcomeUnknown``; and ``Unreadable`` if what it deleted was.
+        Raises ``StoreUnavailable``, ``OutcomeUnknown``, or ``Unreadable``, and then nothing was deleted.
         """
-        stored = await self._send(deadline, "GETDEL", self._keys + name)
+        verdicts, stored = await self._run_script([self._keys + name], _encode([[(1,)]]), deadline)
+        if _decode_verdicts(verdicts) != [[]]:
+            raise Unreadable
         return None if stored is None else decode(stored)
 
     async def names(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> Page:
         """At most ``limit`` names of streams that start with ``prefix``, from where ``cursor`` left off.
 
         A stream that exists from the first page to the last is on one of them; it can be on two if the server
-        resizes its table meanwhile. The order is the server's. There is no index to keep, so a stream costs no more
-        than its state. Raises ``ValueError`` for a cursor that is none.
+        resizes its table meanwhile. The order is the server's, and a page can be short, even empty, where few of many
+        streams have the prefix. There is no index to keep, so a stream costs no more than its state. Raises
+        ``ValueError`` for a cursor that is none.
 
         A cursor is ``<position of SCAN>-<last name returned from there>``: a step of SCAN cannot be cut to the limit,
         so a step that has more is taken again and the names up to the last one are left out.
@@ -192,8 +195,8 @@ class Store:
         position, last = _parse_cursor(cursor)
         pattern = _escape_glob(self._keys) + prefix + "*"
         found: list[str] = []
-        while True:
-            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _LIKELY_PAGE)
+        for _ in range(_MOST_STEPS):
+            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _STEP)
             following, keys = await self._ask(scanning, deadline)
             names = sorted({key.decode(errors="replace").removeprefix(self._keys) for key in keys})
             for name in names:
@@ -206,7 +209,8 @@ class Store:
             if position == 0:
                 return Page(found, None)
             if len(found) == limit:
-                return Page(found, f"{position}-")
+                break
+        return Page(found, f"{position}-")
 
     async def ping(self, deadline: float) -> None:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""
@@ -232,6 +236,8 @@ class Store:
     async def _send(self, deadline: float, *command: str | int | bytes) -> Any:
         """Sends a write once and returns the reply."""
         pool = self._client.connection_pool
+        if asyncio.get_running_loop().time() >= deadline:
+            raise StoreUnavailable
         try:
             async with asyncio.timeout_at(deadline):
                 connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs

@@ -1,0 +1,103 @@
+"""The README cannot lie: its commands run, their replies are compared, its tables are held against the code."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+
+from service import problems
+from service.app import create_app
+from service.settings import Settings
+from tests.servers import Service, clean_environment, service
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command of the README's transcripts, with what it prints; none stands for output that is not shown."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    return [
+        (command.strip(), output)
+        for block in blocks
+        for command, _, output in (part.partition("\n") for part in block.split("$ ")[1:])
+    ]
+
+
+def table(header: str) -> list[list[str]]:
+    """The rows of the README's table with this header."""
+    lines = README[README.index(header) :].splitlines()[2:]
+    rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    with service() as started:
+        yield started
+
+
+def test_every_command_prints_what_the_readme_shows(running: Service) -> None:
+    environment = clean_environment() | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MEANWHILE_URL": running.url,
+    }
+    assert len(commands()) >= 9
+    for command, shown in commands():
+        ran = subprocess.run(
+            [
+                "bash",
+                "-c",
+                command.replace("curl ", "curl -sS --globoff ").replace("http://127.0.0.1:8000", running.url),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            timeout=60,
+            check=False,
+        )
+        assert (0, "") == (ran.returncode, ran.stderr), command
+        if shown:
+            assert TIME.sub("TIME", shown.strip()) == TIME.sub("TIME", ran.stdout.strip()), command
+
+
+def test_the_api_table_has_every_route_and_no_other() -> None:
+    routes = create_app(Settings()).router.routes
+    assert {
+        (method, route.path.replace(":path}", "}"))
+        for route in routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    } == {tuple(row[0].strip("`").split(" ")) for row in table("| method and path |")}
+
+
+def test_the_settings_table_has_every_setting_with_its_default() -> None:
+    defaults = {"redis_url": "none", "data_dir": "`~/.local/share/meanwhile`"}
+    assert [
+        [f"`MEANWHILE_{name.upper()}`", defaults.get(name, f"`{str(field.default).lower()}`"), field.description]
+        for name, field in Settings.model_fields.items()
+    ] == table("| variable |")
+
+
+def test_the_status_table_has_every_status_of_the_error_table() -> None:
+    shown = {int(status) for row in table("| status |") for status in row[0].split(", ")}
+    assert {problem.status for problem in problems.TABLE.values()} | {200, 405, 500} == shown
+
+
+def test_the_commands_to_start_with_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\bmake ([a-z-]+)", README):
+        if target != "nothing":
+            assert f"\n{target}:" in makefile
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    for name in re.findall(r"`((?:service|tests|benchmarks|docs)/[^`{}]*)`", README):
+        assert (ROOT / name).exists(), name
