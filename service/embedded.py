@@ -93,7 +93,10 @@ class EmbeddedValkey:
             self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._own_lock = os.open(self._dir / "meanwhile.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise EmbeddedError(f"The data directory cannot be used: {error}.") from None
+            raise EmbeddedError(
+                f"The data directory {self._dir} cannot be used: {error.strerror}. Choose another one with --data-dir "
+                "or MEANWHILE_DATA_DIR, or set MEANWHILE_REDIS_URL to a server that runs."
+            ) from None
         if not _try_lock(self._own_lock):
             os.close(self._own_lock)
             raise EmbeddedError(f"Another meanwhile is running on {self._dir}. Stop it, or choose another --data-dir.")

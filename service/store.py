@@ -138,6 +138,7 @@ class Store:
         self._keys = f"{prefix}:stream:"
         self._script = resources.files("service").joinpath("commit.lua").read_bytes()
         self._sha = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
+        self._answers = True  # As far as is known; only for the log.
 
     async def commit(self, groups: Sequence[Mapping[str, State]], deadline: float) -> Committed:
         """Merges readings, summarized by stream, into the stored states, in one atomic step.
@@ -220,9 +221,11 @@ class Store:
         """The reply to a command that only reads."""
         try:
             async with asyncio.timeout_at(deadline):
-                return await command
+                reply = await command
         except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable from error
+            raise self._away(error) from error
+        self._back()
+        return reply
 
     async def _run_script(self, keys: Sequence[str], argument: bytes, deadline: float) -> Any:
         """EVALSHA; where the server does not know the script (yet, or after SCRIPT FLUSH), EVAL, which loads it."""
@@ -242,19 +245,35 @@ class Store:
             async with asyncio.timeout_at(deadline):
                 connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
         except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable from error
+            raise self._away(error) from error
         try:
             async with asyncio.timeout_at(deadline):
                 await connection.send_command(*command, check_health=False)
-                return await connection.read_response()
+                reply = await connection.read_response()
+        except NoScriptError as error:
+            raise StoreUnavailable from error
         except (RedisError, OSError, TimeoutError) as error:
             if _is_proof_of_not_running(error):
-                raise StoreUnavailable from error
-            log.warning("a write to Redis has an unknown outcome: %s", error or type(error).__name__)
+                raise self._away(error) from error
+            log.warning("a write to Redis has an unknown outcome: %s", str(error) or type(error).__name__)
             raise OutcomeUnknown from error
         finally:
             with suppress(RedisError, OSError):
                 await pool.release(connection)
+        self._back()
+        return reply
+
+    def _away(self, error: Exception) -> StoreUnavailable:
+        """Says it in the log once, not for every request."""
+        if self._answers:
+            log.warning("Redis is not available: %s", str(error) or type(error).__name__)
+        self._answers = False
+        return StoreUnavailable()
+
+    def _back(self) -> None:
+        if not self._answers:
+            log.warning("Redis answers again")
+        self._answers = True
 
 
 def _decode_or_error(stored: bytes) -> State | Unreadable:
