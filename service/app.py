@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
@@ -18,7 +19,7 @@ from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
-from service.api import health, readings, streams
+from service.api import health, models, readings, streams
 from service.api.endpoint import Endpoint
 from service.committer import Committer, Reader
 from service.settings import Settings
@@ -72,6 +73,14 @@ class Meanwhile(FastAPI):
         routes = [route for route in self.router.routes if isinstance(route, Route) and route.path in paths[:1]]
         methods = set().union(*(route.methods or () for route in routes))
         return methods | {"HEAD"} if "GET" in methods else methods
+
+    def openapi(self) -> dict[str, Any]:
+        """The document at /openapi.json, with the schema of the problems that every route can answer."""
+        if self.openapi_schema is None:
+            schema = models.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            components = super().openapi()["components"]["schemas"]
+            components.update(schema.pop("$defs"), Problem=schema)
+        return super().openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. HEAD is GET without the body, on every route."""

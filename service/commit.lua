@@ -100,13 +100,34 @@ local function merge(state, delta)
   return state
 end
 
+-- Whether list is a table of that many entries, or of any number, all of this type.
+local function is_list(list, kind, size)
+  if type(list) ~= 'table' or (size and #list ~= size) then return false end
+  for i = 1, #list do
+    if type(list[i]) ~= kind then return false end
+  end
+  return true
+end
+
+local function is_state(state)
+  if type(state) ~= 'table' or state[1] ~= VERSION or type(state[2]) ~= 'string' then return false end
+  if not is_list({state[3], state[4], state[5]}, 'number', 3) or state[3] < 1 then return false end
+  if not is_list(state[6], 'number') or not is_list(state[7], 'number', #state[6]) then return false end
+  for i = 8, 9 do
+    if not is_list(state[i], 'table', #state[6]) then return false end
+    for component = 1, #state[i] do
+      if not is_list(state[i][component], 'number') then return false end
+    end
+  end
+  return #state[6] > 0
+end
+
 local function load(key)
   local stored = redis.pcall('GET', key)
   if not stored then return nil end
   if type(stored) ~= 'string' then return UNREADABLE end
-  local ok, state = pcall(cmsgpack.unpack, stored)
-  if ok and type(state) == 'table' and state[1] == VERSION then return state end
-  return UNREADABLE
+  local ok, state, more = pcall(cmsgpack.unpack, stored)
+  return ok and more == nil and is_state(state) and state or UNREADABLE
 end
 
 local states, touched, forgotten = {}, {}, {}

@@ -38,7 +38,7 @@ from service.summary import Summary
 T = TypeVar("T")
 
 VERSION = 1
-_STEP = 1_000  # Keys a SCAN looks at: less than a millisecond of the server's time.
+_LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
 _MOST_STEPS = 1_000  # Before a page is returned as it is.
 
 # Refusals that the server gives before it runs a command or a script.
@@ -115,12 +115,13 @@ def encode(state: State) -> bytes:
 def decode(stored: bytes) -> State:
     """The state that ``stored`` holds. Raises ``Unreadable``."""
     try:
-        _, text, *summary = msgspec.structs.astuple(_decode(stored))
-        if stored[1] != VERSION:
-            raise Unreadable
-        return State(shape_from_text(text), Summary(*summary))
-    except (msgspec.DecodeError, ValueError) as error:
+        version, text, *fields = msgspec.structs.astuple(_decode(stored))
+        shape, summary = shape_from_text(text), Summary(*fields)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Unreadable from error
+    if version != VERSION or summary.count < 1 or {*map(len, summary[3:])} != {shape.components}:
+        raise Unreadable
+    return State(shape, summary)
 
 
 def _delta(state: State) -> tuple[Any, ...]:
@@ -160,7 +161,7 @@ class Store:
         verdicts, *stored = await self._run_script(keys, _encode(encoded), deadline)
         return Committed(
             [
-                [Refusal(names[i - 1], shape_from_text(text) if isinstance(text, str) else None) for i, text in verdict]
+                [Refusal(names[i - 1], _shape_or_none(text)) for i, text in verdict]
                 for verdict in _decode_verdicts(verdicts)
             ],
             {name: decode(state) for name, state in zip(names, stored, strict=True) if state is not None},
@@ -190,28 +191,25 @@ class Store:
         streams have the prefix. There is no index to keep, so a stream costs no more than its state. Raises
         ``ValueError`` for a cursor that is none.
 
-        A cursor is ``<position of SCAN>-<last name returned from there>``: a step of SCAN cannot be cut to the limit,
-        so a step that has more is taken again and the names up to the last one are left out.
+        A step of SCAN cannot be cut to the limit, and taking it again may find others if the table was resized. So a
+        cursor is the position of SCAN and the names that it has found beyond the page, which lead the next one.
         """
-        position, last = _parse_cursor(cursor)
+        position, found = (0, []) if cursor is None else _parse_cursor(cursor)
+        at_end = cursor is not None and position == 0
         pattern = _escape_glob(self._keys) + prefix + "*"
-        found: list[str] = []
+        step = limit
         for _ in range(_MOST_STEPS):
-            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _STEP)
-            following, keys = await self._ask(scanning, deadline)
-            names = sorted({key.decode(errors="replace").removeprefix(self._keys) for key in keys})
-            for name in names:
-                if name <= last or not is_name(name):
-                    continue
-                if len(found) == limit:
-                    return Page(found, f"{position}-{found[-1]}")
-                found.append(name)
-            position, last = int(following), ""
-            if position == 0:
-                return Page(found, None)
-            if len(found) == limit:
+            if at_end or len(found) >= limit:
                 break
-        return Page(found, f"{position}-")
+            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, step)
+            position, keys = await self._ask(scanning, deadline)
+            at_end = position == 0
+            names = [key.decode(errors="replace").removeprefix(self._keys) for key in keys]
+            found = sorted([*found, *filter(is_name, names)])
+            if not names:
+                step = max(step, min(2 * step, _LONGEST_STEP))
+        page, beyond = found[:limit], found[limit:]
+        return Page(page, None if at_end and not beyond else f"{position},{','.join(beyond)}")
 
     async def ping(self, deadline: float) -> None:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""
@@ -289,15 +287,21 @@ def _is_proof_of_not_running(error: Exception) -> bool:
     return code in _NOT_RUN
 
 
-def _parse_cursor(cursor: str | None) -> tuple[int, str]:
-    if cursor is None:
-        return 0, ""
-    position, dash, last = cursor.partition("-")
-    if not dash or not position.isascii() or not position.isdigit() or int(position) >= 2**64:
+def _shape_or_none(text: str | bool) -> Shape | None:
+    try:
+        return shape_from_text(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _parse_cursor(cursor: str) -> tuple[int, list[str]]:
+    position, comma, rest = cursor.partition(",")
+    names = rest.split(",") if rest else []
+    if not (comma and position.isascii() and position.isdigit() and len(position) <= 20 and all(map(is_name, names))):
         raise ValueError("not a cursor")
-    if last and not is_name(last):
+    if int(position) >= 2**64:
         raise ValueError("not a cursor")
-    return int(position), last
+    return int(position), names
 
 
 def _escape_glob(text: str) -> str:

@@ -113,6 +113,14 @@ class Shape(NamedTuple):
                 components.append(part)  # type: ignore[arg-type]  # its length says that it is a number
         return components
 
+    def fits(self, value: Value) -> bool:
+        """Whether a value has this shape."""
+        if isinstance(value, dict):
+            return len(value) == len(self.members) and all(
+                name is not None and name in value and _length(value[name]) == n for name, n in self.members
+            )
+        return self.members == ((None, _length(value)),)
+
     def pointer(self, component: int) -> str:
         """The JSON Pointer of a component inside a value of this shape."""
         for name, length in self.members:
@@ -122,18 +130,29 @@ class Shape(NamedTuple):
         raise IndexError(component)
 
 
+def _length(part: float | list[float]) -> int:
+    return (len(part) or -1) if isinstance(part, list) else 0
+
+
+def is_member_name(name: str) -> bool:
+    """Whether ``name`` can be one inside an object."""
+    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
+
+
 NUMBER = Shape("", ((None, 0),), 1)
 
 
 @lru_cache(maxsize=1024)
 def shape_from_text(text: str) -> Shape:
-    """The shape that ``text`` identifies; the inverse of ``Shape.text``."""
+    """The shape that ``text`` identifies; the inverse of ``Shape.text``. Raises ``ValueError`` if it is none."""
     if text == "":
         return NUMBER
-    described: int | dict[str, int] = json.loads(text)
-    if isinstance(described, int):
-        return Shape(text, ((None, described),), described)
-    members = tuple(described.items())
+    described = json.loads(text)
+    members: tuple[tuple[str | None, int], ...] = ((None, described),)
+    if isinstance(described, dict):
+        members = tuple(described.items())
+    if not members or not all(type(n) is int and n >= (name is None) for name, n in members):
+        raise ValueError("not a shape")
     return Shape(text, members, sum(length or 1 for _, length in members))
 
 
@@ -175,13 +194,13 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
     """
     if not values:
         raise Invalid("Expected at least one reading.", "")
+    _check_limits(values[0], limits)  # First: shapes are kept, and what is refused must not be.
     shape = shape_of(values[0])
     if shape is NUMBER:
         odd = next((i for i, value in enumerate(values) if not isinstance(value, float)), None)
         columns = [list(map(float, values))] if odd is None else []  # type: ignore[arg-type]  # all are floats
     else:
-        _check_limits(values[0], limits)
-        odd = next((i for i, value in enumerate(values) if shape_of(value) != shape), None)
+        odd = next((i for i, value in enumerate(values) if not shape.fits(value)), None)
         columns = [list(column) for column in zip(*map(shape.flatten, values), strict=True)] if odd is None else []
     if odd is not None:
         raise Invalid(f"Expected the shape of the first value, {shape}.", f"/{odd}")
@@ -191,13 +210,15 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
 
 
 def _check_limits(value: Value, limits: Limits) -> None:
-    parts = [value] if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    if isinstance(value, float):
+        return
+    parts = [value] if isinstance(value, list) else list(value.values())
     if not parts or any(part == [] for part in parts):
         raise Invalid("Expected at least one number in every array and object.", "/0")
     if isinstance(value, dict):
         if len(value) > limits.names:
             raise Invalid(f"Expected at most {limits.names} names in an object.", "/0")
-        if not all(0 < len(name) <= LONGEST_NAME and name.isprintable() for name in value):
+        if not all(map(is_member_name, value)):
             raise Invalid(f"Expected names of 1 to {LONGEST_NAME} printable characters.", "/0")
     if sum(len(part) if isinstance(part, list) else 1 for part in parts) > limits.components:
         raise Invalid(f"Expected at most {limits.components} numbers in a value.", "/0")

@@ -88,7 +88,9 @@ class Sheet:
                     yield batch
                     batch, count = {}, 0
         except (csv.Error, UnicodeDecodeError) as error:
-            raise Unusable(f"Line {self._rows.line_num + 1} is not CSV in UTF-8: {error}.") from None
+            # The reader has counted the line that it does not understand, but not one that was never text.
+            line = self._rows.line_num + isinstance(error, UnicodeDecodeError)
+            raise Unusable(f"Line {line} is not CSV in UTF-8: {error}.") from None
         if batch:
             yield batch
 
@@ -97,6 +99,9 @@ class Sheet:
             column.missing += 1
             return None
         is_number = _is_number(cell)
+        if is_number and float(cell) in self._missing_numbers:
+            column.missing += 1
+            return None
         if column.is_numeric is None:
             column.is_numeric = is_number
             if is_number:
@@ -107,11 +112,7 @@ class Sheet:
             column.malformed += 1
             column.first_malformed_line = column.first_malformed_line or self._rows.line_num
             return None
-        number = float(cell)
-        if number in self._missing_numbers:
-            column.missing += 1
-            return None
-        return number
+        return float(cell)
 
     def _check_stream(self, column: Column) -> None:
         if not is_name(column.stream):

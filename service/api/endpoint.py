@@ -6,6 +6,7 @@ Request and Response objects, two exit stacks. That costs several times what rec
 it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, and ``problems`` words the refusal.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -92,11 +93,14 @@ class Endpoint(APIRoute):
             openapi_extra=extra,
         )
         self.app = self.answer
+        # Starlette's pattern lets one line feed at the end pass ("$") and none inside a name ("."); both are bad names.
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether this route answers the request; a stream's name never ends in the segment of another route."""
         match, child_scope = super().matches(scope)
-        if str(child_scope.get("path_params", {}).get("stream", "")).rpartition("/")[2] in RESERVED:
+        stream = str(child_scope.get("path_params", {}).get("stream", ""))
+        if stream.rpartition("/")[2] in RESERVED:
             return Match.NONE, {}
         return match, child_scope
 

@@ -1,6 +1,6 @@
 """What goes in and comes out, for ``/openapi.json``. The hot paths neither build nor validate these."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,10 @@ Count = Annotated[int, Field(description="The step count: how many readings the 
 Average = Annotated[Value, Field(description="The correctly rounded average of all readings; it has their shape.")]
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")  # Left out is not null.
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -30,7 +34,7 @@ class OneReading(_Strict):
     """One reading; without a time it is the server's."""
 
     value: Value
-    time: Annotated[Time | None, Field(default=None)]
+    time: Annotated[Time, Field(default=None, json_schema_extra=_without_default)]
 
 
 class ManyReadings(_Strict):

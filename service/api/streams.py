@@ -74,8 +74,9 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         prefix = check_prefix(_single(query, "prefix") or "")
         limit = _limit(_single(query, "limit"))
+        cursor = _single(query, "cursor")
         try:
-            page = await store.names(prefix, limit, _single(query, "cursor"), deadline())
+            page = await store.names(prefix, limit, cursor, deadline())
         except ValueError:
             raise BadCursor("Expected the cursor of the page before.") from None
         return json_reply({"streams": page.streams, "cursor": page.cursor})
@@ -135,16 +136,19 @@ def _limit(text: str | None) -> int:
 
 
 def _prefers_text(scope: Scope) -> bool:
-    """Whether Accept asks for text/plain by name, and for JSON, if at all, less."""
-    for name, value in scope["headers"]:
-        if name == b"accept" and b"text/plain" in value:
-            weights = dict(map(_weigh, value.decode("latin-1").split(",")))
-            return weights.get("text/plain", 0.0) > weights.get("application/json", 0.0)
-    return False
+    """Whether Accept names text/plain and does not want JSON more (RFC 9110: the most specific range decides)."""
+    accepted = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
+    if b"text/plain" not in accepted:
+        return False
+    weights = dict(map(_weigh, accepted.decode("latin-1").split(",")))
+    ranges = ("application/json", "application/*", "*/*")
+    json_weight, is_named = next(((weights[name], name == ranges[0]) for name in ranges if name in weights), (0, False))
+    text_weight = weights.get("text/plain", 0)
+    return text_weight > json_weight or (text_weight == json_weight > 0 and not is_named)
 
 
 def _weigh(item: str) -> tuple[str, float]:
-    media_type, *parameters = (part.strip().lower() for part in item.split(";"))
+    media_type, *parameters = (part.strip() for part in item.split(";"))
     for parameter in parameters:
         if parameter.startswith("q="):
             try:

@@ -26,7 +26,18 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from service import times
-from service.stream import Invalid, Limits, Readings, TooMany, Value, check_name, collect, escape, is_name
+from service.stream import (
+    Invalid,
+    Limits,
+    Readings,
+    TooMany,
+    Value,
+    check_name,
+    collect,
+    escape,
+    is_member_name,
+    is_name,
+)
 
 T = TypeVar("T")
 
@@ -89,11 +100,12 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
             parsed = _strict_many(body)
     if not parsed:
         raise Invalid("Expected at least one stream.", "")
+    for name in parsed:
+        if not is_name(name):
+            raise _bad_name(name)
     _check_size(sum(map(_Body.size, parsed.values())), limits)
     batch: dict[str, Readings] = {}
     for name, one in parsed.items():
-        if not is_name(name):
-            raise _bad_name(name)
         batch[name] = _readings(one, f"/{escape(name)}", now, limits)
     return batch
 
@@ -227,9 +239,13 @@ def _value(node: Any, pointer: str) -> Value:
     if not isinstance(node, _Pairs):
         return _member(node, pointer)
     members = _members(node, _NUMBERS, pointer)
-    if not all(name.isprintable() for name in members):  # Lone surrogates are not, and have no UTF-8 form.
-        raise Invalid("Expected names of printable characters.", pointer)
-    return {name: _member(part, f"{pointer}/{escape(name)}") for name, part in members.items()}
+    parts: dict[str, float | list[float]] = {}
+    for name, part in members.items():
+        try:
+            parts[name] = _member(part, f"{pointer}/{escape(name)}")
+        except Invalid as error:  # A name that cannot be kept can be anything, so it is not repeated.
+            raise (error if is_member_name(name) else Invalid(error.detail, pointer)) from None
+    return parts
 
 
 def _member(node: Any, pointer: str) -> float | list[float]:

@@ -1,0 +1,245 @@
+"""The document that clients are generated from: complete, consistent in itself, and true to what the service does."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from service.problems import TABLE
+
+# The routes of the design's section 6, what their 200 is, and the other statuses that each may have.
+READ = {404, 422, 503}
+WRITE = {400, 409, 413, 415, 422, 503, 504}
+ROUTES: dict[tuple[str, str], tuple[str, set[int]]] = {
+    ("post", "/v1/streams/{stream}/readings"): ("Recorded", WRITE),
+    ("post", "/v1/readings"): ("BatchRecorded", WRITE),
+    ("get", "/v1/streams/{stream}"): ("StreamState", READ),
+    ("get", "/v1/streams/{stream}/average"): ("StreamAverage", READ),
+    ("get", "/v1/streams/{stream}/count"): ("StreamCount", READ),
+    ("delete", "/v1/streams/{stream}"): ("StreamState", READ | {504}),
+    ("get", "/v1/streams"): ("StreamNames", {400, 422, 503}),
+    ("get", "/livez"): ("Status", set()),
+    ("get", "/readyz"): ("Status", {503}),
+}
+
+
+@pytest.fixture
+async def document(client: httpx.AsyncClient) -> dict[str, Any]:
+    reply = await client.get("/openapi.json")
+    assert 200 == reply.status_code
+    assert "application/json" == reply.headers["content-type"]
+    contents: dict[str, Any] = reply.json()
+    return contents
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield (method, path), operation
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object inside ``node``."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(child)
+
+
+def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """What a ``$ref`` stands for."""
+    while "$ref" in schema:
+        at: Any = document
+        for token in schema["$ref"].removeprefix("#/").split("/"):
+            at = at[token]
+        schema = at
+    return schema
+
+
+def accepts(document: dict[str, Any], schema: Any, value: Any) -> bool:  # noqa: PLR0911  # One line a keyword.
+    """Whether ``value`` satisfies ``schema``, by the keywords of JSON Schema that the document uses."""
+    schema = resolve(document, schema)
+    if "anyOf" in schema:
+        return any(accepts(document, one, value) for one in schema["anyOf"])
+    if "oneOf" in schema:
+        return sum(accepts(document, one, value) for one in schema["oneOf"]) == 1
+    match schema["type"]:
+        case "null":
+            return value is None
+        case "string":
+            return isinstance(value, str)
+        case "integer" | "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "array":
+            return (
+                isinstance(value, list)
+                and len(value) >= schema.get("minItems", 0)
+                and all(accepts(document, schema["items"], item) for item in value)
+            )
+    known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    return (
+        isinstance(value, dict)
+        and set(schema.get("required", ())) <= value.keys()
+        and len(value) >= schema.get("minProperties", 0)
+        and all(
+            accepts(document, known.get(name, others), member) if name in known or isinstance(others, dict) else others
+            for name, member in value.items()
+        )
+    )
+
+
+async def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
+    assert re.fullmatch(r"3\.1\.\d+", document["openapi"])
+    assert "Meanwhile" == document["info"]["title"]
+    assert document["info"]["version"]
+    assert {"openapi", "info", "paths", "components"} <= document.keys()
+
+
+async def test_every_route_of_the_contract_is_documented_and_no_other(document: dict[str, Any]) -> None:
+    assert ROUTES.keys() == dict(operations(document)).keys()
+
+
+async def test_every_operation_has_an_id_of_its_own_and_is_described(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for _, operation in operations(document)]
+    assert len(ROUTES) == len(ids) == len(set(ids))
+    for _, operation in operations(document):
+        assert operation["summary"]
+        assert operation["description"]
+
+
+async def test_every_reference_leads_to_a_component(document: dict[str, Any]) -> None:
+    references = [node["$ref"] for node in nodes(document) if "$ref" in node]
+    assert references
+    for reference in references:
+        assert reference.startswith("#/components/schemas/")
+        assert "type" in resolve(document, {"$ref": reference})
+
+
+async def test_every_parameter_of_a_path_is_declared(document: dict[str, Any]) -> None:
+    for (_, path), operation in operations(document):
+        declared = [parameter for parameter in operation.get("parameters", []) if parameter["in"] == "path"]
+        assert re.findall(r"{(\w+)}", path) == [parameter["name"] for parameter in declared]
+        assert all(parameter["required"] and parameter["schema"]["type"] == "string" for parameter in declared)
+
+
+async def test_the_listing_declares_its_query(document: dict[str, Any]) -> None:
+    parameters = document["paths"]["/v1/streams"]["get"]["parameters"]
+    assert {("prefix", "query"), ("limit", "query"), ("cursor", "query")} == {(p["name"], p["in"]) for p in parameters}
+
+
+async def test_every_200_has_its_model(document: dict[str, Any]) -> None:
+    for route, operation in operations(document):
+        model, _ = ROUTES[route]
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert f"#/components/schemas/{model}" == schema["$ref"]
+        properties = resolve(document, schema)["properties"]
+        assert properties.keys() == set(resolve(document, schema)["required"])
+
+
+async def test_the_average_is_also_plain_text(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/streams/{stream}/average"]["get"]["responses"]["200"]["content"]
+    assert {"application/json", "text/plain"} == content.keys()
+
+
+async def test_every_other_status_is_a_problem_of_the_error_table(document: dict[str, Any]) -> None:
+    known = {problem.status for problem in TABLE.values()}
+    for route, operation in operations(document):
+        _, statuses = ROUTES[route]
+        documented = {int(status) for status in operation["responses"]} - {200}
+        assert statuses == documented, route
+        assert documented <= known
+        for status in documented:
+            response = operation["responses"][str(status)]
+            assert response["description"]
+            assert ["application/problem+json"] == list(response["content"])
+            schema = response["content"]["application/problem+json"]["schema"]
+            assert {"$ref": "#/components/schemas/Problem"} == schema
+    assert {"type", "title", "status"} <= set(document["components"]["schemas"]["Problem"]["required"])
+
+
+async def test_every_post_has_a_body_with_a_schema(document: dict[str, Any]) -> None:
+    for (method, _), operation in operations(document):
+        assert (method == "post") == ("requestBody" in operation)
+        if method == "post":
+            assert operation["requestBody"]["required"]
+            assert operation["requestBody"]["content"]["application/json"]["schema"]
+
+
+async def test_replies_are_what_the_document_says(client: httpx.AsyncClient, document: dict[str, Any]) -> None:
+    async def check(method: str, path: str, content: Any = None) -> None:
+        reply = await client.request(method, path.format(stream="a/b"), json=content)
+        response = document["paths"][path][method]["responses"][str(reply.status_code)]
+        media_type = reply.headers["content-type"]
+        assert accepts(document, response["content"][media_type]["schema"], reply.json()), reply.text
+
+    for value in (1, [1, 2], {"a": 1, "b": [1, 2]}):
+        await check("post", "/v1/streams/{stream}/readings", {"value": value})
+        await check("get", "/v1/streams/{stream}")
+        await check("post", "/v1/readings", {"a/b": {"values": [value, value]}})
+        for path in ("/v1/streams/{stream}", "/v1/streams/{stream}/average", "/v1/streams/{stream}/count"):
+            await check("get", path)
+        await check("get", "/v1/streams")
+        await check("post", "/v1/streams/{stream}/readings", {"value": [1, 2, 3]})
+        await check("post", "/v1/streams/{stream}/readings", {"value": None})
+        await check("delete", "/v1/streams/{stream}")
+        await check("delete", "/v1/streams/{stream}")
+    await check("get", "/livez")
+    await check("get", "/readyz")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"value": 1},
+        {"value": 21.5, "time": "2026-01-01T00:00:00Z"},
+        {"value": [1, 2], "time": 0.5},
+        {"value": {"a": 1, "b": [1, 2]}},
+        {"values": [1, 2]},
+        {"values": [[1, 2], [3, 4]]},
+        {"values": [{"a": 1}, {"a": 2}]},
+        {},
+        1,
+        [],
+        None,
+        {"value": None},
+        {"value": True},
+        {"value": "1.5"},
+        {"value": [[1]]},
+        {"value": {"a": {"b": 1}}},
+        {"value": 1, "time": None},
+        {"value": 1, "time": True},
+        {"value": 1, "time": []},
+        {"value": 1, "values": [1]},
+        {"values": [1], "time": 0},
+        {"values": []},
+        {"values": 1},
+        {"value": 1, "unit": "C"},
+    ],
+)
+async def test_bodies_are_documented_as_good_that_are_recorded_and_as_bad_that_are_refused(
+    client: httpx.AsyncClient, document: dict[str, Any], body: Any
+) -> None:
+    one = document["paths"]["/v1/streams/{stream}/readings"]["post"]["requestBody"]["content"]["application/json"]
+    reply = await client.post("/v1/streams/a/readings", content=json.dumps(body))
+    assert reply.status_code in (200, 422)
+    assert accepts(document, one["schema"], body) == (reply.status_code == 200)
+    many = document["paths"]["/v1/readings"]["post"]["requestBody"]["content"]["application/json"]
+    reply = await client.post("/v1/readings", content=json.dumps({"b": body}))
+    assert accepts(document, many["schema"], {"b": body}) == (reply.status_code == 200)
+
+
+async def test_a_batch_without_streams_is_documented_as_bad(document: dict[str, Any]) -> None:
+    many = document["paths"]["/v1/readings"]["post"]["requestBody"]["content"]["application/json"]
+    assert not accepts(document, many["schema"], {})
+
+
+async def test_examples_are_valid(document: dict[str, Any]) -> None:
+    examples = [
+        (node, example) for node in nodes(document) for example in node.get("examples", []) if "schema" not in node
+    ]
+    assert examples
+    for schema, example in examples:
+        assert accepts(document, schema, example)

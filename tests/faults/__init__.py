@@ -1,0 +1,1 @@
+"""Tests that kill things: servers die under load here, and what was promised must still hold."""

@@ -1,0 +1,1 @@
+"""Tests of the body formats, one module each."""

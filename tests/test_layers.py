@@ -1,0 +1,157 @@
+"""Holds the direction of the imports: each module may know what is below it and nothing of what is above.
+
+The mathematics knows neither Redis nor HTTP, the store neither HTTP nor settings, and only ``app.py`` wires; so each
+can be read, tested and replaced on its own. The imports are read from the sources, those inside functions too.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import service
+
+ROOT = Path(service.__file__).parent
+
+# From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
+LAYERS = [
+    {"exact", "times", "settings", "logs"},
+    {"summary", "stream"},
+    {"formats", "formats.json", "store", "table", "client"},
+    {"committer"},
+    {"problems"},
+    {"api", "api.body", "api.endpoint", "api.health", "api.models", "api.readings", "api.streams"},
+    {"app", "embedded"},
+    {"server"},
+    {"cli"},
+    {"__main__"},
+]
+PURE = {"exact", "summary", "stream", "times"}
+MAY_IMPORT_MSGSPEC_TOO = {"formats.json", "store"}
+MAY_IMPORT_REDIS = {"store", "app", "embedded"}
+MAY_IMPORT_SETTINGS = {"app", "server", "cli"}
+
+
+def module_name(path: Path) -> str:
+    """``service/api/body.py`` is "api.body", ``service/api/__init__.py`` "api", ``service/__init__.py`` ""."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports_in(source: str) -> set[str]:
+    """The full names of the modules that a source imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "Imports are absolute, so that they can be read."
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in inner if name.removeprefix("service.") in MODULES}
+            found |= modules if node.module in {"service", "service.api", "service.formats"} and modules else set()
+            found |= {str(node.module)} if inner - modules or not modules else set()
+    return found
+
+
+def siblings(name: str) -> set[str]:
+    """What a module imports of this service, as names of ``MODULES``."""
+    imported = imports_in(MODULES[name].read_text())
+    return {one.removeprefix("service").removeprefix(".") for one in imported if one.partition(".")[0] == "service"}
+
+
+def strangers(name: str) -> set[str]:
+    """The top-level packages that a module imports from outside this service."""
+    return {one.partition(".")[0] for one in imports_in(MODULES[name].read_text())} - {"service"}
+
+
+def layer(name: str) -> int:
+    return next(i for i, modules in enumerate(LAYERS) if name in modules)
+
+
+def allowed_in_pure(name: str) -> bool:
+    return name in PURE or name.partition(".")[0] == "formats"
+
+
+def test_imports_are_found_wherever_and_however_they_are_written() -> None:
+    source = """
+import os, redis.asyncio as r
+from service import times, problems as p
+from service.stream import Invalid
+from service.api import readings
+from redis import Redis
+def f():
+    from service.settings import Settings
+    import msgspec.json
+"""
+    expected = {"os", "redis.asyncio", "service.times", "service.problems", "service.stream", "service.api.readings"}
+    assert expected | {"redis", "service.settings", "msgspec.json"} == imports_in(source)
+
+
+def test_every_module_has_one_layer() -> None:
+    placed = [name for modules in LAYERS for name in modules]
+    assert sorted(set(MODULES) - {""}) == sorted(placed), "Give a new module its layer in tests/test_layers.py."
+
+
+def test_the_map_names_every_module() -> None:
+    described = (
+        service.__doc__ or ""
+    ) + " settings.py logs.py __main__.py"  # These are no part of the way a reading takes.
+    tops = {name.partition(".")[0] for name in MODULES if name}
+    names = {f"{top}/" if f"{top}.json" in MODULES or f"{top}.body" in MODULES else f"{top}.py" for top in tops}
+    assert set() == {name for name in names if name not in described}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name])
+def test_imports_point_down(name: str) -> None:
+    package = name.partition(".")[0]
+    upwards = {
+        one
+        for one in siblings(name)
+        if layer(one) >= layer(name) and not ("." in name and one.partition(".")[0] == package)
+    }
+    assert set() == upwards
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert set() == imports_in(MODULES[""].read_text())
+    assert set() == imports_in(MODULES["formats"].read_text()) | imports_in(MODULES["api"].read_text())
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if allowed_in_pure(name)])
+def test_pure_modules_import_the_standard_library_and_each_other_only(name: str) -> None:
+    codecs = {"msgspec"} if name in MAY_IMPORT_MSGSPEC_TOO else set()
+    assert set() == strangers(name) - sys.stdlib_module_names - codecs
+    assert set() == {one for one in siblings(name) if not allowed_in_pure(one)}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if allowed_in_pure(name)])
+def test_pure_modules_have_no_clock_no_files_no_network_and_no_logging(name: str) -> None:
+    impure = {"asyncio", "io", "logging", "os", "pathlib", "random", "socket", "subprocess", "threading", "time"}
+    assert set() == strangers(name) & impure
+
+
+def test_the_store_imports_the_standard_library_redis_msgspec_and_what_is_pure_only() -> None:
+    assert {"msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
+    assert siblings("store") <= PURE
+
+
+def test_formats_know_streams_and_times_only() -> None:
+    formats = {name for name in MODULES if name.startswith("formats.")}
+    assert formats
+    assert {"stream", "times"} >= {one for name in formats for one in siblings(name)} - formats - {"formats"}
+
+
+def test_only_the_store_the_wiring_and_the_embedded_server_know_redis() -> None:
+    assert {name for name in MODULES if name and "redis" in strangers(name)} <= MAY_IMPORT_REDIS
+
+
+def test_only_what_wires_and_starts_knows_settings() -> None:
+    assert {name for name in MODULES if name and "settings" in siblings(name)} <= MAY_IMPORT_SETTINGS
+
+
+def test_only_what_faces_http_knows_the_framework() -> None:
+    faces = {"problems", "app", "server", "api", *(name for name in MODULES if name.startswith("api."))}
+    assert {name for name in MODULES if strangers(name) & {"fastapi", "starlette", "uvicorn"}} <= faces
