@@ -60,8 +60,8 @@ def is_rounded_root(deviation: float, variance: Fraction) -> bool:
 def check_air_quality(running: Service) -> None:
     for column, values in columns().items():
         exact = [Fraction(value) for value in values]
-        mean = sum(exact) / len(exact)
-        variance = sum((value - mean) ** 2 for value in exact) / (len(exact) - 1)
+        mean = sum(exact, Fraction()) / len(exact)
+        variance = sum(((value - mean) ** 2 for value in exact), Fraction()) / (len(exact) - 1)
         reply = state(running, STREAMS[column])
         assert len(values) == reply["count"]
         assert float(mean) == reply["average"]
