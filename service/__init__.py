@@ -6,13 +6,16 @@ A map for new readers. Read in this order; imports only ever point up this list:
     summary.py      what is kept of a set of readings; summaries merge
     stream.py       names of streams, shapes of values
     times.py        times of readings
+    idempotency.py  keys by which a reading is counted once
     formats/        bytes in, readings out
     store.py        states in Redis; commit.lua is the write
     committer.py    group commit: one round trip for everything that waits
+    access.py       API keys: who may do what
     problems.py     which exception is which HTTP answer
     api/            routes
     app.py          wires all of this
     embedded.py     a Valkey of our own, where no other is given
+    protocol.py     connections that do not wait for ever
     server.py       socket, Valkey, workers: start and stop
     cli.py          the command ``meanwhile``; client.py and table.py serve its ``send``
 

@@ -19,7 +19,8 @@ from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
-from service.api import health, models, readings, streams
+from service.access import Guard
+from service.api import contract, health, models, readings, streams
 from service.api.endpoint import Endpoint
 from service.committer import Committer, Reader
 from service.settings import Settings
@@ -55,10 +56,14 @@ class Meanwhile(FastAPI):
     every refusal of a path or method, takes the ordinary way. ``make bench`` shows what this pays.
     """
 
+    guard: Guard
     shortcuts: Mapping[tuple[str, str], Endpoint] = {}
 
-    def add_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
-        """Adds routes; the first that matches a request answers it."""
+    def add_endpoints(self, endpoints: Sequence[Endpoint], guard: Guard) -> None:
+        """Adds routes, with what guards them; the first that matches a request answers it."""
+        for endpoint in endpoints:
+            endpoint.guard = guard
+        self.guard = guard
         self.router.routes += endpoints
         self.shortcuts = {
             (method, endpoint.path.removeprefix(_BELOW_A_STREAM)): endpoint
@@ -96,12 +101,13 @@ class Meanwhile(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None) -> Meanwhile:
     """The ASGI application. Without ``settings`` they come from the environment."""
     if settings is None:
         settings = Settings()
     client = connect(settings.redis_url or DEFAULT_REDIS_URL)
-    store = Store(client, settings.prefix)
+    replicas = settings.replicas if settings.durability == "replicated" else 0
+    store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
     committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience)
     reader = Reader(store, patience=settings.patience)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
@@ -120,14 +126,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
     )
     app.add_endpoints(
         [
-            *readings.endpoints(committer, milliseconds_now, limits, settings.max_body),
+            *readings.endpoints(
+                committer,
+                milliseconds_now,
+                limits,
+                max_body=settings.max_body,
+                require_key=settings.require_idempotency_key,
+            ),
             *streams.endpoints(store, reader, settings.patience),
             *health.endpoints(store),
-        ]
+            *contract.endpoints(app.openapi),
+        ],
+        Guard(settings.api_keys),
     )
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)

@@ -13,17 +13,20 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from service.access import SCOPES, BadKeyFile, entry, new_secret
 from service.client import Client, Outcome, Unsent
 from service.embedded import EmbeddedError
 from service.server import serve as run_service
 from service.settings import Settings
-from service.table import Column, Sheet, Unusable
+from service.table import Column, Sheet, Unusable, fingerprint
 
 app = typer.Typer(help="Exact running averages of sensor streams.", no_args_is_help=True, add_completion=False)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+Secret = Annotated[str | None, typer.Option(envvar="MEANWHILE_KEY", help="API key, where the service wants one.")]
 Url = Annotated[str, typer.Option(envvar="MEANWHILE_URL", help="Where the service is.")]
+_REQUESTS_OF_A_BATCH = 2**20  # More than one can become when parts of it are refused.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -71,7 +74,7 @@ def serve(**options: Any) -> None:
         raise typer.Exit(2) from None
     try:
         run_service(settings, _announce)
-    except EmbeddedError as error:
+    except (EmbeddedError, BadKeyFile) as error:
         err.print(str(error), markup=False)
         raise typer.Exit(1) from None
     except OSError as error:
@@ -82,8 +85,12 @@ def serve(**options: Any) -> None:
         raise typer.Exit(0) from None
 
 
-def _announce(url: str, where: str) -> None:
+def _announce(url: str, where: str, keys: int) -> None:
     out.print(f"Meanwhile listens on {url} and keeps its streams in {where}.", markup=False, soft_wrap=True)
+    if keys:
+        out.print(f"Every request needs one of {keys} API keys.")
+    else:
+        out.print("It is open: no API keys are set, so whoever reaches this address can read, write and delete.")
     out.print(
         "Send it a reading:\n\n"
         f"    curl {url}/v1/streams/kitchen/temperature/readings \\\n"
@@ -103,21 +110,25 @@ def send(
     delimiter: Annotated[str, typer.Option(help="What separates the cells.")] = ",",
     batch: Annotated[int, typer.Option(min=1, max=100_000, help="Readings in a request.")] = 10_000,
     url: Url = _DEFAULT_URL,
+    key: Secret = None,
 ) -> None:
     """Send every numeric column of a CSV file as the stream <prefix><column>.
 
     A column is numeric if its first cell that is not missing is a number. What a stream name cannot hold becomes "_".
+    The same file sent again with the same options changes nothing, so an interrupted send is simply repeated.
     """
     outcome = Outcome()
+    producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter, batch)}"
     try:
         with (
             Sheet(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
-            Client(url) as client,
+            Client(url, key) as client,
             Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
         ):
             task = progress.add_task(file.name, total=sheet.size)
-            for readings in sheet.batches(batch):
-                client.record(readings, outcome)
+            for number, readings in enumerate(sheet.batches(batch)):
+                keys = (f"{producer}:{number * _REQUESTS_OF_A_BATCH + part}" for part in range(_REQUESTS_OF_A_BATCH))
+                client.record(readings, keys, outcome)
                 progress.update(task, completed=sheet.position)
             columns = sheet.columns
     except (Unsent, Unusable) as error:
@@ -126,7 +137,9 @@ def send(
             err.print(f"{sum(outcome.recorded.values())} readings were recorded before that.")
         raise typer.Exit(1) from None
     _summarize(columns, outcome)
-    if outcome.refused or any(column.malformed for column in columns):
+    if sheet.longer_rows:
+        out.print(f"refused the cells beyond the header in {sheet.longer_rows} rows")
+    if outcome.refused or sheet.longer_rows or any(column.malformed for column in columns):
         raise typer.Exit(1)
 
 
@@ -149,17 +162,35 @@ def _summarize(columns: list[Column], outcome: Outcome) -> None:
             )
         if reason := outcome.reasons.get(column.stream):
             out.print(f"refused for {column.stream}: {reason}", markup=False)
-    out.print(f"{sum(outcome.recorded.values())} readings recorded")
+    before = f", {outcome.duplicates} of them in an earlier run" if outcome.duplicates else ""
+    out.print(f"{sum(outcome.recorded.values())} readings recorded{before}")
+
+
+@app.command("key")
+def make_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeatable. Default: write.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only streams whose names start with this.")] = "",
+) -> None:
+    """Make an API key: its entry for the file of keys goes to standard output, the key itself is shown once."""
+    scopes = scope or ["write"]
+    if unknown := set(scopes) - set(SCOPES):
+        err.print(f"Unknown scope {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}.", markup=False)
+        raise typer.Exit(2)
+    secret = new_secret()
+    typer.echo(entry(name, scopes, prefix, secret))
+    err.print(f"The key, shown this once:\n\n    {secret}\n", markup=False, soft_wrap=True)
 
 
 @app.command()
 def average(
     stream: Annotated[str, typer.Argument(help="The stream's name.")],
     url: Url = _DEFAULT_URL,
+    key: Secret = None,
 ) -> None:
     """Print the average of a stream."""
     try:
-        with Client(url) as client:
+        with Client(url, key) as client:
             typer.echo(client.average(stream))
     except Unsent as error:
         err.print(str(error), markup=False)

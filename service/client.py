@@ -1,25 +1,31 @@
-"""A client of the service's own API, for the command line: sends what can be sent, once, and says what was not."""
+"""A client of the service's own API, for the command line: everything is counted once, and what is refused is said.
+
+Every request that records carries an idempotency key, so whatever happens to a request, it is simply sent again.
+"""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 import httpx
 
+_TOO_OLD = "urn:meanwhile:problem:key-too-old"
 _TRIES = 60  # A second apart: a service that restarts is waited for.
 
 
 class Unsent(Exception):
-    """The service is away or did not say what became of a request; the message says which."""
+    """The service is away or will not have it; the message says which."""
 
 
 @dataclass
 class Outcome:
-    """What became of the readings of a batch: recorded by stream, and refused by stream with the last reason."""
+    """What became of readings: accepted by stream, how many of those had been counted before, and refused by stream
+    with the last reason."""
 
     recorded: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -32,8 +38,9 @@ class Outcome:
 class Client:
     """Talks to one service."""
 
-    def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._http = httpx.Client(base_url=url, timeout=60)
+    def __init__(self, url: str, key: str | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=60)
         self._sleep = sleep
 
     def __enter__(self) -> "Client":
@@ -51,8 +58,11 @@ class Client:
             return reply.text
         raise Unsent(_reason(reply))
 
-    def record(self, batch: Mapping[str, list[float]], outcome: Outcome) -> None:
+    def record(self, batch: Mapping[str, list[float]], keys: Iterator[str], outcome: Outcome) -> None:
         """Records scalar readings by stream and adds to ``outcome`` what became of them.
+
+        ``keys`` gives an idempotency key for each request; they grow, and are the same for the same readings. So a
+        key that a stream calls too old was counted in an earlier run.
 
         A refused request has recorded nothing, so its parts are sent again on their own: without the streams that
         conflict, otherwise one half after the other, until only what is at fault is left out. Raises ``Unsent``.
@@ -60,21 +70,31 @@ class Client:
         if not batch:
             return
         body = {stream: {"values": values} for stream, values in batch.items()}
-        reply = self._request("POST", "/v1/readings", json=body)
-        if reply.is_success:
+        reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": next(keys)})
+        is_old = _problem(reply).get("type") == _TOO_OLD
+        if is_old and len(batch) > 1:  # Of one stream; each of them is asked for itself.
+            for stream, values in batch.items():
+                self.record({stream: values}, keys, outcome)
+            return
+        if reply.is_success or is_old:
             for stream, values in batch.items():
                 outcome.recorded[stream] = outcome.recorded.get(stream, 0) + len(values)
+            outcome.duplicates += sum(map(len, batch.values())) if is_old else reply.json()["duplicates"]
             return
+        if reply.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+            raise Unsent(_reason(reply))
         conflicting = {conflict["stream"] for conflict in _problem(reply).get("conflicts", [])}
         if conflicting:
             for stream in conflicting:
                 outcome.refuse(stream, len(batch[stream]), _reason(reply))
-            self.record({stream: values for stream, values in batch.items() if stream not in conflicting}, outcome)
+            self.record(
+                {stream: values for stream, values in batch.items() if stream not in conflicting}, keys, outcome
+            )
         elif sum(map(len, batch.values())) == 1:
             outcome.refuse(next(iter(batch)), 1, _reason(reply))
         else:
             for half in _halves(batch):
-                self.record(half, outcome)
+                self.record(half, keys, outcome)
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         for _ in range(_TRIES):
@@ -85,8 +105,10 @@ class Client:
                 self._sleep(1)
                 continue
             except httpx.HTTPError as error:
-                raise Unsent(f"The connection broke; what became of the last request is not known: {error}") from None
-            if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                last = f"The connection broke: {error}"
+                self._sleep(1)
+                continue
+            if reply.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT):
                 last = _reason(reply)
                 self._sleep(float(reply.headers.get("Retry-After", 1)))
                 continue

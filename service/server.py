@@ -10,6 +10,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -18,12 +19,13 @@ from logging.config import dictConfig
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
-from service.app import create_app
+from service.access import read_keys
+from service.app import Meanwhile, create_app
 from service.embedded import EmbeddedValkey
 from service.logs import configuration
+from service.protocol import PatientProtocol
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,22 +34,26 @@ _BACKLOG = 2048
 _KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
 
 
-def serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
-    """Serves until SIGINT or SIGTERM. ``announce`` gets the base URL and where the data is, once both are there.
+def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None:
+    """Serves until SIGINT or SIGTERM.
 
-    Raises ``OSError`` if the address cannot be bound and ``EmbeddedError`` if Valkey cannot run.
+    ``announce`` gets the base URL, where the data is and how many API keys there are, once everything is there. Raises
+    ``OSError`` if the address cannot be bound, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``.
     """
+    keys = 0 if settings.api_keys is None else len(read_keys(settings.api_keys))
+    _raise_file_limit()
     dictConfig(configuration(settings.log_level, access_log=settings.access_log))
     signal.signal(signal.SIGTERM, _exit)
     with ExitStack() as stack:
         listener = stack.enter_context(_listen(settings.host, settings.port))
         where = "the Redis at MEANWHILE_REDIS_URL"
         if settings.redis_url is None:
-            valkey = stack.enter_context(EmbeddedValkey(settings.data_dir))
+            appendfsync = "everysec" if settings.durability == "everysec" else "always"
+            valkey = stack.enter_context(EmbeddedValkey(settings.data_dir, appendfsync=appendfsync))
             settings = settings.model_copy(update={"redis_url": valkey.url})
             where = str(settings.data_dir.expanduser().absolute())
         _export(settings)
-        announce(_base_url(settings.host, listener.getsockname()[1]), where)
+        announce(_base_url(settings.host, listener.getsockname()[1]), where, keys)
         config = uvicorn.Config(
             "service.server:create_worker",
             factory=True,
@@ -56,6 +62,7 @@ def serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
             log_config=configuration(settings.log_level, access_log=settings.access_log),
             proxy_headers=False,
             server_header=False,
+            http=PatientProtocol,
             ws="none",
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.grace,
@@ -66,17 +73,18 @@ def serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
             Multiprocess(config, sockets=[listener]).run()
 
 
-def create_worker() -> FastAPI:
+def create_worker() -> Meanwhile:
     """The application of one worker process, with its settings from the environment that ``serve`` prepared."""
     app = create_app()
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Meanwhile) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         parent = multiprocessing.parent_process()
         if parent is not None:
             loop.add_reader(parent.sentinel, _stop_without_parent, parent.sentinel)
+        loop.add_signal_handler(signal.SIGHUP, app.guard.reload)
         async with inner(app):
             gc.collect()
             gc.freeze()  # What start-up made stays; the collector need not look at it again.
@@ -106,6 +114,14 @@ def _base_url(host: str, port: int) -> str:
     """The URL by which this machine reaches what listens on ``host``."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # Compared, not bound.
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _raise_file_limit() -> None:
+    """Every connection is a file; the limit that a shell sets is low, and meant to be raised by those who need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _export(settings: Settings) -> None:

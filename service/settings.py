@@ -40,6 +40,19 @@ class Settings(BaseSettings):
     patience: float = Field(
         5.0, gt=0, le=300, description="Seconds after which a request that waits for Redis is answered in any case."
     )
+    durability: Literal["fsync", "everysec", "replicated"] = Field(
+        "fsync",
+        description="What 200 means: fsynced; written, fsynced within a second; or fsynced and with the replicas.",
+    )
+    replicas: int = Field(1, ge=1, le=16, description="Replicas that must have a commit when durability is replicated.")
+    require_idempotency_key: bool = Field(False, description="Refuse readings without an Idempotency-Key.")
+    api_keys: Path | None = Field(
+        None,
+        description="File of API keys, read again on SIGHUP. Without it the service is open to whoever reaches it.",
+    )
+    max_streams: int = Field(
+        0, ge=0, description="Keys in the Redis database past which no new stream is made; 0 for no limit."
+    )
     max_waiting: int = Field(200_000, ge=1, description="Readings that may wait for a commit, per worker.")
     max_body: int = Field(8 * 1024 * 1024, ge=1, description="Bytes in a request body, after inflation.")
     max_readings: int = Field(100_000, ge=1, description="Readings in a request.")

@@ -2,12 +2,13 @@
 
 One key a stream, ``<prefix>:stream:<name>``, one string a key: a MessagePack array
 
-    [1, shape, count, first, last, minimums, maximums, sums, squares]
+    [1, shape, count, first, last, minimums, maximums, sums, squares, producers?]
 
 The 1 is the version of the format, shape is ``Shape.text``, the rest are the fields of ``Summary``; arrays have one
 entry a component, and the entries of sums and squares are canonical expansions. Floats that are whole or fit in 32
-bits may be stored as such, which changes no value. A scalar stream takes about 110 bytes. What stands behind the
-ninth entry is ignored, so later versions may append; anything else about the form changes the version.
+bits may be stored as such, which changes no value. A scalar stream takes about 110 bytes. The tenth
+entry is there once idempotency keys were counted, about 40 bytes a producer; only the script looks into it. What
+follows is ignored, so later versions may append; anything else about the form changes the version.
 
 **A write is sent once.** The client library would send a command again when the connection breaks, and a script that
 has run would then run twice. So a write goes over a connection taken from the pool, outside the library's retries,
@@ -23,6 +24,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
+from enum import Enum
 from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,12 +34,14 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError
 
 from service.exact import Expansion
+from service.idempotency import Key
 from service.stream import Shape, is_name, shape_from_text
 from service.summary import Summary
 
 T = TypeVar("T")
 
 VERSION = 1
+NO_KEYS: Mapping[int, Key] = {}
 _LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
 _MOST_STEPS = 1_000  # Before a page is returned as it is.
 
@@ -69,17 +73,33 @@ class State(NamedTuple):
     summary: Summary
 
 
+class Crowded(Exception):
+    """The store has as many streams as it may have: no new one was made, and nothing of the request was recorded."""
+
+
+class Why(Enum):
+    """Why a stream refuses readings, besides another shape. The numbers are those of ``commit.lua``."""
+
+    UNREADABLE = 0
+    BELOW_THE_WINDOW = 1
+    TOO_MANY_PRODUCERS = 2
+    CROWDED = 3
+
+
 class Refusal(NamedTuple):
-    """Why a stream refuses readings: it has ``shape``, another one than they have; None if its key is unreadable."""
+    """A stream refuses readings: it has ``shape``, another one than they have; or there is another reason."""
 
     stream: str
     shape: Shape | None
+    why: Why | None = None
 
 
 class Committed(NamedTuple):
-    """The reply to a commit: the refusals of each group, none if it was recorded, and the states afterwards."""
+    """The reply to a commit: for each group the refusals, none if it was recorded, and the streams that had counted
+    its key before; and the states afterwards."""
 
     refusals: list[list[Refusal]]
+    duplicates: list[frozenset[str]]
     states: dict[str, State]
 
 
@@ -104,7 +124,7 @@ class _Stored(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
-_decode_verdicts = msgspec.msgpack.Decoder(list[list[tuple[int, str | bool]]]).decode
+_decode_verdicts = msgspec.msgpack.Decoder(list[tuple[list[tuple[int, str | int | bool]], list[int]]]).decode
 
 
 def encode(state: State) -> bytes:
@@ -132,38 +152,49 @@ class Store:
     """Streams in Redis, below ``prefix``. ``client`` must leave replies as bytes and have no socket timeout.
 
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then.
+
+    Past ``max_streams`` keys in the database no stream is made (0: no limit). A write returns when ``replicas``
+    replicas have it.
     """
 
-    def __init__(self, client: "Redis", prefix: str) -> None:
+    def __init__(self, client: "Redis", prefix: str, *, max_streams: int = 0, replicas: int = 0) -> None:
         self._client = client
+        self._options = (str(max_streams), "1" if replicas else "0")
+        self._replicas = replicas
         self._keys = f"{prefix}:stream:"
         self._script = resources.files("service").joinpath("commit.lua").read_bytes()
         self._sha = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
         self._answers = True  # As far as is known; only for the log.
 
-    async def commit(self, groups: Sequence[Mapping[str, State]], deadline: float) -> Committed:
+    async def commit(
+        self, groups: Sequence[Mapping[str, State]], deadline: float, keys: Mapping[int, Key] = NO_KEYS
+    ) -> Committed:
         """Merges readings, summarized by stream, into the stored states, in one atomic step.
 
-        The streams of one group stand or fall together: if one refuses (it has another shape, or its key is
-        unreadable), none is changed by this group. Groups take effect in their order and do not depend on each other
-        otherwise: the first to name a new stream fixes its shape. A group's streams all have the state that is
-        returned, which includes the groups before and after it.
+        ``keys`` has the idempotency keys of groups, by their position. A stream that has counted a key before is not
+        changed by its group; the key is remembered in the same step as its readings are counted.
+
+        The streams of one group stand or fall together: if one refuses (it has another shape, its state is
+        unreadable, the key is too old), none is changed by this group. Groups take effect in their order and do not
+        depend on each other otherwise: the first to name a new stream fixes its shape. A group's streams all have the
+        state that is returned, which includes the groups before and after it.
 
         Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
         """
         positions: dict[str, int] = {}
         encoded = [
-            [(positions.setdefault(name, len(positions) + 1), _delta(state)) for name, state in group.items()]
-            for group in groups
+            (
+                [(positions.setdefault(name, len(positions) + 1), _delta(state)) for name, state in group.items()],
+                *keys.get(number, ()),
+            )
+            for number, group in enumerate(groups)
         ]
         names = list(positions)
-        keys = [self._keys + name for name in names]
-        verdicts, *stored = await self._run_script(keys, _encode(encoded), deadline)
+        verdicts, *stored = await self._run_script(names, _encode(encoded), deadline)
+        decoded = _decode_verdicts(verdicts)
         return Committed(
-            [
-                [Refusal(names[i - 1], _shape_or_none(text)) for i, text in verdict]
-                for verdict in _decode_verdicts(verdicts)
-            ],
+            [[_refusal(names[i - 1], reason) for i, reason in refusals] for refusals, _ in decoded],
+            [frozenset(names[i - 1] for i in duplicates) for _, duplicates in decoded],
             {name: decode(state) for name, state in zip(names, stored, strict=True) if state is not None},
         )
 
@@ -178,8 +209,8 @@ class Store:
 
         Raises ``StoreUnavailable``, ``OutcomeUnknown``, or ``Unreadable``, and then nothing was deleted.
         """
-        verdicts, stored = await self._run_script([self._keys + name], _encode([[(1,)]]), deadline)
-        if _decode_verdicts(verdicts) != [[]]:
+        verdicts, stored = await self._run_script([name], _encode([([(1,)],)]), deadline)
+        if _decode_verdicts(verdicts)[0][0]:
             raise Unreadable
         return None if stored is None else decode(stored)
 
@@ -197,7 +228,7 @@ class Store:
         position, found = (0, []) if cursor is None else _parse_cursor(cursor)
         at_end = cursor is not None and position == 0
         pattern = _escape_glob(self._keys) + prefix + "*"
-        step = limit
+        step = limit - len(found)
         for _ in range(_MOST_STEPS):
             if at_end or len(found) >= limit:
                 break
@@ -206,8 +237,8 @@ class Store:
             at_end = position == 0
             names = [key.decode(errors="replace").removeprefix(self._keys) for key in keys]
             found = sorted([*found, *filter(is_name, names)])
-            if not names:
-                step = max(step, min(2 * step, _LONGEST_STEP))
+            # No more than there is room for: what is beyond the page has to fit into a URL.
+            step = limit - len(found) if names else max(step, min(2 * step, _LONGEST_STEP))
         page, beyond = found[:limit], found[limit:]
         return Page(page, None if at_end and not beyond else f"{position},{','.join(beyond)}")
 
@@ -225,14 +256,16 @@ class Store:
         self._back()
         return reply
 
-    async def _run_script(self, keys: Sequence[str], argument: bytes, deadline: float) -> Any:
+    async def _run_script(self, names: Sequence[str], groups: bytes, deadline: float) -> Any:
         """EVALSHA; where the server does not know the script (yet, or after SCRIPT FLUSH), EVAL, which loads it."""
+        keys = [self._keys + name for name in names]
+        arguments: list[str | int | bytes] = [len(keys), *keys, groups, *self._options]
         try:
-            return await self._send(deadline, "EVALSHA", self._sha, len(keys), *keys, argument)
+            return await self._send(deadline, "EVALSHA", self._sha, *arguments)
         except StoreUnavailable as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
-        return await self._send(deadline, "EVAL", self._script, len(keys), *keys, argument)
+        return await self._send(deadline, "EVAL", self._script, *arguments)
 
     async def _send(self, deadline: float, *command: str | int | bytes) -> Any:
         """Sends a write once and returns the reply."""
@@ -248,6 +281,8 @@ class Store:
             async with asyncio.timeout_at(deadline):
                 await connection.send_command(*command, check_health=False)
                 reply = await connection.read_response()
+                if self._replicas:
+                    await self._await_replicas(connection, deadline)
         except NoScriptError as error:
             raise StoreUnavailable from error
         except (RedisError, OSError, TimeoutError) as error:
@@ -260,6 +295,14 @@ class Store:
                 await pool.release(connection)
         self._back()
         return reply
+
+    async def _await_replicas(self, connection: AbstractConnection, deadline: float) -> None:
+        """Returns when enough replicas have what this connection wrote. Raises ``TimeoutError``."""
+        left = max(1, int((deadline - asyncio.get_running_loop().time()) * 1000))
+        await connection.send_command("WAIT", self._replicas, left, check_health=False)
+        have = await connection.read_response()
+        if have < self._replicas:
+            raise TimeoutError(f"{have} of {self._replicas} replicas have it")
 
     def _away(self, error: Exception) -> StoreUnavailable:
         """Says it in the log once, not for every request."""
@@ -287,11 +330,13 @@ def _is_proof_of_not_running(error: Exception) -> bool:
     return code in _NOT_RUN
 
 
-def _shape_or_none(text: str | bool) -> Shape | None:
+def _refusal(stream: str, reason: str | int | bool) -> Refusal:
+    if not isinstance(reason, str):
+        return Refusal(stream, None, Why(int(reason)))
     try:
-        return shape_from_text(text) if isinstance(text, str) else None
+        return Refusal(stream, shape_from_text(reason))
     except ValueError:
-        return None
+        return Refusal(stream, None, Why.UNREADABLE)
 
 
 def _parse_cursor(cursor: str) -> tuple[int, list[str]]:

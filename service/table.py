@@ -5,6 +5,7 @@ number; a later cell that is not one is malformed: it is counted, named by line 
 """
 
 import csv
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,14 @@ def stream_name(prefix: str, header: str) -> str:
     return prefix + _NOT_IN_NAMES.sub("_", header.strip()).strip("_")
 
 
+def fingerprint(path: Path, *options: object) -> str:
+    """Identifies the content of a file and how it is sent: the same again gives the same."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(repr(options).encode())
+    return digest.hexdigest()[:32]
+
+
 class Sheet:
     """A CSV file with a header row, open for reading. Raises ``Unusable``."""
 
@@ -59,6 +68,7 @@ class Sheet:
             self._file.close()
             raise Unusable(f"{path} is not a CSV file in UTF-8: {error}.") from None
         self.columns = [Column(header, stream_name(prefix, header)) for header in headers]
+        self.longer_rows = 0
 
     def __enter__(self) -> "Sheet":
         return self
@@ -79,6 +89,7 @@ class Sheet:
         count = 0
         try:
             for row in self._rows:
+                self.longer_rows += len(row) > len(self.columns)
                 for column, cell in zip(self.columns, row, strict=False):
                     number = self._number(column, cell.strip())
                     if number is not None:

@@ -208,11 +208,11 @@ async def test_what_a_later_version_appends_to_a_state_stays_behind_it(
     one = State(NUMBER, summarize([[1.0]], 0, 0))
     await store.commit([{"s": one}], soon())
     nine = await stored_bytes(redis, prefix, "s")
-    await redis.set(f"{prefix}:stream:s", b"\x9a" + nine[1:] + b"\xa5later")
+    await redis.set(f"{prefix}:stream:s", b"\x9b" + nine[1:] + b"\x90\xa5later")
 
     await store.commit([{"s": one}], soon())
 
     after = await stored_bytes(redis, prefix, "s")
     assert repr(merged([one, one])) == repr(decode(after))
-    assert after.startswith(b"\x9a")
+    assert after.startswith(b"\x9b")
     assert after.endswith(b"\xa5later")

@@ -102,8 +102,8 @@ async def test_what_arrives_together_is_one_commit(own: Valkey) -> None:
         states = await asyncio.gather(*[committer.record({"s": readings(float(n))}) for n in range(100)])
 
         assert 1 == await calls(redis, "evalsha") + await calls(redis, "eval") - before
-        assert {100} == {state["s"].summary.count for state in states}
-        assert [49.5] == states[0]["s"].summary.averages()
+        assert {100} == {state.states["s"].summary.count for state in states}
+        assert [49.5] == states[0].states["s"].summary.averages()
 
 
 async def test_a_busy_service_commits_by_the_dozen(own: Valkey) -> None:
@@ -131,7 +131,7 @@ async def test_an_idle_service_commits_a_reading_at_once(own: Valkey) -> None:
         committer = Committer(Store(redis, "p"), max_waiting=1_000, patience=PATIENCE)
 
         for step in range(1, 11):
-            states = await committer.record({"s": readings(1.0)})
+            states = (await committer.record({"s": readings(1.0)})).states
             assert step == states["s"].summary.count
 
         assert 10 == await calls(redis, "evalsha")  # The first of them is refused: the script is not loaded yet.
@@ -143,7 +143,7 @@ async def test_first_and_last_time_are_those_of_all_readings_of_a_commit(committ
 
     states = await asyncio.gather(*[committer.record({"s": readings(1.0, at=at)}) for at in times])
 
-    assert (3, 9) == (states[0]["s"].summary.first, states[0]["s"].summary.last)
+    assert (3, 9) == (states[0].states["s"].summary.first, states[0].states["s"].summary.last)
 
 
 async def test_concurrent_reads_share_one_mget(own: Valkey) -> None:
@@ -170,7 +170,7 @@ async def test_a_read_sees_what_was_acknowledged_before_it(committer: Committer,
 
     async def write_and_read(client: int) -> None:
         for _ in range(20):
-            acknowledged = (await committer.record({"s": readings(1.0)}))["s"].summary.count
+            acknowledged = (await committer.record({"s": readings(1.0)})).states["s"].summary.count
             state = await reader.read("s")
             assert state is not None
             assert acknowledged <= state.summary.count
@@ -196,7 +196,7 @@ async def test_a_commit_that_fails_fails_its_own_waiters_and_the_next_one_goes_o
             lost = await asyncio.gather(*first, return_exceptions=True)
 
         assert [OutcomeUnknown, OutcomeUnknown] == [type(error) for error in lost]
-        assert {3} == {states["s"].summary.count for states in await asyncio.gather(*second)}
+        assert {3} == {recorded.states["s"].summary.count for recorded in await asyncio.gather(*second)}
         assert (3, Fraction(4**0 + 4**3 + 4**4)) == await total(store, "s")
 
 
@@ -384,8 +384,9 @@ async def test_cancelling_a_request_takes_nothing_from_its_commit(own: Valkey) -
                 with pytest.raises(asyncio.CancelledError):
                     await gone
 
-        assert 3 == (await in_flight[1])["s"].summary.count
-        assert 5 == (await gathering[1])["s"].summary.count
+        async with asyncio.timeout(PATIENCE):
+            assert 3 == (await in_flight[1]).states["s"].summary.count
+            assert 5 == (await gathering[1]).states["s"].summary.count
         assert (5, Fraction(sum(4**n for n in range(5)))) == await total(store, "s")
 
 
@@ -424,8 +425,9 @@ async def test_whoever_is_cancelled_whenever_every_reading_handed_in_is_counted_
             with suppress(asyncio.CancelledError):
                 await waiting
 
-    await asyncio.gather(*map(write, range(16)))
-    await committer.drain()
+    async with asyncio.timeout(2 * PATIENCE):
+        await asyncio.gather(*map(write, range(16)))
+        await committer.drain()
 
     every_once = Fraction(sum(4**digit for digit in range(60)))
     assert [(60, every_once)] * 16 == [await total(store, f"s{n}") for n in range(16)]
@@ -491,7 +493,7 @@ async def test_draining_waits_for_everything_that_was_handed_in(own: Valkey) -> 
         await draining
 
         assert (2, Fraction(3)) == await total(store, "s")
-        assert [1, 2] == [states["s"].summary.count for states in await asyncio.gather(first, second)]
+        assert [1, 2] == [recorded.states["s"].summary.count for recorded in await asyncio.gather(first, second)]
         reading = asyncio.create_task(reader.read("s"))
         await asyncio.sleep(0)
         await reader.drain()
@@ -569,7 +571,7 @@ async def test_a_thousand_pairs_of_64_element_vectors_average_exactly_in_every_c
 
 
 async def test_numbers_arrays_and_objects_are_committed_side_by_side(committer: Committer) -> None:
-    states = await committer.record(
+    states, _ = await committer.record(
         {
             "number": readings(1.0, 2.0),
             "array": readings([1.0, 2.0], [3.0, 5.0]),

@@ -16,18 +16,18 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "settings", "logs"},
+    {"exact", "times", "idempotency", "access", "settings", "logs", "protocol"},
     {"summary", "stream"},
     {"formats", "formats.json", "store", "table", "client"},
     {"committer"},
     {"problems"},
-    {"api", "api.body", "api.endpoint", "api.health", "api.models", "api.readings", "api.streams"},
+    {"api", "api.body", "api.contract", "api.endpoint", "api.health", "api.models", "api.readings", "api.streams"},
     {"app", "embedded"},
     {"server"},
     {"cli"},
     {"__main__"},
 ]
-PURE = {"exact", "summary", "stream", "times"}
+PURE = {"exact", "summary", "stream", "times", "idempotency"}
 MAY_IMPORT_MSGSPEC_TOO = {"formats.json", "store"}
 MAY_IMPORT_REDIS = {"store", "app", "embedded"}
 MAY_IMPORT_SETTINGS = {"app", "server", "cli"}
@@ -153,5 +153,5 @@ def test_only_what_wires_and_starts_knows_settings() -> None:
 
 
 def test_only_what_faces_http_knows_the_framework() -> None:
-    faces = {"problems", "app", "server", "api", *(name for name in MODULES if name.startswith("api."))}
+    faces = {"problems", "app", "server", "protocol", "api", *(name for name in MODULES if name.startswith("api."))}
     assert {name for name in MODULES if strangers(name) & {"fastapi", "starlette", "uvicorn"}} <= faces

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 
 from service.app import connect
 from service.exact import ratio
-from service.store import OutcomeUnknown, Refusal, State, Store, StoreUnavailable, Unreadable, decode, encode
+from service.store import OutcomeUnknown, Refusal, State, Store, StoreUnavailable, Unreadable, Why, decode, encode
 from service.stream import NUMBER, Limits, Value, collect, shape_of
 from service.summary import summarize
 from tests.servers import Valkey, eventually, valkey
@@ -139,7 +139,7 @@ async def test_a_key_that_holds_something_else_is_refused_with_its_group_and_kep
 
     committed = await store.commit([{"foreign": ONE, "companion": ONE}, {"other": ONE}, {"foreign": ONE}], soon())
 
-    refused = [Refusal("foreign", None)]
+    refused = [Refusal("foreign", None, Why.UNREADABLE)]
     assert [refused, [], refused] == committed.refusals
     assert {"other": ONE} == committed.states
     assert stored == await redis.get(f"{prefix}:stream:foreign")
@@ -166,7 +166,7 @@ async def test_a_key_of_another_type_is_refused_with_its_group_and_kept(
 
     committed = await store.commit([{"companion": ONE, "foreign": ONE}, {"other": ONE}], soon())
 
-    assert [[Refusal("foreign", None)], []] == committed.refusals
+    assert [[Refusal("foreign", None, Why.UNREADABLE)], []] == committed.refusals
     assert {"other": ONE} == committed.states
     assert before == await redis.dump(f"{prefix}:stream:foreign")
     assert 0 == await count(store, "companion")
@@ -697,6 +697,26 @@ async def test_a_cursor_with_another_position_lists_from_there(store: Store, pos
 
     assert len(page.streams) <= limit
     assert set(page.streams) <= created
+
+
+@pytest.mark.parametrize("limit", [10, 100, 1_000, 10_000])
+async def test_a_cursor_fits_into_a_url_whatever_the_limit_and_however_many_names_match(
+    own: Valkey, limit: int
+) -> None:
+    """Clients, proxies and servers refuse long URLs (often above 8 KiB), and then nobody could list the rest."""
+    async with connect(own.url) as redis:
+        store = Store(redis, "meanwhile")
+        names = [f"{'ab'[i % 5 < 2]}-plant/boiler-{i % 8}/sensor-{i}/temperature" for i in range(20_000)]
+        await store.commit([dict.fromkeys(names, ONE)], soon())
+
+        for prefix in ("", "a-", "a-plant/boiler-7/sensor-1"):
+            cursor, longest = None, 0
+            for _ in range(50):
+                _, cursor = await store.names(prefix, limit, cursor, soon())
+                longest = max(longest, len(cursor or ""))
+                if cursor is None:
+                    break
+            assert longest <= 4_000
 
 
 @pytest.mark.parametrize("limit", [10, 300, 1_000])

@@ -17,6 +17,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service import problems
+from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
 from service.api.body import ClientGone
 from service.stream import RESERVED
 
@@ -45,8 +46,8 @@ def json_reply(content: object) -> Reply:
 class Endpoint(APIRoute):
     """One method of one path.
 
-    ``reply`` documents a 200 and ``body`` the request, as JSON Schema alternatives; ``refusals`` are the exceptions
-    that the handler may raise, besides those of Redis, which any may.
+    ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200 and ``body`` the
+    request, as JSON Schema alternatives; ``refusals`` are the exceptions that the handler may raise.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Endpoint(APIRoute):
         path: str,
         handler: Handler,
         *,
+        scope: str | None,
         reply: type[BaseModel],
         refusals: Sequence[type[Exception]] = (),
         body: Sequence[dict[str, Any]] = (),
@@ -62,6 +64,10 @@ class Endpoint(APIRoute):
         media_types: Sequence[str] = (),
     ) -> None:
         self._handler = handler
+        self._scope = scope
+        self.guard = Guard(None)
+        if scope is not None:
+            refusals = (*refusals, Unauthorized, Forbidden)
         extra: dict[str, Any] = {}
         if "{stream" in path:
             parameters = [_STREAM, *parameters]
@@ -107,6 +113,10 @@ class Endpoint(APIRoute):
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The whole of a request, as an ASGI application."""
         try:
+            if self._scope is not None:
+                prefix = scope["reach"] = self.guard.admit(scope["headers"], self._scope)
+                if prefix and "stream" in scope["path_params"]:
+                    check_prefix_of(scope["path_params"]["stream"], prefix)
             body, media_type, status = await self._handler(scope, receive)
         except ClientGone:
             return

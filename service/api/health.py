@@ -24,6 +24,6 @@ def endpoints(store: Store) -> list[Endpoint]:
         return json_reply({"status": "ready"})
 
     return [
-        Endpoint("GET", "/livez", live, reply=models.Status),
-        Endpoint("GET", "/readyz", ready, reply=models.Status, refusals=(StoreUnavailable,)),
+        Endpoint("GET", "/livez", live, scope=None, reply=models.Status),
+        Endpoint("GET", "/readyz", ready, scope=None, reply=models.Status, refusals=(StoreUnavailable,)),
     ]

@@ -49,13 +49,29 @@ class Recorded(BaseModel):
     stream: Name
     count: Count
     average: Average
+    duplicate: Annotated[
+        bool,
+        Field(
+            default=False,
+            description="Only where it is true: the key had been counted before, and nothing was now.",
+            json_schema_extra=_without_default,
+        ),
+    ]
 
 
 class BatchRecorded(BaseModel):
-    """How many readings of how many streams were recorded."""
+    """How many readings of how many streams were recorded now."""
 
     readings: int
     streams: int
+    duplicates: Annotated[
+        int,
+        Field(
+            default=0,
+            description="Only with a key: readings that had been counted before, and were not now.",
+            json_schema_extra=_without_default,
+        ),
+    ]
 
 
 class StreamState(BaseModel):
@@ -94,6 +110,14 @@ class StreamNames(BaseModel):
 
     streams: list[Name]
     cursor: Annotated[str | None, Field(description="Leads to the next page; null at the end.")]
+
+
+class Document(BaseModel):
+    """An OpenAPI document."""
+
+    model_config = ConfigDict(extra="allow")
+
+    openapi: str
 
 
 class Status(BaseModel):

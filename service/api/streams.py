@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from starlette.types import Receive, Scope
 
 from service import times
+from service.access import check_prefix_of
 from service.api import models
 from service.api.endpoint import TEXT, Endpoint, Reply, json_reply
 from service.committer import Reader
@@ -73,6 +74,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
         """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         prefix = check_prefix(_single(query, "prefix") or "")
+        check_prefix_of(prefix, scope["reach"])
         limit = _limit(_single(query, "limit"))
         cursor = _single(query, "cursor")
         try:
@@ -87,21 +89,30 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
             "GET",
             f"{stream}/average",
             read_average,
+            scope="read",
             reply=models.StreamAverage,
             refusals=_REFUSALS,
             media_types=["text/plain"],
         ),
-        Endpoint("GET", f"{stream}/count", read_count, reply=models.StreamCount, refusals=_REFUSALS),
+        Endpoint("GET", f"{stream}/count", read_count, scope="read", reply=models.StreamCount, refusals=_REFUSALS),
         Endpoint(
             "GET",
             "/v1/streams",
             list_streams,
+            scope="read",
             reply=models.StreamNames,
             parameters=_PARAMETERS,
             refusals=(BadCursor, Invalid, StoreUnavailable),
         ),
-        Endpoint("GET", stream, read_stream, reply=models.StreamState, refusals=_REFUSALS),
-        Endpoint("DELETE", stream, delete_stream, reply=models.StreamState, refusals=(*_REFUSALS, OutcomeUnknown)),
+        Endpoint("GET", stream, read_stream, scope="read", reply=models.StreamState, refusals=_REFUSALS),
+        Endpoint(
+            "DELETE",
+            stream,
+            delete_stream,
+            scope="admin",
+            reply=models.StreamState,
+            refusals=(*_REFUSALS, OutcomeUnknown),
+        ),
     ]
 
 

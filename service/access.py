@@ -1,0 +1,192 @@
+"""API keys: who may read, write and delete which streams.
+
+Without a file of keys the service is open, which it says at start-up. Then whoever can connect may do anything, except
+a web page: a browser says in ``Sec-Fetch-Site`` that a request comes from another site, and such writes are refused,
+so that no page somebody visits can post to a service on their machine or in their network.
+
+With a file, every route but ``/livez`` and ``/readyz`` needs a key. The file holds SHA-256 digests, never keys, so it
+can be read by whoever may see it:
+
+    [[key]]
+    name = "gateway"
+    scopes = ["write"]           # read: GET; write: POST; admin: DELETE
+    prefix = "plant-1/"          # only streams whose names start with this; all without it
+    sha256 = "9f86d081884c7d65..."
+
+A key is 256 random bits, so a plain digest is enough: there is nothing to guess. It is looked up by its digest, and the
+digest is then compared in constant time; neither step depends on the characters of the key.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import logging
+import re
+import secrets
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+log = logging.getLogger(__name__)
+
+SCOPES = ("read", "write", "admin")
+_PREFIX = "mw_"  # Lets people and secret scanners see what a leaked string is.
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+
+
+class BadKeyFile(Exception):
+    """The file of keys cannot be used; the message says why, without a secret in it."""
+
+
+class Unauthorized(Exception):
+    """No key, or one that is not in the file."""
+
+
+class Forbidden(Exception):
+    """The key is known and does not allow this; ``detail`` says what would."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Key:
+    """What one key allows."""
+
+    name: str
+    scopes: frozenset[str]
+    prefix: str
+    sha256: str
+
+
+class Keys:
+    """The keys of a file."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._by_digest = {key.sha256: key for key in keys}
+
+    def __len__(self) -> int:
+        return len(self._by_digest)
+
+    def find(self, secret: str) -> Key | None:
+        """The key whose secret this is."""
+        digest = digest_of(secret)
+        key = self._by_digest.get(digest)
+        return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
+
+
+class Guard:
+    """Decides, from the headers of a request, who asks and whether they may."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._keys = None if file is None else read_keys(file)
+
+    def reload(self) -> None:
+        """Reads the file again; what cannot be used is logged, and the keys stay as they were."""
+        if self._file is not None:
+            try:
+                self._keys = read_keys(self._file)
+            except BadKeyFile as error:
+                log.error("the API keys stay as they were: %s", error)  # noqa: TRY400  # The words say it all.
+            else:
+                log.info("%d API keys are in use", len(self._keys))
+
+    def admit(self, headers: Headers, scope: str) -> str:
+        """The prefix of the stream names that the request may use. Raises ``Unauthorized`` or ``Forbidden``."""
+        if self._keys is None:
+            if scope != "read" and _is_from_another_site(headers):
+                raise Forbidden("Expected a request that no other web site makes; or configure API keys.")
+            return ""
+        secret = _secret(headers)
+        key = None if secret is None else self._keys.find(secret)
+        if key is None:
+            raise Unauthorized
+        if scope not in key.scopes:
+            raise Forbidden(f"Expected a key with the scope {scope}.")
+        return key.prefix
+
+
+def check_prefix_of(name: str, prefix: str) -> None:
+    """Raises ``Forbidden`` if a key for ``prefix`` does not reach ``name``."""
+    if not name.startswith(prefix):
+        raise Forbidden("Expected a stream that the key reaches.")
+
+
+def read_keys(file: Path) -> Keys:
+    """The keys in a file. Raises ``BadKeyFile``."""
+    try:
+        tables = tomllib.loads(file.read_text()).get("key", [])
+    except OSError as error:
+        raise BadKeyFile(f"The file of API keys cannot be read: {error.strerror}: {file}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadKeyFile(f"The file of API keys is not TOML: {error}") from None
+    if not isinstance(tables, list) or not tables:
+        raise BadKeyFile("The file of API keys has no [[key]].")
+    return Keys(_key(table, number) for number, table in enumerate(tables, start=1))
+
+
+def _key(table: Any, number: int) -> Key:
+    known = {"name": str, "scopes": list, "prefix": str, "sha256": str}
+    place = f"In the file of API keys, [[key]] number {number}"
+    if not isinstance(table, dict) or not table.keys() <= known.keys():
+        raise BadKeyFile(f"{place} has something else than {', '.join(known)}.")
+    key = {"name": f"key {number}", "prefix": ""} | table
+    if not all(isinstance(key.get(member), kind) for member, kind in known.items()):
+        raise BadKeyFile(f"{place} needs scopes, an array of strings, and sha256, a string.")
+    if not key["scopes"] or not all(scope in SCOPES for scope in key["scopes"]):
+        raise BadKeyFile(f"{place} needs scopes from {', '.join(SCOPES)}.")
+    if _DIGEST.fullmatch(key["sha256"]) is None:
+        raise BadKeyFile(f"{place} needs a sha256 of 64 hexadecimal digits.")
+    return Key(key["name"], frozenset(key["scopes"]), key["prefix"], key["sha256"].lower())
+
+
+def _is_from_another_site(headers: Headers) -> bool:
+    return any(name == b"sec-fetch-site" and value not in (b"same-origin", b"none") for name, value in headers)
+
+
+def _secret(headers: Headers) -> str | None:
+    """The key of a request: X-API-Key, or Authorization with Bearer, Token or Basic, there as the password."""
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value.decode("latin-1")
+        if name == b"authorization":
+            kind, _, credentials = value.decode("latin-1").partition(" ")
+            if kind.lower() in ("bearer", "token"):
+                return credentials.strip()
+            if kind.lower() == "basic":
+                try:
+                    return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+                except (binascii.Error, UnicodeDecodeError):
+                    return None
+    return None
+
+
+def digest_of(secret: str) -> str:
+    """What the file holds of a key."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def new_secret() -> str:
+    """A key that nobody else has."""
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def entry(name: str, scopes: Sequence[str], prefix: str, secret: str) -> str:
+    """The lines of the file of keys that admit ``secret``."""
+    return "\n".join(
+        [
+            "[[key]]",
+            f"name = {json.dumps(name)}",
+            f"scopes = {json.dumps(list(scopes))}",
+            *([f"prefix = {json.dumps(prefix)}"] if prefix else []),
+            f'sha256 = "{digest_of(secret)}"',
+        ]
+    )

@@ -1,0 +1,19 @@
+"""The contract of the service, for machines: /openapi.json."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from service.api import models
+from service.api.endpoint import Endpoint, Reply, json_reply
+
+
+def endpoints(document: Callable[[], dict[str, Any]]) -> list[Endpoint]:
+    """The route of the document; it follows the same keys as what it describes."""
+
+    async def read_contract(scope: Scope, receive: Receive) -> Reply:
+        """This document."""
+        return json_reply(document())
+
+    return [Endpoint("GET", "/openapi.json", read_contract, scope="read", reply=models.Document)]

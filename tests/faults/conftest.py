@@ -1,0 +1,61 @@
+"""The table of faults: every test that breaks something adds its row, and the run ends with all of them.
+
+The rule for every row: acknowledged <= counted <= acknowledged + unknown; and after everything unknown was sent again
+with its key, counted = sent. ``Row.check`` holds it, so no test can forget to.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+ROWS = pytest.StashKey[list["Row"]]()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a fault did. ``recovery`` is in seconds, None where there is nothing to recover from."""
+
+    fault: str
+    load: str
+    acknowledged: int
+    lost: int
+    doubled: int
+    unknown: int
+    recovery: float | None = None
+    note: str = ""
+
+    def check(self) -> None:
+        """Nothing acknowledged was lost, and nothing was counted twice."""
+        assert (0, 0) == (self.lost, self.doubled), self
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Adds a row to the table, and checks it."""
+
+    def add(row: Row) -> None:
+        request.config.stash.setdefault(ROWS, []).append(row)
+        row.check()
+
+    return add
+
+
+def pytest_terminal_summary(config: pytest.Config) -> None:
+    """Prints the table, and writes it to the file that FAULTS_JSON names, for the README."""
+    rows = config.stash.get(ROWS, [])
+    if not rows:
+        return
+    table = Table("fault", "load", "acknowledged", "lost", "doubled", "unknown", "recovered in", "")
+    for row in rows:
+        recovery = "" if row.recovery is None else f"{row.recovery:.2f} s"
+        numbers = map(str, (row.acknowledged, row.lost, row.doubled, row.unknown))
+        table.add_row(row.fault, row.load, *numbers, recovery, row.note)
+    Console(width=180).print(table)
+    if path := os.environ.get("FAULTS_JSON"):
+        Path(path).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
