@@ -26,7 +26,7 @@ err = Console(stderr=True, highlight=False)
 
 Secret = Annotated[str | None, typer.Option(envvar="MEANWHILE_KEY", help="API key, where the service wants one.")]
 Url = Annotated[str, typer.Option(envvar="MEANWHILE_URL", help="Where the service is.")]
-_REQUESTS_OF_A_BATCH = 2**20  # More than one can become when parts of it are refused.
+_LARGEST_BATCH = 2**20  # Readings of a stream in a batch: each could get an idempotency key of its own.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -127,8 +127,7 @@ def send(
         ):
             task = progress.add_task(file.name, total=sheet.size)
             for number, readings in enumerate(sheet.batches(batch)):
-                keys = (f"{producer}:{number * _REQUESTS_OF_A_BATCH + part}" for part in range(_REQUESTS_OF_A_BATCH))
-                client.record(readings, keys, outcome)
+                client.record(readings, producer, number * _LARGEST_BATCH, outcome)
                 progress.update(task, completed=sheet.position)
             columns = sheet.columns
     except (Unsent, Unusable) as error:

@@ -4,7 +4,7 @@ Every request that records carries an idempotency key, so whatever happens to a 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -58,43 +58,47 @@ class Client:
             return reply.text
         raise Unsent(_reason(reply))
 
-    def record(self, batch: Mapping[str, list[float]], keys: Iterator[str], outcome: Outcome) -> None:
-        """Records scalar readings by stream and adds to ``outcome`` what became of them.
+    def record(self, batch: Mapping[str, list[float]], producer: str, sequence: int, outcome: Outcome) -> None:
+        """Records scalar readings by stream, each once, and adds to ``outcome`` what became of them.
 
-        ``keys`` gives an idempotency key for each request; they grow, and are the same for the same readings. So a
-        key that a stream calls too old was counted in an earlier run.
+        The request's idempotency key is ``<producer>:<sequence>``; the batch owns as many sequences as its longest
+        stream has readings. Sequences must grow from batch to batch and be the same for the same readings. So a key
+        that a stream calls too old was counted in an earlier run.
 
-        A refused request has recorded nothing, so its parts are sent again on their own: without the streams that
-        conflict, otherwise one half after the other, until only what is at fault is left out. Raises ``Unsent``.
+        A refused request has recorded nothing, so its parts are sent again: without the streams that conflict,
+        otherwise one half after the other, until only what is at fault is left out. Streams keep the key of their
+        request; a part of a stream has the sequence of its first reading. Raises ``Unsent``.
         """
         if not batch:
             return
         body = {stream: {"values": values} for stream, values in batch.items()}
-        reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": next(keys)})
+        reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": f"{producer}:{sequence}"})
+        if reply.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+            raise Unsent(_reason(reply))
         is_old = _problem(reply).get("type") == _TOO_OLD
-        if is_old and len(batch) > 1:  # Of one stream; each of them is asked for itself.
-            for stream, values in batch.items():
-                self.record({stream: values}, keys, outcome)
-            return
-        if reply.is_success or is_old:
+        conflicting = {conflict["stream"] for conflict in _problem(reply).get("conflicts", [])}
+        if reply.is_success or (is_old and len(batch) == 1):
             for stream, values in batch.items():
                 outcome.recorded[stream] = outcome.recorded.get(stream, 0) + len(values)
             outcome.duplicates += sum(map(len, batch.values())) if is_old else reply.json()["duplicates"]
-            return
-        if reply.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
-            raise Unsent(_reason(reply))
-        conflicting = {conflict["stream"] for conflict in _problem(reply).get("conflicts", [])}
-        if conflicting:
+        elif conflicting:
             for stream in conflicting:
                 outcome.refuse(stream, len(batch[stream]), _reason(reply))
-            self.record(
-                {stream: values for stream, values in batch.items() if stream not in conflicting}, keys, outcome
-            )
-        elif sum(map(len, batch.values())) == 1:
-            outcome.refuse(next(iter(batch)), 1, _reason(reply))
+            rest = {stream: values for stream, values in batch.items() if stream not in conflicting}
+            self.record(rest, producer, sequence, outcome)
+        elif len(batch) > 1:
+            names = list(batch)
+            middle = len(names) // 2
+            for half in (names[:middle], names[middle:]):
+                self.record({name: batch[name] for name in half}, producer, sequence, outcome)
         else:
-            for half in _halves(batch):
-                self.record(half, keys, outcome)
+            ((stream, values),) = batch.items()
+            middle = len(values) // 2
+            if middle == 0:
+                outcome.refuse(stream, 1, _reason(reply))
+                return
+            self.record({stream: values[:middle]}, producer, sequence, outcome)
+            self.record({stream: values[middle:]}, producer, sequence + middle, outcome)
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         for _ in range(_TRIES):
@@ -116,16 +120,6 @@ class Client:
                 raise Unsent(_reason(reply))
             return reply
         raise Unsent(last)
-
-
-def _halves(batch: Mapping[str, list[float]]) -> list[dict[str, list[float]]]:
-    if len(batch) > 1:
-        names = list(batch)
-        middle = len(names) // 2
-        return [{name: batch[name] for name in half} for half in (names[:middle], names[middle:])]
-    ((stream, values),) = batch.items()
-    middle = len(values) // 2
-    return [{stream: values[:middle]}, {stream: values[middle:]}]
 
 
 def _problem(reply: httpx.Response) -> dict[str, Any]:

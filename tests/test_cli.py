@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -155,3 +156,20 @@ def test_every_setting_is_an_option_and_an_environment_variable() -> None:
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')} " in printed
         assert f"MEANWHILE_{name.upper()}" in printed
+
+
+@pytest.mark.parametrize("batch", ["50", "10000"])
+def test_sending_the_same_file_again_changes_nothing(running: Service, batch: str) -> None:
+    arguments = ["--prefix", f"again-{batch}/", "--missing", "-200", "--batch", batch, "--url", running.url]
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "readings.csv"
+        file.write_text("".join(AIR_QUALITY.read_text().splitlines(keepends=True)[:1000]) + ",,bad,1e200,1,1\n")
+        first = meanwhile("send", str(file), *arguments)
+        names = [name.replace("air/", f"again-{batch}/") for name in STREAMS.values()]
+        before = [state(running, name) for name in names]
+        again = meanwhile("send", str(file), *arguments)
+    assert before == [state(running, name) for name in names]
+    assert (1, 1) == (first.returncode, again.returncode)
+    recorded = sum(reply["count"] for reply in before)
+    assert f"{recorded} readings recorded\n" in first.stdout
+    assert f"{recorded} readings recorded, {recorded} of them in an earlier run" in again.stdout
