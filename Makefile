@@ -28,6 +28,8 @@ lint: $(VENV)/ready
 	$(RUN)ruff check
 	$(RUN)ruff format --check
 	$(RUN)mypy
+	@$(UV) export --quiet --frozen --no-emit-project --output-file $(VENV)/locked.txt
+	@$(RUN)python .ci/audit.py $(VENV)/locked.txt
 
 format: $(VENV)/ready
 	$(RUN)ruff check --fix
