@@ -1,5 +1,7 @@
 """Puts the service together: the only place where settings, Redis, committer and routes meet."""
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,8 +26,10 @@ from service.api import contract, health, models, readings, streams
 from service.api.endpoint import Endpoint
 from service.committer import Committer, Reader
 from service.settings import Settings
-from service.store import Store
+from service.store import Store, StoreUnavailable
 from service.stream import Limits
+
+log = logging.getLogger(__name__)
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 
@@ -114,7 +118,9 @@ def create_app(settings: Settings | None = None) -> Meanwhile:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        checking = asyncio.create_task(_check_durability(store, settings.durability))
         yield
+        checking.cancel()
         await committer.drain()
         await reader.drain()
         await client.aclose()
@@ -147,6 +153,24 @@ def create_app(settings: Settings | None = None) -> Meanwhile:
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
     return app
+
+
+async def _check_durability(store: Store, durability: str) -> None:
+    """Says in the log if Redis keeps less than 200 promises. Waits until it answers."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            found = await store.fsyncs(loop.time() + 1)
+        except StoreUnavailable:
+            await asyncio.sleep(1)
+            continue
+        if found is not None and found != "always" and (durability != "everysec" or found == "no"):
+            log.warning(
+                "MEANWHILE_DURABILITY is %s, but Redis fsyncs %s: set appendonly yes and appendfsync always",
+                durability,
+                "every second" if found == "everysec" else "nothing",
+            )
+        return
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

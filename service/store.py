@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from service.exact import Expansion
 from service.idempotency import Key
@@ -245,6 +245,21 @@ class Store:
     async def ping(self, deadline: float) -> None:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""
         await self._ask(self._client.ping(), deadline)
+
+    async def fsyncs(self, deadline: float) -> str | None:
+        """When the server fsyncs its append-only file: "always", "everysec" or "no"; None if it does not tell.
+
+        Raises ``StoreUnavailable``.
+        """
+        asking: Awaitable[Any] = self._client.config_get("appendonly", "appendfsync")
+        try:
+            async with asyncio.timeout_at(deadline):
+                answer = await asking
+        except ResponseError:
+            return None
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable from error
+        return answer.get("appendfsync") if answer.get("appendonly") == "yes" else "no"
 
     async def _ask(self, command: Awaitable[T], deadline: float) -> T:
         """The reply to a command that only reads."""

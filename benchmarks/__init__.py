@@ -1,0 +1,19 @@
+"""Benchmarks: how fast the service is beside what a user would write instead, and beside doing nothing at all.
+
+A figure of one machine on one day says little, and on a busy machine it says nothing. So everything is measured in
+the same run, in short interleaved rounds (A, B, C, A, B, C, ...): whatever else the machine does hits all of them
+alike, and the *ratios* hold. A ratio is the median of the ratios of each round.
+
+    workloads.py     what is asked: HTTP requests, as bytes
+    replay.lua       sends them from inside wrk
+    load.py          drives wrk, and refuses to report a round in which anything went wrong
+    targets.py       who is asked: starts and stops them
+    conventional.py  the alternative: FastAPI and Redis as everybody writes them
+    bare.py          the floor: what uvicorn costs when the application does nothing
+    plan.py          which target is asked what, in rounds; and whether what was acknowledged was recorded
+    report.py        the machine, the table, the JSON
+
+``make bench`` runs it; ``make bench ARGS="--rounds 9 --seconds 5"`` runs it for longer. It listens on the loopback
+interface only, and ends by itself. A new figure is one more entry in ``plan.measurements``, and a new comparison one
+in ``plan.RATIOS``.
+"""
