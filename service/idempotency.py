@@ -46,7 +46,7 @@ def parse(header: str, now: int) -> Key | None:
     >>> parse("gateway-7", 0) is None
     True
     """
-    text = header.strip()
+    text = header.strip(" \t")  # What RFC 9110 lets surround a field value, and nothing else.
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1]
     match = _KEY.fullmatch(text)

@@ -25,6 +25,7 @@ class PatientProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_whole = False  # Whether the last request is complete; none at all is not.
+        self._unanswered = 0  # Requests that began and have no response: a client may send the next one early.
         self._timer: asyncio.TimerHandle | None = None
         self._started = 0.0
         self._received = 0
@@ -52,6 +53,7 @@ class PatientProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._is_whole = False
+        self._unanswered += 1
         super().on_message_begin()
 
     def on_message_complete(self) -> None:
@@ -60,8 +62,9 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Does not read for long what nobody will look at."""
-        if not self._is_whole:
+        """Does not read for long what nobody will look at: the rest of a request that has its response."""
+        self._unanswered -= 1
+        if not self._is_whole and not self._unanswered:
             self._stop_waiting()
             self._timer = self.loop.call_later(LINGER, self.transport.close)
         super().on_response_complete()

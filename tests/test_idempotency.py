@@ -1,0 +1,336 @@
+"""The windows of ``commit.lua`` against an oracle that remembers everything, and the header against its grammar.
+
+A window of 64 bits is easily wrong by one at its edges, where its two words of 32 bits meet and where it moves by more
+than its width. The oracle here has no window: it keeps the set of all sequences that were counted, and works out from
+it what the stream has to say. Every reading is a power of four, so the exact sum tells which were counted, and how
+often.
+"""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from service.committer import Committer, KeyTooOld, TooManyProducers
+from service.exact import ratio
+from service.idempotency import LARGEST_SEQUENCE, Key, parse
+from service.store import Refusal, State, Store, Why
+from service.stream import NUMBER, Limits, Readings, collect
+from service.summary import summarize
+
+DAY = 24 * 60 * 60 * 1000
+WIDTH = 64
+
+
+def soon() -> float:
+    return asyncio.get_running_loop().time() + 10
+
+
+def one(value: float) -> State:
+    return State(NUMBER, summarize([[value]], 0, 0))
+
+
+def readings(*values: float) -> Readings:
+    return collect(values, 0, 0, Limits())
+
+
+async def digits(store: Store, stream: str) -> list[int]:
+    """Which powers of four a stream has counted, each as often as it stands here."""
+    (state,) = await store.read([stream], soon())
+    if state is None:
+        return []
+    assert isinstance(state, State)
+    total, denominator = ratio(state.summary.sums[0])
+    assert 1 == denominator
+    found = [digit for digit in range(240) for _ in range(total >> 2 * digit & 3)]
+    assert state.summary.count == len(found)
+    return found
+
+
+# The header ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "producer", "sequence"),
+    [
+        ("gateway-7:1042", "gateway-7", 1042),
+        ('"gateway-7:1042"', "gateway-7", 1042),
+        (' \t"gateway-7:1042" ', "gateway-7", 1042),
+        ("a:0", "a", 0),
+        ("a:9007199254740991", "a", 2**53 - 1),
+        ("urn:dev:ow:10e2/x@y+z~._-:7", "urn:dev:ow:10e2/x@y+z~._-", 7),
+        ("5:5", "5", 5),
+        ("a" * 64 + ":1", "a" * 64, 1),
+    ],
+)
+def test_a_producer_and_a_sequence_are_a_key(header: str, producer: str, sequence: int) -> None:
+    assert Key(producer, sequence, 17) == parse(header, 17)
+
+
+MALFORMED = [
+    *("", " ", '"', '""', ":", "a", "a:", ":1", "1", '":1"', '"a:1', 'a:1"', '""a:1""', "'a:1'", '"a":1', '"a:1";x=1'),
+    *("a:-1", "a:+1", "a:-0", "a:01", "a:00", "a:1.5", "a:1.0", "a:1e3", "a:0x10", "a:1_000", "a:NaN", "a:one"),
+    *("a:9007199254740992", "a:18446744073709551616", "a:" + "9" * 300, "a:" + "0" * 300),
+    *("a" * 65 + ":1", "a" * 300 + ":1", "a b:1", "a: 1", "a :1", '" a:1"', '"a:1 "', "a:1,", "a:1, a:2", "a:1 a:2"),
+    *("é:1", "a:\u0661", "a:\xb2", "a\x00:1", "a:1\x00", "a{}:1", "a*:1", "a;b:1", "a\\b:1"),
+    *("\xa0a:1", "a:1\xa0", "\x85a:1", "a:1\x1f", "a:1\n", "a:1\r\n"),
+]
+
+
+@pytest.mark.parametrize("header", MALFORMED, ids=ascii)
+def test_anything_else_is_no_key(header: str) -> None:
+    assert None is parse(header, 0)
+
+
+@given(producer=st.from_regex(r"[A-Za-z0-9._~:/@+-]{1,64}", fullmatch=True), sequence=st.integers(0, LARGEST_SEQUENCE))
+def test_every_key_reads_back_as_it_was_written_with_quotes_or_without(producer: str, sequence: int) -> None:
+    assert Key(producer, sequence, 3) == parse(f"{producer}:{sequence}", 3) == parse(f'"{producer}:{sequence}"', 3)
+
+
+# The window ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Oracle:
+    """Everything that a stream has counted, by producer."""
+
+    seen: dict[str, set[int]] = field(default_factory=dict)
+
+    def verdict(self, producer: str, sequence: int) -> str:
+        seen = self.seen.get(producer, set())
+        if seen and sequence < max(seen) - WIDTH:
+            return "below"
+        return "duplicate" if sequence in seen else "new"
+
+    def highest(self, producer: str) -> int:
+        return max(self.seen.get(producer, {0}))
+
+
+Group = tuple[str, int, Sequence[str]]  # Producer, what is added to its highest sequence, streams.
+
+EDGES = (0, 1, 2, 30, 31, 32, 33, 34, 62, 63, 64, 65, 66, 67, 95, 96, 97, 127, 128, 129, 2**31, 2**32, 2**40, 2**53)
+JUMPS = st.one_of(st.sampled_from([*EDGES, *(-edge for edge in EDGES)]), st.integers(-70, 70), st.integers(-4, 4))
+STREAMS = ("a", "b", "c")
+GROUPS = st.tuples(
+    st.sampled_from(["p", "p", "p", "q", "p:1"]),
+    JUMPS,
+    st.lists(st.sampled_from(STREAMS), min_size=1, max_size=3, unique=True),
+)
+
+
+async def agrees_with_the_oracle(store: Store, commits: Sequence[Sequence[Group]]) -> set[str]:
+    """Commits these groups and compares every verdict, and at the end what was counted. Returns the verdicts."""
+    oracles = {stream: Oracle() for stream in STREAMS}
+    counted: dict[str, list[int]] = {stream: [] for stream in STREAMS}
+    met: set[str] = set()
+    digit = 0
+    for commit in commits:
+        expected_refusals, expected_duplicates = [], []
+        states, keys = [], {}
+        for number, (producer, jump, streams) in enumerate(commit):
+            sequence = min(max(oracles[streams[0]].highest(producer) + jump, 0), LARGEST_SEQUENCE)
+            keys[number] = Key(producer, sequence, 0)
+            states.append({stream: one(4.0**digit) for stream in streams})
+            verdicts = {stream: oracles[stream].verdict(producer, sequence) for stream in streams}
+            met |= set(verdicts.values())
+            below = [stream for stream in streams if verdicts[stream] == "below"]
+            duplicates = frozenset(stream for stream in streams if verdicts[stream] == "duplicate")
+            expected_refusals.append([Refusal(stream, None, Why.BELOW_THE_WINDOW) for stream in below])
+            expected_duplicates.append(frozenset() if below else duplicates)
+            if not below:
+                for stream in set(streams) - duplicates:
+                    oracles[stream].seen.setdefault(producer, set()).add(sequence)
+                    counted[stream].append(digit)
+            digit += 1
+        committed = await store.commit(states, soon(), keys)
+        assert expected_refusals == committed.refusals
+        assert expected_duplicates == committed.duplicates
+    assert counted == {stream: await digits(store, stream) for stream in STREAMS}
+    return met
+
+
+@settings(
+    max_examples=80,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(commits=st.lists(st.lists(GROUPS, min_size=1, max_size=8), min_size=1, max_size=10))
+async def test_the_window_says_what_a_memory_of_everything_would_say(
+    redis: "Redis", commits: list[list[Group]]
+) -> None:
+    await agrees_with_the_oracle(Store(redis, f"test-{uuid.uuid4().hex}"), commits)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_long_shuffled_run_gets_the_verdicts_of_the_oracle(store: Store, seed: int) -> None:
+    rng = random.Random(seed)
+
+    def group() -> Group:
+        jump = rng.choice((rng.choice(EDGES[:16]), -rng.choice(EDGES[:16]), rng.randint(-66, 3), rng.randint(-66, 3)))
+        return rng.choice("ppq"), jump, rng.sample(STREAMS, rng.randint(1, 2))
+
+    met = await agrees_with_the_oracle(store, [[group() for _ in range(rng.randint(1, 9))] for _ in range(25)])
+
+    assert {"new", "duplicate", "below"} == met
+
+
+@pytest.mark.parametrize(
+    "up",
+    [
+        *range(1, 4),
+        *range(28, 37),
+        *range(60, 69),
+        *range(95, 99),
+        *range(126, 131),
+        2**31,
+        2**32,
+        2**40,
+        2**53 - 1 - 200,
+    ],
+)
+async def test_after_every_jump_the_window_holds_exactly_what_was_counted_before(store: Store, up: int) -> None:
+    before = [*random.Random(up).sample(range(136, 200), 30), 200]
+    highest = 200 + up
+    for sequence in before:
+        await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", sequence, 0)})
+    await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", highest, 0)})
+
+    window = range(highest - WIDTH, highest + 1)
+    asked = [highest - WIDTH - 1, *window]
+    committed = await store.commit(
+        [{"s": one(1.0)} for _ in asked], soon(), {i: Key("p", sequence, 0) for i, sequence in enumerate(asked)}
+    )
+
+    assert [[Refusal("s", None, Why.BELOW_THE_WINDOW)], *([] for _ in window)] == committed.refusals
+    counted = {*before, highest}
+    assert [sequence for sequence in window if sequence in counted] == [
+        sequence for sequence, duplicates in zip(asked, committed.duplicates, strict=True) if duplicates
+    ]
+
+
+async def test_the_same_key_twice_in_one_commit_is_counted_once(store: Store) -> None:
+    key = Key("p", 5, 0)
+    committed = await store.commit([{"s": one(1.0)}, {"s": one(4.0)}, {"s": one(16.0)}], soon(), {0: key, 1: key})
+    assert [frozenset(), {"s"}, frozenset()] == committed.duplicates
+    assert [0, 2] == await digits(store, "s")
+
+
+# Batches ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_retry_of_a_batch_completes_what_is_missing_and_doubles_nothing(store: Store) -> None:
+    key = Key("p", 5, 0)
+    await store.commit([{"a": one(1.0), "c": one(1.0)}], soon(), {0: key})
+
+    committed = await store.commit([{"a": one(1.0), "b": one(1.0), "c": one(1.0), "d": one(1.0)}], soon(), {0: key})
+
+    assert [[]] == committed.refusals
+    assert [frozenset({"a", "c"})] == committed.duplicates
+    assert [[0]] * 4 == [await digits(store, stream) for stream in "abcd"]
+    assert {"a", "b", "c", "d"} == committed.states.keys()
+
+
+async def test_one_stream_below_its_window_refuses_the_batch_and_records_nothing(
+    store: Store, redis: "Redis", prefix: str
+) -> None:
+    committer = Committer(store, max_waiting=100, patience=10)
+    await committer.record({"a": readings(1.0)}, Key("p", 100, 0))
+    await committer.record({"b": readings(1.0)}, Key("p", 3, 0))
+    before = [await redis.get(f"{prefix}:stream:{stream}") for stream in "ab"]
+
+    with pytest.raises(KeyTooOld):
+        await committer.record({"b": readings(4.0), "a": readings(4.0), "new": readings(4.0)}, Key("p", 35, 0))
+
+    assert before == [await redis.get(f"{prefix}:stream:{stream}") for stream in "ab"]
+    assert not await redis.exists(f"{prefix}:stream:new")
+    # Nor is the key marked where it would have been counted.
+    recorded = await committer.record({"b": readings(4.0)}, Key("p", 35, 0))
+    assert frozenset() == recorded.duplicates
+    assert [0, 1] == await digits(store, "b")
+
+
+async def test_another_shape_refuses_the_key_too(store: Store) -> None:
+    await store.commit([{"a": one(1.0)}], soon(), {0: Key("p", 1, 0)})
+    vector = collect([[1.0, 2.0]], 0, 0, Limits())
+    other = State(vector.shape, summarize(vector.columns, 0, 0))
+    refused = await store.commit([{"a": other, "b": one(1.0)}], soon(), {0: Key("p", 2, 0)})
+    assert [[Refusal("a", NUMBER)]] == refused.refusals
+    committed = await store.commit([{"a": one(4.0), "b": one(1.0)}], soon(), {0: Key("p", 2, 0)})
+    assert [frozenset()] == committed.duplicates
+    assert [[0, 1], [0]] == [await digits(store, "a"), await digits(store, "b")]
+
+
+async def test_to_forget_a_stream_is_to_forget_its_windows(store: Store) -> None:
+    await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", 100, 0)})
+    await store.forget("s", soon())
+    committed = await store.commit([{"s": one(4.0)}, {"s": one(16.0)}], soon(), {0: Key("p", 7, 0), 1: Key("p", 8, 0)})
+    assert [[], []] == committed.refusals
+    assert [frozenset(), frozenset()] == committed.duplicates
+    assert [1, 2] == await digits(store, "s")
+
+
+# Producers -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_17th_producer_is_refused_until_another_was_idle_for_a_day(store: Store) -> None:
+    committer = Committer(store, max_waiting=100, patience=10)
+    for n in range(16):
+        await committer.record({"s": readings(4.0**n)}, Key(f"p{n}", 10, 1_000 + n))
+    await committer.record({"s": readings(4.0**16)}, Key("p0", 11, 2_000))  # So p1 is now the one idle longest.
+
+    with pytest.raises(TooManyProducers):
+        await committer.record({"s": readings(4.0**17), "t": readings(1.0)}, Key("p16", 1, 1_001 + DAY - 1))
+    assert [] == await digits(store, "t")
+    assert list(range(17)) == await digits(store, "s")
+
+    await committer.record({"s": readings(4.0**17)}, Key("p16", 1, 1_001 + DAY))
+
+    assert list(range(18)) == await digits(store, "s")
+    for n in (0, *range(2, 16)):  # All others are remembered.
+        recorded = await committer.record({"s": readings(4.0**n)}, Key(f"p{n}", 10, 1_001 + DAY))
+        assert frozenset({"s"}) == recorded.duplicates
+    with pytest.raises(TooManyProducers):  # p1 has gone, and p2 is idle for a day only a millisecond later.
+        await committer.record({"s": readings(4.0)}, Key("p1", 10, 1_001 + DAY))
+    assert list(range(18)) == await digits(store, "s")
+
+
+async def test_producers_that_come_in_one_commit_are_counted_one_after_the_other(store: Store) -> None:
+    groups = [{"s": one(4.0**n)} for n in range(20)]
+    committed = await store.commit(groups, soon(), {n: Key(f"p{n}", 1, 0) for n in range(20)})
+    assert [[]] * 16 + [[Refusal("s", None, Why.TOO_MANY_PRODUCERS)]] * 4 == committed.refusals
+    assert list(range(16)) == await digits(store, "s")
+
+
+async def test_readings_without_a_key_need_no_room_among_the_producers(store: Store) -> None:
+    await store.commit([{"s": one(4.0**n)} for n in range(16)], soon(), {n: Key(f"p{n}", 1, 0) for n in range(16)})
+    committed = await store.commit([{"s": one(4.0**16)}], soon())
+    assert [[]] == committed.refusals
+    assert list(range(17)) == await digits(store, "s")
+
+
+async def test_a_state_has_a_bounded_size_whatever_keys_it_has_counted(
+    store: Store, redis: "Redis", prefix: str
+) -> None:
+    rng = random.Random(1)
+    for day in range(30):
+        sequences = [rng.randint(2**52, LARGEST_SEQUENCE) for _ in range(50)]
+        keys = [
+            Key(f"{day}-{n}".ljust(64, "x"), sequence - rng.randint(0, 64), 1_800_000_000_000 + day * DAY)
+            for n in range(16)
+            for sequence in sorted(sequences)
+        ]
+        committed = await store.commit([{"s": one(1.0)} for _ in keys], soon(), dict(enumerate(keys)))
+        assert {Why.BELOW_THE_WINDOW} >= {refusal.why for refusals in committed.refusals for refusal in refusals}
+
+    size = await redis.strlen(f"{prefix}:stream:s")
+
+    # A producer: its name of 64 with two bytes before it, four numbers of at most 9 bytes, one byte for the array.
+    print(f"a state with 16 producers of 64 characters: {size} bytes")
+    assert 16 * 64 < size <= 110 + 3 + 16 * (66 + 9 + 5 + 5 + 9 + 1)
