@@ -68,7 +68,7 @@ def bare() -> Iterator[Target]:
 
 @contextmanager
 def _uvicorn(app: str, **environment: str) -> Iterator[str]:
-    """Runs ``app`` with the settings of ``service/server.py``, and gives its URL."""
+    """Runs ``app`` with the loop, parser and headers of ``service/server.py``, without its timers; gives its URL."""
     with tempfile.NamedTemporaryFile("r") as log:
         process = subprocess.Popen(
             [

@@ -1,5 +1,6 @@
 """Real servers for the tests, each in a directory of its own, on a unix socket or a free port."""
 
+import asyncio
 import os
 import re
 import signal
@@ -8,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Valkey:
     directory: Path
     arguments: tuple[str, ...] = FSYNC_ALWAYS
     process: subprocess.Popen[bytes] | None = None
+    launcher: tuple[str, ...] = ()  # A program that becomes the server, such as env with options.
 
     @property
     def socket(self) -> Path:
@@ -66,7 +68,7 @@ class Valkey:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(str(server_binary()), "--port", "0", "--unixsocket", str(self.socket)),
+                    *(*self.launcher, str(server_binary()), "--port", "0", "--unixsocket", str(self.socket)),
                     *("--dir", str(self.directory), "--save", "", *self.arguments),
                 ],
                 stdout=log,
@@ -88,10 +90,10 @@ class Valkey:
 
 
 @contextmanager
-def valkey(*arguments: str) -> Iterator[Valkey]:
+def valkey(*arguments: str, launcher: tuple[str, ...] = ()) -> Iterator[Valkey]:
     """A running Valkey, with fsync always unless ``arguments`` say otherwise."""
     with short_directory() as directory:
-        server = Valkey(directory, arguments or FSYNC_ALWAYS)
+        server = Valkey(directory, arguments or FSYNC_ALWAYS, launcher=launcher)
         server.start()
         try:
             yield server
@@ -180,3 +182,77 @@ def service(*arguments: str, data_dir: Path | None = None, **environment: str) -
             yield running
         finally:
             running.stop()
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class ReplyDropper:
+    """A TCP proxy that passes requests on and may swallow the reply, and then hangs up on both sides.
+
+    ``drops`` is asked when the server's reply to a request is there, so that the request has run: it gets what the
+    client sent since the reply before, and says whether to swallow this one.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Streams]], drops: Callable[[bytes], bool]) -> None:
+        self._connect = connect
+        self._drops = drops
+        self.port = 0
+        self.dropped = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        writers = [writer]
+        request = bytearray()
+
+        async def forward(to: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await reader.read(65536):
+                    request.extend(data)
+                    to.write(data)
+            to.close()
+
+        forwarding = None
+        try:
+            with suppress(OSError):
+                up_reader, up_writer = await self._connect()
+                writers.append(up_writer)
+                forwarding = asyncio.create_task(forward(up_writer))
+                while data := await up_reader.read(65536):
+                    if self._drops(bytes(request)):
+                        self.dropped += 1
+                        break
+                    request.clear()
+                    writer.write(data)
+        finally:
+            if forwarding is not None:
+                forwarding.cancel()
+            for one in writers:
+                one.close()
+            for one in writers:
+                with suppress(OSError):
+                    await one.wait_closed()
+
+
+@asynccontextmanager
+async def reply_dropper(
+    connect: Callable[[], Awaitable[Streams]], drops: Callable[[bytes], bool]
+) -> AsyncIterator[ReplyDropper]:
+    """A running proxy on 127.0.0.1."""
+    proxy = ReplyDropper(connect, drops)
+    running: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(proxy.serve(reader, writer))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", backlog=1_000)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
