@@ -72,7 +72,12 @@ B = TypeVar("B", bound=_Batch)
 class _Turns(Generic[B]):
     """Sends one batch at a time; the next one gathers meanwhile and leaves at once."""
 
-    def __init__(self, new: Callable[[float], B], send: Callable[[B], Awaitable[None]], patience: float) -> None:
+    def __init__(
+        self,
+        new: Callable[[asyncio.AbstractEventLoop, float], B],
+        send: Callable[[B], Awaitable[None]],
+        patience: float,
+    ) -> None:
         self._new = new
         self._send = send
         self._patience = patience
@@ -83,7 +88,7 @@ class _Turns(Generic[B]):
         """The batch that leaves next."""
         if self._gathering is None:
             loop = asyncio.get_running_loop()
-            self._gathering = self._new(loop.time() + self._patience)
+            self._gathering = self._new(loop, loop.time() + self._patience)
             if self._sender is None:
                 self._sender = loop.create_task(self._send_all())
         return self._gathering
@@ -113,20 +118,17 @@ class Recorded(NamedTuple):
 Waiter = asyncio.Future[Recorded]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Group:
     """Requests for the same streams and shapes, and their readings so far; or one request with an idempotency key."""
 
-    key: Key | None = None
-    readings: dict[str, Readings] = field(default_factory=dict)
-    waiters: list[Waiter] = field(default_factory=list)
+    key: Key | None
+    readings: dict[str, Readings]
+    waiters: list[Waiter]
 
     def add(self, readings: Mapping[str, Readings]) -> None:
         for name, more in readings.items():
-            known = self.readings.get(name)
-            if known is None:
-                self.readings[name] = more
-                continue
+            known = self.readings[name]
             for column, values in zip(known.columns, more.columns, strict=True):
                 column.extend(values)
             self.readings[name] = known._replace(first=min(known.first, more.first), last=max(known.last, more.last))
@@ -139,6 +141,7 @@ class _Group:
 
 @dataclass
 class _Commit:
+    loop: asyncio.AbstractEventLoop
     deadline: float
     size: int = 0
     groups: dict[object, _Group] = field(default_factory=dict)
@@ -163,14 +166,20 @@ class Committer:
         ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded``, ``KeyTooOld`` or ``TooManyProducers``.
         """
         commit = self._turns.gathering()
-        size = sum(one.size for one in readings.values())
+        size = 0
+        for one in readings.values():
+            size += one.size
         if commit.size and commit.size + size > self._max_waiting:
             raise Overloaded
         commit.size += size
-        group = commit.groups.setdefault(_identity(readings, key), _Group(key))
-        group.add(readings)
-        waiter: Waiter = asyncio.get_running_loop().create_future()
-        group.waiters.append(waiter)
+        waiter: Waiter = commit.loop.create_future()
+        identity = _identity(readings, key)
+        group = commit.groups.get(identity)
+        if group is None:
+            commit.groups[identity] = _Group(key, dict(readings), [waiter])
+        else:
+            group.add(readings)
+            group.waiters.append(waiter)
         return await waiter
 
     async def drain(self) -> None:
@@ -210,9 +219,10 @@ class Committer:
             if refusals:
                 _fail(group.waiters, _reason(group, refusals))
                 continue
+            recorded = Recorded(committed.states, duplicates)
             for waiter in group.waiters:
                 if not waiter.done():
-                    waiter.set_result(Recorded(committed.states, duplicates))
+                    waiter.set_result(recorded)
 
 
 def _identity(readings: Mapping[str, Readings], key: Key | None) -> object:
@@ -243,6 +253,7 @@ def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
 
 @dataclass
 class _Reads:
+    loop: asyncio.AbstractEventLoop
     deadline: float
     waiters: dict[str, list[asyncio.Future[State | None]]] = field(default_factory=dict)
 
@@ -263,8 +274,9 @@ class Reader:
 
         Raises ``StoreUnavailable`` or ``Unreadable``.
         """
-        waiter: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
-        self._turns.gathering().waiters.setdefault(stream, []).append(waiter)
+        reads = self._turns.gathering()
+        waiter: asyncio.Future[State | None] = reads.loop.create_future()
+        reads.waiters.setdefault(stream, []).append(waiter)
         return await waiter
 
     async def drain(self) -> None:

@@ -26,8 +26,10 @@ Sources
 - D. M. Priest, "On Properties of Floating Point Arithmetics", 1992: renormalization to a unique form.
 """
 
-from collections.abc import Iterable
-from math import fsum, isqrt
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from math import frexp, fsum, isqrt, ldexp
+from operator import mul
 
 Expansion = tuple[float, ...]
 
@@ -35,6 +37,10 @@ SMALLEST = 1e-140
 LARGEST = 1e140
 
 _SPLITTER = 134217729.0  # 2**27 + 1 splits 53 bits into two halves of at most 26 (Veltkamp).
+_DIGITS = 53  # Of a double, binary.
+_MANY = 16  # Values from which on integers are faster than square terms; at ten thousand, twice as fast.
+_LARGEST_SHIFT = 1_000  # Bits of an integer that is certainly no larger than the largest double.
+_DOUBT = 2.0**-100  # Of a quotient: many times the error of its second half, far below half a unit in its last place.
 _ROOT_BITS = 112  # Twice the 53 bits of a double and its guard bits, rounded up: enough for a root to be rounded once.
 
 
@@ -57,25 +63,61 @@ def expansion(terms: Iterable[float]) -> Expansion:
     return tuple(parts)
 
 
-def square_terms(values: Iterable[float]) -> list[float]:
-    """Doubles whose exact sum is the exact sum of the squares of ``values`` (each inside the domain).
+def square(x: float) -> Expansion:
+    """The canonical expansion of the exact square of ``x``, inside the domain.
 
     Dekker's two-product: with ``x`` split into halves of at most 26 bits, every partial product is exact, and so is
     the rounding error of ``x*x``.
 
-    >>> square_terms([3.0, 0.1])
-    [9.0, 0.010000000000000002, -9.020562075079397e-19]
+    >>> square(3.0), square(0.1), square(0.0)
+    ((9.0,), (-8.326672684688674e-19, 0.010000000000000002), ())
     """
-    terms: list[float] = []
-    for x in values:
-        square = x * x
-        scaled = _SPLITTER * x
-        high = scaled - (scaled - x)
-        low = x - high
-        terms.append(square)
-        if low:
-            terms.append(((high * high - square) + 2.0 * high * low) + low * low)
-    return terms
+    rounded = x * x
+    scaled = _SPLITTER * x
+    high = scaled - (scaled - x)
+    low = x - high
+    error = ((high * high - rounded) + 2.0 * high * low) + low * low if low else 0.0
+    if error:
+        return error, rounded
+    return (rounded,) if rounded else ()
+
+
+def power_sums(values: Sequence[float]) -> tuple[Expansion, Expansion]:
+    """The canonical expansions of the exact sum of ``values`` and of their squares (each inside the domain).
+
+    >>> power_sums([1.0, 2.0, 0.5])
+    ((3.5,), (5.25,))
+    """
+    if len(values) == 1:
+        return (tuple(values) if values[0] else ()), square(values[0])
+    if len(values) < _MANY:
+        return expansion(values), expansion([term for x in values for term in square(x)])
+    return _power_sums_of_integers(values)
+
+
+def _power_sums_of_integers(values: Sequence[float]) -> tuple[Expansion, Expansion]:
+    """The same by integers: doubles of like magnitude are integers of two or three digits to some power of two.
+
+    Python multiplies and adds those in C and exactly, in one pass and with no object left behind for a square. For ten
+    thousand readings of a thermometer that takes half the time of three passes over values and square terms.
+    """
+    exponent = 0
+    if not all(map(float.is_integer, values)):
+        exponent = _DIGITS - frexp(min(map(abs, filter(None, values))))[1]
+    integers = list(map(int, map(mul, values, repeat(ldexp(1.0, exponent)))))
+    return _from_integer(sum(integers), exponent), _from_integer(sum(map(mul, integers, integers)), 2 * exponent)
+
+
+def _from_integer(total: int, exponent: int) -> Expansion:
+    """The canonical expansion of ``total / 2**exponent``."""
+    parts: list[float] = []
+    while total:
+        shift = max(0, total.bit_length() - _LARGEST_SHIFT)
+        part = total / (1 << shift)  # Correctly rounded, also where the integer is larger than any double.
+        parts.append(ldexp(part, shift - exponent))
+        total -= int(part) << shift
+    parts.reverse()
+    return tuple(parts)
 
 
 def ratio(parts: Expansion) -> tuple[int, int]:
@@ -92,13 +134,28 @@ def ratio(parts: Expansion) -> tuple[int, int]:
 def mean(total: Expansion, count: int) -> float:
     """The correctly rounded double of ``total / count``, for 1 <= count <= 2**53.
 
-    Integer true division in Python is correctly rounded; with one part, so is the hardware's.
+    With one part the hardware's division is that. Otherwise the quotient is worked out to about 106 bits, as a rounded
+    quotient and what it leaves (Dekker's double-length division); if it rounds the same way with and without its
+    possible error, that is the answer (Ziv, "Fast evaluation of elementary mathematical functions with correctly
+    rounded last bit", 1991). In the rare doubt, integers decide: their true division in Python is correctly rounded.
 
     >>> mean(expansion([1e16, 1.0, -1e16]), 3)
     0.3333333333333333
     """
     if len(total) < 2:
         return total[0] / count if total else 0.0
+    high, low = total[-1], total[-2]  # The others are below the doubt.
+    quotient = high / count
+    product = quotient * count
+    scaled, scaled_count = _SPLITTER * quotient, _SPLITTER * count
+    a, b = scaled - (scaled - quotient), scaled_count - (scaled_count - count)
+    c, d = quotient - a, count - b
+    error = ((a * b - product) + a * d + c * b) + c * d  # Of the product, exactly.
+    rest = ((high - product) - error + low) / count
+    doubt = quotient * _DOUBT
+    rounded = quotient + (rest - doubt)
+    if rounded == quotient + (rest + doubt):
+        return rounded
     numerator, denominator = ratio(total)
     return numerator / (denominator * count)
 

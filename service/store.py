@@ -22,7 +22,7 @@ and ends in one of three ways:
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from importlib import resources
@@ -100,7 +100,7 @@ class Committed(NamedTuple):
 
     refusals: list[list[Refusal]]
     duplicates: list[frozenset[str]]
-    states: dict[str, State]
+    states: Mapping[str, State]
 
 
 class Page(NamedTuple):
@@ -135,17 +135,34 @@ def encode(state: State) -> bytes:
 def decode(stored: bytes) -> State:
     """The state that ``stored`` holds. Raises ``Unreadable``."""
     try:
-        version, text, *fields = msgspec.structs.astuple(_decode(stored))
-        shape, summary = shape_from_text(text), Summary(*fields)
+        it = _decode(stored)
+        shape = shape_from_text(it.shape)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Unreadable from error
-    if version != VERSION or summary.count < 1 or {*map(len, summary[3:])} != {shape.components}:
+    sizes_agree = len(it.minimums) == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
+    if it.version != VERSION or it.count < 1 or not sizes_agree:
         raise Unreadable
-    return State(shape, summary)
+    return State(shape, Summary(it.count, it.first, it.last, it.minimums, it.maximums, it.sums, it.squares))
 
 
 def _delta(state: State) -> tuple[Any, ...]:
     return (VERSION, state.shape.text, *state.summary)
+
+
+class _States(Mapping[str, State]):
+    """States that are decoded when somebody asks for them; a batch does not."""
+
+    def __init__(self, stored: dict[str, bytes]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> State:
+        return decode(self._stored[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 class Store:
@@ -195,7 +212,7 @@ class Store:
         return Committed(
             [[_refusal(names[i - 1], reason) for i, reason in refusals] for refusals, _ in decoded],
             [frozenset(names[i - 1] for i in duplicates) for _, duplicates in decoded],
-            {name: decode(state) for name, state in zip(names, stored, strict=True) if state is not None},
+            _States({name: state for name, state in zip(names, stored, strict=True) if state is not None}),
         )
 
     async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:

@@ -22,7 +22,7 @@ business. Emptiness is ``count == 0``: an average of zero is an ordinary average
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.exact import Expansion, expansion, mean, root, square_terms, variance
+from service.exact import Expansion, expansion, mean, power_sums, root, variance
 
 
 class Summary(NamedTuple):
@@ -93,12 +93,5 @@ def summarize(columns: Sequence[Sequence[float]], first: int, last: int) -> Summ
     >>> summarize([[20.0, 22.0], [1.0, 1.0]], 0, 60_000).averages()
     [21.0, 1.0]
     """
-    return Summary(
-        len(columns[0]),
-        first,
-        last,
-        tuple(map(min, columns)),
-        tuple(map(max, columns)),
-        tuple(map(expansion, columns)),
-        tuple(expansion(square_terms(column)) for column in columns),
-    )
+    sums, squares = zip(*map(power_sums, columns), strict=True)
+    return Summary(len(columns[0]), first, last, tuple(map(min, columns)), tuple(map(max, columns)), sums, squares)

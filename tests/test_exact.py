@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.exact import LARGEST, SMALLEST, expansion, mean, ratio, root, square_terms, variance
+from service.exact import LARGEST, SMALLEST, expansion, mean, power_sums, ratio, root, square, variance
 
 law = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -137,15 +137,37 @@ def test_no_sum_over_the_whole_domain_has_more_than_forty_parts() -> None:
     exponents = [e for e in range(-464, 464) for _ in range(4)]
     values = [math.ldexp(random.uniform(1, 2) * random.choice([1, -1]), e) for e in exponents]
     assert 15 <= len(expansion(values)) <= 40
-    assert 30 <= len(expansion(square_terms(values))) <= 40
+    assert 30 <= len(power_sums(values)[1]) <= 40
 
 
 @law
 @given(readings())
 @example([1e140, 1e-140, -1e140, -1e-140])
 @example(BORDERS)
-def test_square_terms_sum_to_exactly_the_squares(values: list[float]) -> None:
-    assert sum((Fraction(x) ** 2 for x in values), Fraction()) == total(square_terms(values))
+def test_squares_sum_to_exactly_the_squares(values: list[float]) -> None:
+    assert sum((Fraction(x) ** 2 for x in values), Fraction()) == total([part for x in values for part in square(x)])
+
+
+@given(numbers())
+def test_a_square_is_a_canonical_expansion(x: float) -> None:
+    assert expansion(square(x)) == square(x)
+
+
+@law
+@given(readings(smallest=1), st.integers(1, 40))
+@example([1e140, 1e-140, -1e140, -1e-140], 40)
+@example(BORDERS, 1)
+@example(BORDERS, 40)
+@example([0.0], 1)
+@example([0.0], 40)
+@example([-3.0, 2.0**60], 20)
+@example([1e-140], 40)
+@example([1e140], 40)
+@example([0.1, -0.1], 40)
+def test_power_sums_are_the_canonical_expansions_for_few_values_and_for_many(values: list[float], times: int) -> None:
+    values = values * times
+    squares = [part for x in values for part in square(x)]
+    assert (expansion(values), expansion(squares)) == power_sums(values)
 
 
 @law
@@ -173,6 +195,16 @@ def test_a_mean_is_rounded_once_however_many_readings_it_has(values: list[float]
     assert float(total(values) / count) == mean(expansion(values), count)
 
 
+@law
+@given(st.integers(2**52, 2**53 - 1), st.integers(1, 2**53), st.sampled_from([-1, 0, 1]), st.integers(90, 230))
+def test_a_mean_half_way_between_two_doubles_or_hardly_beside_it_is_rounded_once(
+    below: int, count: int, side: int, far: int
+) -> None:
+    middle = Fraction(2 * below + 1, 2) * count
+    parts = expansion([float(middle), float(middle - Fraction(float(middle))), side * math.ldexp(float(middle), -far)])
+    assert float(total(list(parts)) / count) == mean(parts, count)
+
+
 def test_a_mean_half_way_between_two_doubles_goes_to_the_even_one() -> None:
     below, even, above = 1.0 + 2.0**-52, 1.0 + 2.0**-51, 1.0 + 3 * 2.0**-52
     assert even == mean(expansion([below, even]), 2)
@@ -192,7 +224,7 @@ def test_a_mean_of_nothing_but_cancellation_is_a_positive_zero() -> None:
 def test_a_variance_is_the_mean_square_distance_from_the_exact_mean(values: list[float]) -> None:
     average = total(values) / len(values)
     exact = sum((Fraction(x) - average) ** 2 for x in values) / (len(values) - 1)
-    assert exact == Fraction(*variance(expansion(values), expansion(square_terms(values)), len(values)))
+    assert exact == Fraction(*variance(*power_sums(values), len(values)))
 
 
 def is_rounded_root(candidate: float, square: Fraction) -> bool:

@@ -7,7 +7,7 @@ it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, a
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,12 +19,14 @@ from starlette.types import Receive, Scope, Send
 from service import problems
 from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
 from service.api.body import ClientGone
+from service.protocol import RESPOND
 from service.stream import RESERVED
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 
 _encode = msgspec.json.Encoder().encode
+_NONE: Mapping[str, Any] = {}
 
 
 class Reply(NamedTuple):
@@ -124,8 +126,10 @@ class Endpoint(APIRoute):
             status, headers, body = problems.encode(error)
         else:
             headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        respond = scope.get("extensions", _NONE).get(RESPOND)
+        if respond is None or not respond(scope, status, headers, body):
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
 
 def _documented() -> None:
