@@ -1,4 +1,4 @@
-"""Benchmarks: how fast the service is beside what a user would write instead, and beside doing nothing at all.
+"""Benchmarks: how fast the service is beside what a user would take instead, and beside doing nothing at all.
 
 A figure of one machine on one day says little, and on a busy machine it says nothing. So everything is measured in
 the same run, in short interleaved rounds (A, B, C, A, B, C, ...): whatever else the machine does hits all of them
@@ -7,13 +7,17 @@ alike, and the *ratios* hold. A ratio is the median of the ratios of each round.
     workloads.py     what is asked: HTTP requests, as bytes
     replay.lua       sends them from inside wrk
     load.py          drives wrk, and refuses to report a round in which anything went wrong
-    targets.py       who is asked: starts and stops them
+    targets.py       who is asked: starts and stops them, and knows what processor time they took
     conventional.py  the alternative: FastAPI and Redis as everybody writes them
+    history.py       the approach that constant state replaces: every reading kept, averaged on demand
     bare.py          the floor: what uvicorn costs when the application does nothing
-    plan.py          which target is asked what, in rounds; and whether what was acknowledged was recorded
-    report.py        the machine, the table, the JSON
+    script.py        the other floor: Valkey and the script alone, through a client that pipelines
+    sizes.py         bytes that a stream takes
+    plan.py          what is measured, in rounds; and whether what was acknowledged was recorded
+    bars.py          what is compared with what, and what the comparison should show
+    report.py        the machine, the tables, the JSON, and the README's section on performance
 
 ``make bench`` runs it; ``make bench ARGS="--rounds 9 --seconds 5"`` runs it for longer. It listens on the loopback
 interface only, and ends by itself. A new figure is one more entry in ``plan.measurements``, and a new comparison one
-in ``plan.RATIOS``.
+in ``bars.BARS``.
 """

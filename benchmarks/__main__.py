@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measures, prints, and writes ``benchmarks/results.json``."""
+"""``python -m benchmarks``: measures, prints, and writes ``benchmarks/results.json`` and the README's figures."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,42 +7,43 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import plan, report, targets
+from benchmarks import plan, report, sizes
 from benchmarks.load import LoadError, Wrk, WrkMissing
 
 _RESULTS = Path(__file__).with_name("results.json")
+_README = Path(__file__).parent.parent / "README.md"
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds; each measures everything once.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds; each measures everything once.")] = 5,
     seconds: Annotated[int, typer.Option(min=1, max=60, help="Seconds for each measurement in a round.")] = 3,
     connections: Annotated[int, typer.Option(min=1, max=1024, help="Keep-alive clients.")] = 64,
     output: Annotated[
-        Path, typer.Option(dir_okay=False, show_default=False, help="Where to write the JSON.")
-    ] = _RESULTS,
+        Path | None, typer.Option(dir_okay=False, show_default=False, help="Where to write the JSON instead.")
+    ] = None,
 ) -> None:
-    """Measures the service beside a conventional one and beside bare uvicorn, in interleaved rounds."""
+    """Measures the service beside what could stand in its place, in interleaved rounds."""
     console, err = Console(highlight=False), Console(stderr=True, highlight=False)
+    found: dict[str, dict[str, list[float]]] = {}
     try:
-        wrk = Wrk(connections)
+        wrk = Wrk()
         machine = report.machine(wrk.version())
-        with ExitStack() as stack:
-            measurements = plan.measurements(
-                stack.enter_context(targets.meanwhile()),
-                stack.enter_context(targets.conventional()),
-                stack.enter_context(targets.bare()),
-            )
-            with err.status("starting") as status:
-                for title in plan.run(measurements, wrk, rounds, seconds):
-                    status.update(title)
+        with ExitStack() as stack, err.status("starting") as status:
+            measured = sizes.measure()
+            found["sizes"] = {name: [value] for name, value in measured.items()}
+            measurements = plan.measurements(stack, wrk, connections)
+            for title in plan.run(measurements, rounds, seconds, found):
+                status.update(title)
     except LoadError as error:
         err.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, WrkMissing) else 1) from None
     settings = {"rounds": rounds, "seconds": seconds, "connections": connections}
-    found = report.results(measurements, machine, settings)
-    report.show(found, console)
-    report.write(found, output)
-    console.print(f"Written to {output.name}.")
+    results = report.results(measurements, found, machine, settings)
+    report.show(results, console)
+    report.write(results, output or _RESULTS)
+    if output is None:
+        _README.write_text(report.replace_section(_README.read_text(), results))
+    console.print(f"Written to {output or 'benchmarks/results.json and README.md'}.")
 
 
 if __name__ == "__main__":

@@ -52,22 +52,26 @@ class _Report(msgspec.Struct):
 
 
 class Wrk:
-    """wrk with ``connections`` keep-alive clients, each sending its next request when it has its answer."""
+    """wrk, on PATH. Raises ``WrkMissing``."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self) -> None:
         program = shutil.which("wrk")
         if program is None:
             raise WrkMissing
         self._program = program
-        self.connections = connections
 
     def version(self) -> str:
         """The version of wrk, which it prints before it complains that there is nothing to do."""
         output = subprocess.run([self._program, "-v"], capture_output=True, text=True, check=False).stdout
         return output.partition("[")[0].removeprefix("wrk").strip()
 
-    def run(self, url: str, requests: Sequence[bytes], seconds: int) -> Sample:
+    def run(
+        self, url: str, requests: Sequence[bytes], seconds: int, *, connections: int = 1, pause: float = 0
+    ) -> Sample:
         """Sends ``requests`` in turn for some seconds. Raises ``LoadError`` unless each was answered with a success.
+
+        Each of the ``connections`` keep-alive clients sends its next request when it has its answer, and ``pause``
+        milliseconds later on average.
 
         When the time is up wrk hangs up, so up to one more request a client may be carried out without being counted.
         """
@@ -76,9 +80,9 @@ class Wrk:
             file.flush()
             finished = subprocess.run(
                 [
-                    *(self._program, "--threads", "1", "--connections", str(self.connections)),
+                    *(self._program, "--threads", "1", "--connections", str(connections)),
                     *("--duration", f"{seconds}s", "--timeout", f"{_PATIENCE}s"),
-                    *("--script", str(_SCRIPT), url, "--", file.name),
+                    *("--script", str(_SCRIPT), url, "--", file.name, str(pause)),
                 ],
                 capture_output=True,
                 text=True,

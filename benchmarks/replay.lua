@@ -1,6 +1,8 @@
 -- replay.lua: a wrk script that sends the requests of a file in turn and reports in JSON.
 --
 -- args[1]  the file: each request with its length in bytes, in decimal, and a newline before it
+-- args[2]  how long each client pauses before a request, in milliseconds on average; 0 for not at all. The pauses are
+--          exponential, so that requests come at random moments, as those of many sensors do
 --
 -- Use it with one wrk thread: every thread would start at the first request. The report is the line that starts with
 -- {"requests"; latencies are in microseconds, and "refused" are answers with a status of 400 or more.
@@ -15,6 +17,13 @@ function init(args)
     length = file:read("*n", "*l")
   end
   file:close()
+  local pause = tonumber(args[2])
+  if pause > 0 then
+    math.randomseed(1)
+    function delay()
+      return math.floor(-pause * math.log(1 - math.random()) + math.random())
+    end
+  end
 end
 
 function request()

@@ -1,11 +1,11 @@
-"""What a run found: the machine, the table, and the JSON that the README's figures come from."""
+"""What a run found: the machine, the tables, the JSON, and the section of the README that is made from it."""
 
 import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks.plan import RATIOS, Measurement, Ratio, ratios
+from benchmarks import sizes
+from benchmarks.bars import BARS, Bar, Found
+from benchmarks.plan import Measurement
 from benchmarks.targets import disk_directory
 from service.embedded import server_binary
+
+_START, _END = "<!-- make bench: from here -->", "<!-- make bench: to here -->"
+_PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "redis", "hiredis", "msgspec")
 
 
 def machine(wrk_version: str) -> dict[str, Any]:
@@ -32,77 +37,144 @@ def machine(wrk_version: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "valkey": _valkey(),
         "wrk": wrk_version,
-        **{package: version(package) for package in ("uvicorn", "uvloop", "httptools", "fastapi", "redis", "hiredis")},
+        **{package: version(package) for package in _PACKAGES},
     }
 
 
-def results(plan: list[Measurement], machine: dict[str, Any], settings: dict[str, int]) -> dict[str, Any]:
+def results(
+    plan: Sequence[Measurement], found: Found, machine: Mapping[str, Any], settings: Mapping[str, int]
+) -> dict[str, Any]:
     """Everything, in the form of the JSON file."""
-    figures = {
-        one.name: {
-            "title": one.title,
-            "per_second": _spread(one.rates, 0),
-            "p50_ms": _spread([sample.p50 for sample in one.samples], 2),
-            "p99_ms": _spread([sample.p99 for sample in one.samples], 2),
-        }
-        for one in plan
-    }
-    by_name = {one.name: one for one in plan}
     options = " ".join(f"--{name} {value}" for name, value in settings.items())
     return {
         "command": f'make bench ARGS="{options}"',
         "measured_on": datetime.now(UTC).date().isoformat(),
         "machine": machine,
-        "settings": settings,
-        "figures": figures,
-        "ratios": [_compared(ratio, by_name) for ratio in RATIOS],
+        "bars": [_compared(bar, found) for bar in BARS],
+        "figures": {
+            one.name: {"title": one.title, **{name: _spread(values) for name, values in found[one.name].items()}}
+            for one in plan
+        },
+        "sizes": {
+            name: {
+                "title": title,
+                "bytes": found["sizes"][f"{name}_bytes"][0],
+                "value_bytes": found["sizes"][f"{name}_value_bytes"][0],
+            }
+            for name, title in sizes.TITLES.items()
+        },
     }
 
 
-def write(found: dict[str, Any], path: Path) -> None:
+def write(found: Mapping[str, Any], path: Path) -> None:
     """As indented JSON."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def show(found: Mapping[str, Any], console: Console) -> None:
     """As tables."""
     console.print(found["command"], style="bold", soft_wrap=True)
     console.print(", ".join(f"{name} {value}" for name, value in found["machine"].items()), style="dim", soft_wrap=True)
-    figures = Table("figure", *(_right("per second"), _right("spread"), _right("p50 ms"), _right("p99 ms")))
+    columns = ("requests/s", "spread", "p50 ms", "p99 ms", "readings/s", "CPU s per million: service", "Valkey")
+    figures = Table("figure", *map(_right, columns))
     for one in found["figures"].values():
-        rate = one["per_second"]
-        figures.add_row(
-            one["title"],
-            f"{rate['median']:,.0f}",
-            f"{rate['lowest']:,.0f} to {rate['highest']:,.0f}",
-            f"{one['p50_ms']['median']:.1f}",
-            f"{one['p99_ms']['median']:.1f}",
-        )
+        figures.add_row(one["title"], *_cells(one))
     console.print(figures)
-    compared = Table("ratio, by round", _right("median"), _right("spread"), "bar")
-    for one in found["ratios"]:
+    compared = Table("figure or ratio, by round", *map(_right, ("median", "spread")), "bar", "aim")
+    for one in found["bars"]:
         compared.add_row(
-            f"{found['figures'][one['figure']]['title']} / {found['figures'][one['reference']]['title']}",
-            f"{one['ratio']['median']:.2f}",
-            f"{one['ratio']['lowest']:.2f} to {one['ratio']['highest']:.2f}",
-            "" if one["bar"] is None else f"at least {one['bar']}: {'met' if one['met'] else '[bold red]missed[/]'}",
+            one["title"], _number(one["value"]["median"]), _range(one["value"]), _asked(one), _number(one["aim"])
         )
     console.print(compared)
+    taken = Table("state", *map(_right, ("bytes, key and all", "bytes of the value")))
+    for one in found["sizes"].values():
+        taken.add_row(one["title"], _number(one["bytes"]), _number(one["value_bytes"]))
+    console.print(taken)
+
+
+def section(found: Mapping[str, Any]) -> str:
+    """The README's section on performance, between its marks."""
+    about = found["machine"]
+    lines = [
+        _START,
+        f"Measured on {found['measured_on']} with `{found['command']}`, on {about['cores']} cores "
+        f"({about['processor']}, {about['system']}), where an fsync takes {about['fsync_ms']} ms, with Python "
+        f"{about['python']} and Valkey {about['valkey']}. wrk drives the load from the same cores: 64 clients "
+        "that keep their connections, on 200 streams; 4 for batches. "
+        "The figures are medians of interleaved rounds; the ratios hold better than the rates.",
+        "",
+        "| figure | median | spread | bar | aim |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {one['title']} | {_number(one['value']['median'])} | {_range(one['value'])} | {_asked(one)} | "
+            f"{_number(one['aim'])} |"
+            for one in found["bars"]
+        ),
+        "",
+        "| load | requests/s | spread | p50 ms | p99 ms | readings/s | CPU s per million readings: service | Valkey |",
+        "|---|---|---|---|---|---|---|---|",
+        *(f"| {one['title']} | {' | '.join(_cells(one))} |" for one in found["figures"].values()),
+        "",
+        "| state | bytes in Valkey, key and all | bytes of the value |",
+        "|---|---|---|",
+        *(
+            f"| {one['title']} | {_number(one['bytes'])} | {_number(one['value_bytes'])} |"
+            for one in found["sizes"].values()
+        ),
+        _END,
+    ]
+    return "\n".join(lines)
+
+
+def replace_section(readme: str, found: Mapping[str, Any]) -> str:
+    """``readme`` with this run's section in the place of the last one's."""
+    before, _, rest = readme.partition(_START)
+    _, _, after = rest.partition(_END)
+    return before + section(found) + after
+
+
+def _cells(one: Mapping[str, Any]) -> list[str]:
+    rate = one["requests_per_second"]
+    others = ("p50_ms", "p99_ms", "readings_per_second", "service_seconds_per_million", "valkey_seconds_per_million")
+    return [
+        _number(rate["median"]),
+        _range(rate),
+        *(_number(one[name]["median"] if name in one else None) for name in others),
+    ]
+
+
+def _asked(one: Mapping[str, Any]) -> str:
+    if one["met"] is None:
+        return ""
+    side, value = ("at least", one["at_least"]) if one["at_least"] is not None else ("at most", one["at_most"])
+    return f"{side} {_number(value)}: {'met' if one['met'] else 'missed'}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
+
+
+def _range(spread: Mapping[str, float]) -> str:
+    return (
+        "" if spread["lowest"] == spread["highest"] else f"{_number(spread['lowest'])} to {_number(spread['highest'])}"
+    )
 
 
 def _right(title: str) -> Column:
-    return Column(title, justify="right", no_wrap=True)
+    return Column(title, justify="right")
 
 
-def _compared(ratio: Ratio, by_name: dict[str, Measurement]) -> dict[str, Any]:
-    spread = _spread(ratios(by_name[ratio.figure], by_name[ratio.reference]), 3)
-    met = None if ratio.bar is None else spread["median"] >= ratio.bar
-    return {"figure": ratio.figure, "reference": ratio.reference, "ratio": spread, "bar": ratio.bar, "met": met}
+def _compared(bar: Bar, found: Found) -> dict[str, Any]:
+    value = _spread(bar.values(found))
+    asked = {"at_least": bar.at_least, "at_most": bar.at_most, "aim": bar.aim}
+    return {"title": bar.title, "value": value, **asked, "met": bar.is_met(value["median"])}
 
 
-def _spread(values: Sequence[float], digits: int) -> dict[str, float]:
+def _spread(values: Sequence[float]) -> dict[str, float]:
     found = {"median": median(values), "lowest": min(values), "highest": max(values)}
-    return {name: round(value, digits) for name, value in found.items()}
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
 def _processor() -> str:

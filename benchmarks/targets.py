@@ -1,7 +1,7 @@
-"""Who is asked: each one uvicorn process with the same event loop and HTTP parser, on a port of the loopback interface.
+"""Who is asked: uvicorn processes with the same event loop and HTTP parser, on ports of the loopback interface.
 
-Ours is started as a user would start it, with its embedded Valkey and every write fsynced. The conventional app gets
-the same Valkey binary over the same kind of socket, without an append-only file.
+Ours is started as a user would start it, with its embedded Valkey and every write fsynced; and once each with less. The
+others get the same Valkey binary over the same kind of socket, without an append-only file.
 """
 
 import os
@@ -9,29 +9,52 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
+import psutil
 
-from benchmarks.workloads import STREAMS
 from tests.servers import eventually, service, valkey
+
+
+class Cpu(NamedTuple):
+    """Seconds of processor time, of the service's processes and of its Valkey."""
+
+    service: float
+    valkey: float
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something that answers HTTP at ``url``."""
+    """Something that answers HTTP at ``url``, and the processes that do it, with all their children."""
 
     name: str
     url: str
+    processes: tuple[int, ...]
 
-    def count(self) -> int:
-        """How many readings it says it has recorded, over all streams."""
+    def count(self, streams: Sequence[str]) -> int:
+        """How many readings it says it has recorded, over these streams."""
         with httpx.Client(base_url=self.url) as client:
-            counts = [client.get(f"/v1/streams/{stream}/average").raise_for_status().json() for stream in STREAMS]
-        return sum(one["count"] for one in counts)
+            replies = [client.get(f"/v1/streams/{stream}/average") for stream in streams]
+        return sum(reply.raise_for_status().json()["count"] for reply in replies)
+
+    def send(self, stream: str, values: Sequence[float]) -> None:
+        """Records these readings in one request."""
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            client.post(f"/v1/streams/{stream}/readings", json={"values": values}).raise_for_status()
+
+    def cpu(self) -> Cpu:
+        """Processor time since these processes started."""
+        seconds = {True: 0.0, False: 0.0}
+        for process in map(psutil.Process, self.processes):
+            for one in (process, *process.children(recursive=True)):
+                times = one.cpu_times()
+                seconds[one.name().endswith("-server")] += times.user + times.system
+        return Cpu(seconds[False], seconds[True])
 
 
 @contextmanager
@@ -43,32 +66,50 @@ def disk_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def meanwhile(*arguments: str) -> Iterator[Target]:
-    """Ours: ``meanwhile serve``, with the embedded Valkey."""
-    with disk_directory() as directory, service(*arguments, data_dir=directory) as running:
-        yield Target("meanwhile", running.url)
+def meanwhile(name: str = "meanwhile", *arguments: str, **environment: str) -> Iterator[Target]:
+    """Ours: ``meanwhile serve``, with the embedded Valkey unless the environment names another."""
+    with disk_directory() as directory, service(*arguments, data_dir=directory, **environment) as running:
+        assert running.process is not None
+        yield Target(name, running.url, (running.process.pid,))
+
+
+@contextmanager
+def meanwhile_without_disk() -> Iterator[Target]:
+    """Ours, with a Valkey that writes nothing to disk."""
+    with valkey("--appendonly", "no") as server, meanwhile("no disk", MEANWHILE_REDIS_URL=server.url) as target:
+        yield target
 
 
 @contextmanager
 def conventional() -> Iterator[Target]:
-    """The conventional app, with a Valkey that writes nothing to disk."""
-    with (
-        valkey("--appendonly", "no") as server,
-        _uvicorn("benchmarks.conventional:app", REDIS_URL=server.url) as url,
-    ):
-        yield Target("conventional", url)
+    """The conventional app."""
+    with _on_valkey("conventional", "benchmarks.conventional:app") as target:
+        yield target
+
+
+@contextmanager
+def history() -> Iterator[Target]:
+    """The app that keeps everything."""
+    with _on_valkey("history", "benchmarks.history:app") as target:
+        yield target
 
 
 @contextmanager
 def bare() -> Iterator[Target]:
     """uvicorn and two bytes."""
-    with _uvicorn("benchmarks.bare:app") as url:
-        yield Target("bare", url)
+    with _uvicorn("bare", "benchmarks.bare:app") as target:
+        yield target
 
 
 @contextmanager
-def _uvicorn(app: str, **environment: str) -> Iterator[str]:
-    """Runs ``app`` with the loop, parser and headers of ``service/server.py``, without its timers; gives its URL."""
+def _on_valkey(name: str, app: str) -> Iterator[Target]:
+    with valkey("--appendonly", "no") as server, _uvicorn(name, app, REDIS_URL=server.url) as target:
+        yield target
+
+
+@contextmanager
+def _uvicorn(name: str, app: str, **environment: str) -> Iterator[Target]:
+    """Runs ``app`` with the loop, parser and headers of ``service/server.py``, without its timers."""
     with tempfile.NamedTemporaryFile("r") as log:
         process = subprocess.Popen(
             [
@@ -88,7 +129,7 @@ def _uvicorn(app: str, **environment: str) -> Iterator[str]:
 
         try:
             eventually(lambda: url() is not None)
-            yield str(url())
+            yield Target(name, str(url()), (process.pid,))
         finally:
             process.terminate()
             process.wait(20)

@@ -93,5 +93,9 @@ def summarize(columns: Sequence[Sequence[float]], first: int, last: int) -> Summ
     >>> summarize([[20.0, 22.0], [1.0, 1.0]], 0, 60_000).averages()
     [21.0, 1.0]
     """
+    if len(columns) == 1:  # The usual case, in half the time.
+        (column,) = columns
+        total, total_of_squares = power_sums(column)
+        return Summary(len(column), first, last, (min(column),), (max(column),), (total,), (total_of_squares,))
     sums, squares = zip(*map(power_sums, columns), strict=True)
     return Summary(len(columns[0]), first, last, tuple(map(min, columns)), tuple(map(max, columns)), sums, squares)
