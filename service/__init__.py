@@ -11,6 +11,8 @@ A map for new readers. Read in this order; imports only ever point up this list:
     store.py        states in Redis; commit.lua is the write
     committer.py    group commit: one round trip for everything that waits
     access.py       API keys: who may do what
+    counters.py     what the service counts of itself, over all workers
+    metrics.py      the same and the averages, for Prometheus
     problems.py     which exception is which HTTP answer
     api/            routes
     app.py          wires all of this

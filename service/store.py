@@ -22,7 +22,7 @@ and ends in one of three ways:
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from importlib import resources
@@ -171,11 +171,21 @@ class Store:
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then.
 
     Past ``max_streams`` keys in the database no stream is made (0: no limit). A write returns when ``replicas``
-    replicas have it.
+    replicas have it. ``failed`` hears of each command that Redis did not carry out ("unavailable") or perhaps did
+    ("unknown").
     """
 
-    def __init__(self, client: "Redis", prefix: str, *, max_streams: int = 0, replicas: int = 0) -> None:
+    def __init__(
+        self,
+        client: "Redis",
+        prefix: str,
+        *,
+        max_streams: int = 0,
+        replicas: int = 0,
+        failed: Callable[[str], None] = lambda kind: None,
+    ) -> None:
         self._client = client
+        self._failed = failed
         self._options = (str(max_streams), "1" if replicas else "0")
         self._replicas = replicas
         self._keys = f"{prefix}:stream:"
@@ -321,6 +331,7 @@ class Store:
             if _is_proof_of_not_running(error):
                 raise self._away(error) from error
             log.warning("a write to Redis has an unknown outcome: %s", str(error) or type(error).__name__)
+            self._failed("unknown")
             raise OutcomeUnknown from error
         finally:
             with suppress(RedisError, OSError):
@@ -338,6 +349,7 @@ class Store:
 
     def _away(self, error: Exception) -> StoreUnavailable:
         """Says it in the log once, not for every request."""
+        self._failed("unavailable")
         if self._answers:
             log.warning("Redis is not available: %s", str(error) or type(error).__name__)
         self._answers = False

@@ -8,17 +8,20 @@ it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, a
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
 from service.api.body import ClientGone
+from service.counters import Counters
 from service.protocol import RESPOND
 from service.stream import RESERVED
 
@@ -50,6 +53,7 @@ class Endpoint(APIRoute):
 
     ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200 and ``body`` the
     request, as JSON Schema alternatives; ``refusals`` are the exceptions that the handler may raise.
+    ``media_types`` are texts that a 200 can also be, or only, where there is no ``reply``.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class Endpoint(APIRoute):
         handler: Handler,
         *,
         scope: str | None,
-        reply: type[BaseModel],
+        reply: type[BaseModel] | None,
         refusals: Sequence[type[Exception]] = (),
         body: Sequence[dict[str, Any]] = (),
         parameters: Sequence[dict[str, Any]] = (),
@@ -97,6 +101,7 @@ class Endpoint(APIRoute):
             summary=handler.__name__.replace("_", " ").capitalize(),
             description=handler.__doc__ or "",
             response_model=reply,
+            response_class=JSONResponse if reply is not None else PlainTextResponse,
             responses=responses,
             openapi_extra=extra,
         )
@@ -112,8 +117,14 @@ class Endpoint(APIRoute):
             return Match.NONE, {}
         return match, child_scope
 
+    def count(self, counters: Counters) -> None:
+        """Counts the requests of this route in ``counters``; to be said once, before the first one."""
+        self._refused = counters.refused
+        self._answered = counters.route("/".join(self.methods or ()), self.path_format).answered
+
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The whole of a request, as an ASGI application."""
+        started = perf_counter()
         try:
             if self._scope is not None:
                 prefix = scope["reach"] = self.guard.admit(scope["headers"], self._scope)
@@ -124,8 +135,10 @@ class Endpoint(APIRoute):
             return
         except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
             status, headers, body = problems.encode(error)
+            self._refused(problems.reason(error))
         else:
             headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+        self._answered(status, perf_counter() - started)
         respond = scope.get("extensions", _NONE).get(RESPOND)
         if respond is None or not respond(scope, status, headers, body):
             await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -14,7 +14,8 @@ from service.problems import TABLE
 KEYS = {401, 403}
 READ = {404, 422, 503} | KEYS
 WRITE = KEYS | {400, 409, 413, 415, 422, 503, 504}
-ROUTES: dict[tuple[str, str], tuple[str, set[int]]] = {
+TEXT = None  # Not JSON: what Prometheus reads has no model.
+ROUTES: dict[tuple[str, str], tuple[str | None, set[int]]] = {
     ("post", "/v1/streams/{stream}/readings"): ("Recorded", WRITE),
     ("post", "/v1/readings"): ("BatchRecorded", WRITE),
     ("get", "/v1/streams/{stream}"): ("StreamState", READ),
@@ -22,6 +23,8 @@ ROUTES: dict[tuple[str, str], tuple[str, set[int]]] = {
     ("get", "/v1/streams/{stream}/count"): ("StreamCount", READ),
     ("delete", "/v1/streams/{stream}"): ("StreamState", READ | {504}),
     ("get", "/v1/streams"): ("StreamNames", {400, 422, 503} | KEYS),
+    ("get", "/metrics"): (TEXT, KEYS),
+    ("get", "/metrics/streams"): (TEXT, {422, 503} | KEYS),
     ("get", "/openapi.json"): ("Document", KEYS),
     ("get", "/livez"): ("Status", set()),
     ("get", "/readyz"): ("Status", {503}),
@@ -135,6 +138,9 @@ async def test_the_listing_declares_its_query(document: dict[str, Any]) -> None:
 async def test_every_200_has_its_model(document: dict[str, Any]) -> None:
     for route, operation in operations(document):
         model, _ = ROUTES[route]
+        if model is TEXT:
+            assert {"text/plain", "application/openmetrics-text"} == operation["responses"]["200"]["content"].keys()
+            continue
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         assert f"#/components/schemas/{model}" == schema["$ref"]
         properties = resolve(document, schema)["properties"]
