@@ -28,6 +28,7 @@ from enum import Enum
 from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
+import hiredis
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -312,30 +313,31 @@ class Store:
     async def _send(self, deadline: float, *command: str | int | bytes) -> Any:
         """Sends a write once and returns the reply."""
         pool = self._client.connection_pool
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows commands of one word only
+        connection: AbstractConnection | None = None
+        is_sent = False
         if asyncio.get_running_loop().time() >= deadline:
             raise StoreUnavailable
         try:
             async with asyncio.timeout_at(deadline):
-                connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self._away(error) from error
-        try:
-            async with asyncio.timeout_at(deadline):
-                await connection.send_command(*command, check_health=False)
+                connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
+                is_sent = True
+                await connection.send_packed_command(packed, check_health=False)
                 reply = await connection.read_response()
                 if self._replicas:
                     await self._await_replicas(connection, deadline)
         except NoScriptError as error:
             raise StoreUnavailable from error
         except (RedisError, OSError, TimeoutError) as error:
-            if _is_proof_of_not_running(error):
+            if not is_sent or _is_proof_of_not_running(error):
                 raise self._away(error) from error
             log.warning("a write to Redis has an unknown outcome: %s", str(error) or type(error).__name__)
             self._failed("unknown")
             raise OutcomeUnknown from error
         finally:
-            with suppress(RedisError, OSError):
-                await pool.release(connection)
+            if connection is not None:
+                with suppress(RedisError, OSError):
+                    await pool.release(connection)
         self._back()
         return reply
 

@@ -134,8 +134,8 @@ def test_pure_modules_have_no_clock_no_files_no_network_and_no_logging(name: str
     assert set() == strangers(name) & impure
 
 
-def test_the_store_imports_the_standard_library_redis_msgspec_and_what_is_pure_only() -> None:
-    assert {"msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
+def test_the_store_imports_the_standard_library_redis_its_codec_msgspec_and_what_is_pure_only() -> None:
+    assert {"hiredis", "msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
     assert siblings("store") <= PURE
 
 
