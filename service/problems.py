@@ -49,6 +49,10 @@ class BadEncoding(Refused):
     """The body is not what its Content-Encoding says."""
 
 
+class NotHttp(Refused):
+    """What came over the connection is no HTTP request, or its header is too large."""
+
+
 class BadKey(Refused):
     """The Idempotency-Key is not one, or there is none where there has to be."""
 
@@ -72,6 +76,7 @@ class Problem(NamedTuple):
 
 
 TABLE: Mapping[type[Exception], Problem] = {
+    NotHttp: Problem(400, "not-http", "This is not an HTTP request"),
     Malformed: Problem(400, "malformed", "The body is not JSON"),
     BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
     BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),

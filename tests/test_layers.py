@@ -16,11 +16,12 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "access", "counters", "settings", "logs", "protocol"},
+    {"exact", "times", "idempotency", "access", "counters", "settings", "logs"},
     {"summary", "stream"},
     {"formats", "formats.json", "metrics", "store", "table", "client"},
     {"committer"},
     {"problems"},
+    {"protocol"},
     {"api", "api.body", "api.contract", "api.endpoint", "api.health", "api.metrics", "api.models", "api.readings"}
     | {"api.streams"},
     {"app", "embedded"},
