@@ -115,7 +115,10 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
     _check_size(sum(map(_Body.size, parsed.values())), limits)
     batch: dict[str, Readings] = {}
     for name, one in parsed.items():
-        batch[name] = _readings(one, f"/{escape(name)}", now, limits)
+        try:
+            batch[name] = _readings(one, "", now, limits)
+        except Invalid as error:
+            raise error.under(f"/{escape(name)}") from None
     return batch
 
 
