@@ -103,7 +103,7 @@ class MqttSettings(BaseSettings):
         None, description="Member of JSON objects that is a sequence, by which a message is counted once."
     )
     in_flight: int = Field(
-        100, ge=1, le=65_535, description="Messages that the broker may send ahead: Receive Maximum."
+        100, ge=1, le=10_000, description="Messages that the broker may send ahead: Receive Maximum."
     )
     journal: Path | None = Field(
         None,

@@ -2,7 +2,7 @@
 
 Deliveries gather while a batch is under way, and the next batch is whatever has gathered: group commit once more. A
 batch is written into the journal, committed, and acknowledged; only then comes the next. So what is tried again keeps
-its order, and never more than Receive Maximum messages are between the broker and the disk.
+its order, and a batch has at most as many messages as the broker may have under way to us.
 
 Inside a batch the readings of a stream are summed and recorded under one idempotency key, the journal's; a message with
 a key of its own is recorded by itself. A key holds whatever happens: an unknown outcome is asked again until it is
@@ -60,7 +60,8 @@ class _Part:
 class Bridge:
     """Takes deliveries and records them. ``is_own`` tells the topics of our own publications.
 
-    ``counts`` has what became of messages: recorded, duplicates, malformed, refused, ignored.
+    A batch has at most ``most`` messages. ``counts`` has what became of messages: recorded, duplicates, malformed,
+    refused, ignored.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Bridge:
         clock: Callable[[], int],
         options: Options,
         limits: Limits,
+        most: int,
         is_own: Callable[[str], bool] = lambda topic: False,
     ) -> None:
         self._committer = committer
@@ -78,6 +80,7 @@ class Bridge:
         self._clock = clock
         self._options = options
         self._limits = limits
+        self._most = most
         self._is_own = is_own
         self._gathered: list[_Waiting] = []
         self._by_mid: dict[int, _Waiting] = {}
@@ -114,8 +117,10 @@ class Bridge:
     def resumed(self, has_session: bool) -> None:
         """A connection is there; ``has_session`` if the broker knows what it has sent us."""
         if not has_session:
-            self._journal.forget()
+            for waiting in self._by_mid.values():
+                waiting.note.mid = 0  # Of a session that is no more: not to be taken for one of this.
             self._by_mid.clear()
+            self._journal.forget()
 
     def stop(self) -> None:
         """Makes ``run`` return when it has recorded and acknowledged what has arrived."""
@@ -131,9 +136,10 @@ class Bridge:
     async def run(self, acknowledge: Callable[[Delivery], None]) -> None:
         """Records what arrives, and acknowledges it, until ``stop``. Raises ``JournalError``."""
         while self._gathered or not self._is_stopping:
-            await self._wake.wait()
-            self._wake.clear()
-            batch, self._gathered = self._gathered, []
+            if not self._gathered:
+                self._wake.clear()
+                await self._wake.wait()
+            batch, self._gathered = self._gathered[: self._most], self._gathered[self._most :]
             notes = [waiting.note for waiting in batch if not waiting.is_settled]
             if notes:
                 self._journal.begin(notes)

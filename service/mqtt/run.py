@@ -34,7 +34,7 @@ def run(settings: Settings, mqtt: MqttSettings) -> None:
 async def _run(settings: Settings, mqtt: MqttSettings) -> None:
     address = Address.parse(mqtt.url, mqtt.username, mqtt.password)._replace(ca=mqtt.ca, cert=mqtt.cert, key=mqtt.key)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", mqtt.client_id)
-    journal = Journal(mqtt.journal or settings.data_dir.expanduser() / f"mqtt-{name}.journal", 2 * mqtt.in_flight)
+    journal = Journal(mqtt.journal or settings.data_dir.expanduser() / f"mqtt-{name}.journal", mqtt.in_flight)
     client = connect(settings.redis_url or socket_url(settings.data_dir))
     replicas = settings.replicas if settings.durability == "replicated" else 0
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
@@ -53,6 +53,7 @@ async def _run(settings: Settings, mqtt: MqttSettings) -> None:
         clock=milliseconds_now,
         options=Options(mqtt.stream_prefix, mqtt.split, mqtt.sequence),
         limits=Limits(settings.max_readings, settings.max_components, settings.max_names),
+        most=mqtt.in_flight,
         is_own=(lambda topic: False) if averages is None else averages.is_own,
     )
     broker = Broker(
