@@ -203,6 +203,8 @@ def _write(descriptor: int, record: _Record) -> None:
 
 def _records(content: bytes) -> Iterator[_Record]:
     """The records of a log, up to one that was not written to its end, and so never acted upon."""
+    if 0 < len(content) < _FRAME.size:
+        raise msgspec.DecodeError
     position = 0
     while position + _FRAME.size <= len(content):
         length, checksum = _FRAME.unpack_from(content, position)

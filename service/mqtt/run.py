@@ -27,12 +27,12 @@ _REPORT = 60.0  # Seconds between two lines of the log about what was recorded.
 
 def run(settings: Settings, mqtt: MqttSettings) -> None:
     """Runs until SIGINT or SIGTERM. Raises ``JournalError``, ``ValueError`` for a URL that is none, ``OSError``."""
-    dictConfig(configuration(settings.log_level, access_log=False))
-    asyncio.run(_run(settings, mqtt))
-
-
-async def _run(settings: Settings, mqtt: MqttSettings) -> None:
     address = Address.parse(mqtt.url, mqtt.username, mqtt.password)._replace(ca=mqtt.ca, cert=mqtt.cert, key=mqtt.key)
+    dictConfig(configuration(settings.log_level, access_log=False))
+    asyncio.run(_run(settings, mqtt, address))
+
+
+async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", mqtt.client_id)
     journal = Journal(mqtt.journal or settings.data_dir.expanduser() / f"mqtt-{name}.journal", mqtt.in_flight)
     client = connect(settings.redis_url or socket_url(settings.data_dir))

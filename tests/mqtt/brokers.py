@@ -21,6 +21,7 @@ from tests.servers import clean_environment, eventually, short_directory
 
 MOSQUITTO = which("mosquitto") or which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 CONFIG = """\
+user root
 listener {port} 127.0.0.1
 allow_anonymous true
 persistence true
