@@ -86,6 +86,7 @@ class Bridge:
         self._by_mid: dict[int, _Waiting] = {}
         self._wake = asyncio.Event()
         self._is_stopping = False
+        self._acknowledge: Callable[[Delivery], None] = lambda delivery: None
         self._said = -_QUIET
         self._unsaid = 0
         self.counts: Counter[str] = Counter()
@@ -98,6 +99,7 @@ class Bridge:
         if delivery.is_again:
             waiting = self._by_mid.get(delivery.mid)
             if waiting is not None and waiting.note.fingerprint() == note.fingerprint():
+                self._acknowledge(waiting.delivery)  # Its connection is gone, so it only makes room.
                 waiting.delivery = delivery
                 return
             if self._journal.was_counted(note):
@@ -130,11 +132,12 @@ class Bridge:
     async def recover(self) -> None:
         """Commits what a killed process may or may not have committed. To be awaited before anything arrives."""
         if self._journal.batch:
-            log.info("finishing %d messages of a process that was killed", len(self._journal.batch))
+            log.info("finishing %d messages that were under way when the process ended", len(self._journal.batch))
             await self._commit(self._journal.batch)
 
     async def run(self, acknowledge: Callable[[Delivery], None]) -> None:
         """Records what arrives, and acknowledges it, until ``stop``. Raises ``JournalError``."""
+        self._acknowledge = acknowledge
         while self._gathered or not self._is_stopping:
             if not self._gathered:
                 self._wake.clear()

@@ -10,6 +10,8 @@ Four things are asked of the broker, which is why it has to speak MQTT 5:
 - *No Local*: what we publish does not come back to us;
 - no *retained* messages when we subscribe: they were sent to somebody before, and again at every start.
 
+Brokers do not always keep to Receive Maximum, so past a number of deliveries we stop to read, and TCP holds the rest.
+
 **A delivery is acknowledged once, and on the connection that it came by.** When the connection breaks first, the broker
 sends the message again on the next one, and that delivery is acknowledged. An acknowledgement by any other connection
 could be taken for that of another message, which by then has the same packet identifier.
@@ -33,6 +35,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 log = logging.getLogger(__name__)
 
+_MOST_AHEAD = 20_000  # Deliveries that are not done with, before no more are read.
 _NEVER = 0xFFFFFFFF  # Seconds until a session expires: MQTT's way to say that it does not.
 _KEEP_ALIVE = 30  # Seconds.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1, 30  # Seconds before the connection is tried again; whole ones, for paho.
@@ -123,6 +126,8 @@ class Broker:
         self._connection = 0
         self._is_up = False
         self._said_away = False
+        self._room = threading.Semaphore(_MOST_AHEAD)
+        self._is_stopping = False
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._client = client = _Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, manual_ack=True)
         client.ended = lambda error: self._call(self._on_ended, error)
@@ -154,6 +159,7 @@ class Broker:
         """Disconnects, after everything that was acknowledged and published; the broker keeps the session."""
         if self._last_will is not None:
             self.publish(self._last_will, b"offline")
+        self._is_stopping = True
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
 
@@ -163,7 +169,8 @@ class Broker:
         return self._connection if self._is_up else 0
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Acknowledges a delivery, unless its connection is gone and so another one is to come."""
+        """Is done with a delivery: acknowledges it, unless its connection is gone and so another one is to come."""
+        self._room.release()
         with self._guard:
             if delivery.qos and self._is_up and delivery.connection == self._connection:
                 self._client.ack(delivery.mid, delivery.qos)
@@ -237,6 +244,9 @@ class Broker:
             ",".join(keys) if keys else None,
             getattr(properties, "ContentType", None),
         )
+        while not self._room.acquire(timeout=1):
+            if self._is_stopping:
+                return
         self._call(self._arrived, delivery)
 
     def _on_ended(self, error: BaseException | None) -> None:

@@ -154,6 +154,10 @@ class Journal:
     def forget(self) -> None:
         """Nothing that was counted is sent again: the broker has no session of ours. Raises ``JournalError``."""
         self._counted.clear()
+        self.save()
+
+    def save(self) -> None:
+        """Writes down what is known, so that a next start has nothing to finish. Raises ``JournalError``."""
         os.close(self._log)
         self._log = self._write_anew()
 

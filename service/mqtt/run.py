@@ -85,6 +85,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
         await asyncio.gather(work, *others, return_exceptions=True)
         await broker.stop()
         log.info("stopped; %s", _words(bridge))
+        journal.save()
         journal.close()
         await client.aclose()
 

@@ -38,6 +38,16 @@ def test_after_it_was_committed_again_its_messages_are_counted(file: Path) -> No
     assert again.was_counted(note(1))
 
 
+def test_after_an_orderly_end_there_is_nothing_to_finish(file: Path) -> None:
+    journal = Journal(file, 10)
+    journal.begin([note(1)])
+    journal.end()
+    journal.save()
+    again = reopen(journal, file)
+    assert (1, []) == (again.sequence, again.batch)
+    assert again.was_counted(note(1))
+
+
 def test_a_batch_is_counted_once_the_next_one_was_begun(file: Path) -> None:
     journal = Journal(file, 10)
     for mid in (1, 2, 3):
