@@ -6,6 +6,7 @@ process. Workers that lose their parent stop by themselves, so that killing the 
 """
 
 import asyncio
+import fcntl
 import gc
 import logging
 import multiprocessing
@@ -14,11 +15,12 @@ import resource
 import shutil
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from logging.config import dictConfig
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from types import FrameType
 
 import uvicorn
@@ -37,6 +39,7 @@ _BACKLOG = 2048
 _GC_THRESHOLD = (
     20_000  # Objects: a request makes dozens and leaves no cycles. With 700, a twentieth of the time went there.
 )
+_SHARED_PREFIX = "meanwhile-"
 _SHARED = "MEANWHILE_WORKERS_SHARE"  # Where the parent tells its workers the directory in which they count.
 _KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
 
@@ -121,10 +124,31 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _shared_directory() -> Iterator[str]:
-    """A directory for what workers count, in memory where there is such a place; a container may have no other."""
-    memory = "/dev/shm"  # noqa: S108  # The directory made in it is for this user alone.
-    with TemporaryDirectory(prefix="meanwhile-", dir=memory if os.access(memory, os.W_OK) else None) as directory:
+    """A directory for what workers count, in memory where there is such a place; a container may have no other.
+
+    Its lock says that it is in use; what a killed service has left behind is removed.
+    """
+    memory = Path("/dev/shm")  # noqa: S108  # The directory made in it is for this user alone.
+    parent = memory if os.access(memory, os.W_OK) else Path(gettempdir())
+    for left in parent.glob(f"{_SHARED_PREFIX}*"):
+        with suppress(OSError):  # Another user's, for example.
+            is_old = time.time() - left.stat().st_mtime > 60  # One that is just made may not have its lock yet.
+            with _locked(left):
+                if is_old:
+                    shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=_SHARED_PREFIX, dir=parent) as directory, _locked(Path(directory)):
         yield directory
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Holds the lock of a directory. Raises ``BlockingIOError`` if another process does."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _listen(host: str, port: int) -> socket.socket:
