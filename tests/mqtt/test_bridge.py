@@ -1,0 +1,142 @@
+"""Deliveries as a broker may make them: again by the next connection, before or after their commit, or anew."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.committer import Committer
+from service.formats.mqtt import Options
+from service.mqtt.bridge import Bridge
+from service.mqtt.broker import Delivery
+from service.mqtt.journal import Journal, Note
+from service.store import State, Store
+from service.stream import Limits
+
+
+class Setting:
+    """A bridge on a real store, and what it has acknowledged: connection and packet identifier."""
+
+    def __init__(self, store: Store, file: Path) -> None:
+        self.store = store
+        self.journal = Journal(file, 10)
+        self.acknowledged: list[tuple[int, int]] = []
+        self.bridge = Bridge(
+            Committer(store, max_waiting=1_000, patience=10),
+            self.journal,
+            clock=lambda: 1_000,
+            options=Options(sequence="seq"),
+            limits=Limits(),
+            most=100,
+            is_own=lambda topic: topic.startswith("own/"),
+        )
+
+    def arrive(self, connection: int, mid: int, payload: str = "1", topic: str = "a", *, again: bool = False) -> None:
+        content = payload.encode()
+        self.bridge.arrived(Delivery(connection, mid, int(mid > 0), again, False, topic, content, None, None))
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.acknowledged.append((delivery.connection, delivery.mid))
+
+    async def finish(self) -> None:
+        """Returns when everything is recorded and acknowledged."""
+        self.bridge.stop()
+        await self.bridge.run(self.acknowledge)
+        self.bridge._is_stopping = False  # To go on after it.
+
+    async def count(self, stream: str = "a") -> int:
+        (state,) = await self.store.read([stream], asyncio.get_running_loop().time() + 10)
+        return state.summary.count if isinstance(state, State) else 0
+
+
+@pytest.fixture
+async def setting(store: Store, tmp_path: Path) -> AsyncIterator[Setting]:
+    made = Setting(store, tmp_path / "journal")
+    yield made
+    made.journal.close()
+
+
+async def test_acknowledgements_are_in_the_order_of_the_messages(setting: Setting) -> None:
+    for mid, payload in enumerate(["1", "bad", "2", "[1]", "3"], start=1):
+        setting.arrive(1, mid, payload)
+    setting.arrive(1, 6, topic="own/x")
+    setting.arrive(1, 0)
+    await setting.finish()
+    assert [(1, mid) for mid in (1, 2, 3, 4, 5, 6, 0)] == setting.acknowledged
+    assert 4 == await setting.count()
+
+
+async def test_what_was_committed_and_comes_again_is_acknowledged_and_not_counted(setting: Setting) -> None:
+    setting.arrive(1, 1)
+    setting.arrive(1, 2)
+    await setting.finish()
+    setting.bridge.resumed(True)
+    setting.arrive(2, 1, again=True)
+    setting.arrive(2, 2, again=True)
+    setting.arrive(2, 3)
+    await setting.finish()
+    assert 3 == await setting.count()
+    assert [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)] == setting.acknowledged
+
+
+async def test_what_waits_and_comes_again_is_counted_once_and_acknowledged_on_its_last_connection(
+    setting: Setting,
+) -> None:
+    setting.arrive(1, 1)
+    setting.bridge.resumed(True)
+    setting.arrive(2, 1, again=True)
+    await setting.finish()
+    assert 1 == await setting.count()
+    assert [(2, 1)] == setting.acknowledged
+
+
+async def test_what_the_broker_had_sent_but_never_came_is_counted(setting: Setting) -> None:
+    setting.arrive(2, 7, again=True)
+    await setting.finish()
+    assert 1 == await setting.count()
+
+
+@pytest.mark.parametrize("finishes_first", [True, False])
+async def test_in_a_new_session_the_same_identifiers_are_of_other_messages(
+    setting: Setting, finishes_first: bool
+) -> None:
+    setting.arrive(1, 1)
+    if finishes_first:
+        await setting.finish()
+    setting.bridge.resumed(False)
+    await setting.finish()
+    setting.arrive(2, 1, again=True)  # Sent by the new session, and lost on the way.
+    await setting.finish()
+    assert 2 == await setting.count()
+
+
+@pytest.mark.parametrize("was_committed", [True, False])
+async def test_a_batch_of_a_killed_process_is_finished_with_its_key(
+    setting: Setting, store: Store, tmp_path: Path, was_committed: bool
+) -> None:
+    batch = [Note(5, 1_000, "a", b"1"), Note(6, 1_000, "b", b'{"value": 1, "seq": 9}')]
+    setting.journal.begin(batch)
+    (tmp_path / "begun").write_bytes((tmp_path / "journal").read_bytes())
+    if was_committed:
+        await setting.bridge._commit(batch)
+    again = Setting(store, tmp_path / "begun")
+    assert batch == again.journal.batch
+    await again.bridge.recover()
+    again.arrive(1, 5, again=True)
+    again.arrive(1, 6, '{"value": 1, "seq": 9}', "b", again=True)
+    await again.finish()
+    again.journal.close()
+    assert (1, 1) == (await setting.count("a"), await setting.count("b"))
+    assert [(1, 5), (1, 6)] == again.acknowledged
+
+
+async def test_what_shares_a_batch_does_not_share_a_refusal(setting: Setting) -> None:
+    messages: list[tuple[str, str]] = [("a", "1"), ("a", "[1, 2]"), ("b", "x"), ("c", "2"), ("a", "3")]
+    for mid, (topic, payload) in enumerate(messages, start=1):
+        setting.arrive(1, mid, payload, topic)
+    await setting.finish()
+    assert (2, 0, 1) == (await setting.count("a"), await setting.count("b"), await setting.count("c"))
+    assert {"recorded": 3, "refused": 1, "malformed": 1} == {
+        what: number for what, number in setting.bridge.counts.items() if number
+    }
