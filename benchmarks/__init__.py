@@ -16,6 +16,7 @@ alike, and the *ratios* hold. A ratio is the median of the ratios of each round.
     plan.py          what is measured, in rounds; and whether what was acknowledged was recorded
     bars.py          what is compared with what, and what the comparison should show
     report.py        the machine, the tables, the JSON, and the README's section on performance
+    formats.py       what the body formats cost, by CPU time
 
 ``make bench`` runs it; ``make bench ARGS="--rounds 9 --seconds 5"`` runs it for longer. It listens on the loopback
 interface only, and ends by itself. A new figure is one more entry in ``plan.measurements``, and a new comparison one

@@ -4,8 +4,8 @@ Without a file of keys the service is open, which it says at start-up. Then whoe
 a web page: a browser says in ``Sec-Fetch-Site`` that a request comes from another site, and such writes are refused,
 so that no page somebody visits can post to a service on their machine or in their network.
 
-With a file, every route but ``/livez`` and ``/readyz`` needs a key. The file holds SHA-256 digests, never keys, so it
-can be read by whoever may see it:
+With a file, every route but ``/livez``, ``/readyz``, ``/ping`` and ``/health`` needs a key. The file holds SHA-256
+digests, never keys, so it can be read by whoever may see it:
 
     [[key]]
     name = "gateway"

@@ -23,8 +23,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.access import Guard
-from service.api import contract, health, metrics, models, readings, streams
+from service.api import contract, health, influx, metrics, models, readings, streams
 from service.api.endpoint import Endpoint
+from service.api.upload import Uploads
 from service.committer import Committer, Reader
 from service.counters import Counters
 from service.settings import Settings
@@ -130,6 +131,25 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience, counters=counters)
     reader = Reader(store, patience=settings.patience)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
+    uploads = Uploads(
+        committer,
+        milliseconds_now,
+        limits,
+        longest_line=settings.max_body,
+        most=settings.max_uploads,
+        idle=settings.upload_idle,
+        patience=settings.patience,
+    )
+
+    writer = influx.Writer(
+        committer,
+        milliseconds_now,
+        limits,
+        max_body=settings.max_body,
+        pattern=settings.line_protocol_stream,
+        dedupe=settings.line_protocol_dedupe,
+        require_key=settings.require_idempotency_key,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -156,9 +176,11 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
                 committer,
                 milliseconds_now,
                 limits,
+                uploads,
                 max_body=settings.max_body,
                 require_key=settings.require_idempotency_key,
             ),
+            *influx.endpoints(store, writer, app.version),
             *streams.endpoints(store, reader, settings.patience),
             *health.endpoints(store),
             *metrics.endpoints(store, counters, app.version, settings.patience),

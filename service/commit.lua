@@ -3,15 +3,16 @@
 -- one run of this script.
 --
 -- KEYS[i]   the key of a stream; every key once
--- ARGV[1]   MessagePack: an array of groups; a group is {entries, producer, sequence, now}, the last three only if it has
---           an idempotency key. An entry is {i, delta}: a summary for the stream at KEYS[i], or {i}: forget that stream.
+-- ARGV[1]   MessagePack: an array of groups; a group is {entries, producer, sequence, now, first}, the last four only if it
+--           has an idempotency key, first only if that is a range. An entry is {i, delta}: a summary for the stream at KEYS[i], or {i}: forget that stream.
 --           The entries of a group stand or fall together, with a stream at most once.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
 -- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
 -- Reply     {verdicts, state_1, ..., state_n}
 --           verdicts: MessagePack, one a group: {refusals, duplicates}. Refusals are {i, reason}; if there are any,
 --           nothing of the group is recorded. The reason is the stored shape if it is another one, false if the state is
---           not readable, or a number: BELOW or FULL about the key, CROWDED past the limit. Duplicates are the i that had counted it before.
+--           not readable, or a number: BELOW, FULL or PARTLY about the key, with PARTLY the
+--           highest sequence as a third item; CROWDED past the limit. Duplicates are the i that had counted it before.
 --           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
 --           where every group was refused or there was nothing to forget.
 --
@@ -26,7 +27,8 @@
 local VERSION = 1
 local UNREADABLE = {}
 
-local BELOW, FULL, CROWDED = 1, 2, 3
+local BELOW, FULL, CROWDED, PARTLY = 1, 2, 3, 4
+local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence has come.
 local MOST_PRODUCERS = 16
 local IDLE = 24 * 60 * 60 * 1000  -- Milliseconds after which a producer makes room.
 
@@ -123,11 +125,15 @@ local function has_bit(window, bit)
   return math.floor(window / 2 ^ bit) % 2 == 1
 end
 
--- What the stream says to a key: 'new', 'duplicate', BELOW or FULL; and the producer's entry if it has one.
-local function check(state, producer, sequence, now)
+-- What the stream says to a key: 'new', 'duplicate', BELOW, FULL or PARTLY; and the producer's entry if it has one.
+local function check(state, producer, sequence, now, first)
   local producers = state and state[10] or {}
   local has_room = #producers < MOST_PRODUCERS
   for _, entry in ipairs(producers) do
+    if entry[1] == producer and first then
+      if entry[2] >= sequence then return 'duplicate' end
+      return entry[2] < first and 'new' or PARTLY, entry
+    end
     if entry[1] == producer then
       local below = entry[2] - sequence - 1  -- 0 for the sequence just below the highest.
       if below < -1 then return 'new', entry end
@@ -142,8 +148,8 @@ local function check(state, producer, sequence, now)
 end
 
 -- Marks a key that check called new as counted. Makes room for a new producer: the one that is idle longest leaves.
-local function mark(state, producer, sequence, now)
-  local _, entry = check(state, producer, sequence, now)
+local function mark(state, producer, sequence, now, first)
+  local _, entry = check(state, producer, sequence, now, first)
   if not entry then
     local producers = state[10] or {}
     local place = #producers + 1
@@ -153,12 +159,14 @@ local function mark(state, producer, sequence, now)
         if producers[i][5] < producers[place][5] then place = i end
       end
     end
-    producers[place] = {producer, sequence, 0, 0, now}
+    producers[place] = {producer, sequence, first and ALL or 0, first and ALL or 0, now}
     state[10] = producers
     return
   end
   local up = sequence - entry[2]
-  if up < 0 then
+  if first then
+    entry[2], entry[3], entry[4] = sequence, ALL, ALL
+  elseif up < 0 then
     local below = -up - 1
     local word = below < 32 and 3 or 4
     entry[word] = entry[word] + 2 ^ (below % 32)
@@ -210,24 +218,26 @@ for i, key in ipairs(KEYS) do states[i] = load(key) end
 local limit, always_store = tonumber(ARGV[2]), ARGV[3] == '1'
 local room = limit > 0 and limit - redis.call('DBSIZE') or math.huge
 
-local function refusal(i, delta, producer, sequence, now)
+local function refusal(i, delta, producer, sequence, now, first)
   local state = states[i]
   if state == UNREADABLE then return {i, false} end
   if state and delta and state[2] ~= delta[2] then return {i, state[2]} end
-  local verdict = producer and check(state, producer, sequence, now)
+  if not producer then return end
+  local verdict, entry = check(state, producer, sequence, now, first)
+  if verdict == PARTLY then return {i, PARTLY, entry[2]} end
   if verdict == BELOW or verdict == FULL then return {i, verdict} end
 end
 
 -- Merges or forgets one stream; true if it had counted this key before.
-local function apply(i, delta, producer, sequence, now)
+local function apply(i, delta, producer, sequence, now, first)
   answered[i] = true
-  if producer and check(states[i], producer, sequence, now) == 'duplicate' then
+  if producer and check(states[i], producer, sequence, now, first) == 'duplicate' then
     changed[i] = changed[i] or always_store
     return true
   end
   if delta then
     states[i] = states[i] and merge(states[i], delta) or delta
-    if producer then mark(states[i], producer, sequence, now) end
+    if producer then mark(states[i], producer, sequence, now, first) end
   else
     forgotten[i] = true
   end
@@ -236,10 +246,10 @@ end
 
 local verdicts = {}
 for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local entries, producer, sequence, now = group[1], group[2], group[3], group[4]
+  local entries, producer, sequence, now, first = group[1], group[2], group[3], group[4], group[5]
   local refusals, duplicates, new = {}, {}, {}
   for _, entry in ipairs(entries) do
-    refusals[#refusals + 1] = refusal(entry[1], entry[2], producer, sequence, now)
+    refusals[#refusals + 1] = refusal(entry[1], entry[2], producer, sequence, now, first)
     if entry[2] and not states[entry[1]] then new[#new + 1] = {entry[1], CROWDED} end
   end
   if #new > 0 and #new > room then
@@ -248,7 +258,7 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   if #refusals == 0 then
     room = room - #new
     for _, entry in ipairs(entries) do
-      if apply(entry[1], entry[2], producer, sequence, now) then duplicates[#duplicates + 1] = entry[1] end
+      if apply(entry[1], entry[2], producer, sequence, now, first) then duplicates[#duplicates + 1] = entry[1] end
     end
   end
   verdicts[g] = {refusals, duplicates}

@@ -41,6 +41,14 @@ class KeyTooOld(Exception):
     """The sequence of the idempotency key is below the window of a stream: it is not known whether it was counted."""
 
 
+class PartlyCounted(Exception):
+    """A stream has counted a range of sequences up to ``highest``: nothing of this request was recorded."""
+
+    def __init__(self, highest: int) -> None:
+        super().__init__(highest)
+        self.highest = highest
+
+
 class TooManyProducers(Exception):
     """A stream remembers as many producers of idempotency keys as it can, all of them active in the last day."""
 
@@ -168,7 +176,8 @@ class Committer:
         """Commits the readings of one request, all or none; with a key, those that were not counted before.
 
         The committer takes over the columns and may change them. Raises ``Overloaded``, ``ShapeConflict``,
-        ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded``, ``KeyTooOld`` or ``TooManyProducers``.
+        ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded``, ``KeyTooOld`` or ``TooManyProducers``;
+        with a range of sequences also ``PartlyCounted``.
         """
         commit = self._turns.gathering()
         size = 0
@@ -261,9 +270,14 @@ _REASONS: dict[Why | None, type[Exception]] = {
 def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
     """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
     conflicts = [
-        Conflict(stream, shape, group.readings[stream].shape) for stream, shape, _ in refusals if shape is not None
+        Conflict(refusal.stream, refusal.shape, group.readings[refusal.stream].shape)
+        for refusal in refusals
+        if refusal.shape is not None
     ]
-    return ShapeConflict(conflicts) if conflicts else _REASONS[refusals[0].why]()
+    if conflicts:
+        return ShapeConflict(conflicts)
+    highest = [refusal.highest for refusal in refusals if refusal.highest is not None]
+    return PartlyCounted(min(highest)) if highest else _REASONS[refusals[0].why]()
 
 
 @dataclass

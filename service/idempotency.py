@@ -13,6 +13,13 @@ does against replayed packets (RFC 4303, section 3.4.3). That is constant in siz
 So a producer may have about 64 requests under way at once, in any order. A stream remembers 16 producers; when another
 one comes, it takes the place of one that has been idle for a day, or is refused.
 
+An upload that is committed in parts, in order, has a *range* of sequences in each, the same for all streams of a part.
+A range says of a stream that everything of the producer up to its last sequence has now come:
+
+    last <= highest             counted before
+    highest < first             not counted: count it, and remember that all below it have come, too
+    first <= highest < last     partly counted: refused with the highest, so that the part can be taken apart there
+
 ``commit.lua`` keeps the windows; this module only reads the header.
 """
 
@@ -31,11 +38,15 @@ _KEY = re.compile(r"([A-Za-z0-9._~:/@+-]{1,64}):(0|[1-9][0-9]{0,15})", re.ASCII)
 
 
 class Key(NamedTuple):
-    """The idempotency key of a request, and when that came (milliseconds since 1970)."""
+    """The idempotency key of a request, and when that came (milliseconds since 1970).
+
+    With ``first`` it is a range of sequences, from there to ``sequence``.
+    """
 
     producer: str
     sequence: int
     at: int
+    first: int | None = None
 
 
 def parse(header: str, now: int) -> Key | None:

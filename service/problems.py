@@ -5,6 +5,7 @@ nothing that cannot be encoded, and no secret, can come back in it.
 
     400 404 405 409 413 415 422    not recorded, and never will be: fix the request
     401 403                        not recorded: no key, or not one for this
+    408                            an upload said nothing for too long: its lines until then are recorded
     503 with Retry-After           not recorded: send again
     504                            unknown: it was sent to Redis and no answer came in time
     500                            a bug
@@ -53,12 +54,41 @@ class NotHttp(Refused):
     """What came over the connection is no HTTP request, or its header is too large."""
 
 
+class Idle(Refused):
+    """An upload has sent no line for too long."""
+
+
+class PartialWrite(Refused):
+    """Some lines of a body were not recorded; the others were."""
+
+
 class BadKey(Refused):
     """The Idempotency-Key is not one, or there is none where there has to be."""
 
 
 class BadCursor(Refused):
     """The cursor does not come from a listing."""
+
+
+class Stopping(Exception):
+    """The service stops while an upload goes on."""
+
+
+class TooManyUploads(Exception):
+    """As many uploads are open as may be."""
+
+
+class Interrupted(Exception):
+    """An upload ended before its end: its first ``recorded`` lines are recorded, and ``error`` says what came then.
+
+    ``line`` is the number of the line that is wrong, from 1, where it is one.
+    """
+
+    def __init__(self, error: Exception, recorded: int, line: int | None = None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.recorded = recorded
+        self.line = line
 
 
 class NoSuchStream(Exception):
@@ -78,6 +108,7 @@ class Problem(NamedTuple):
 TABLE: Mapping[type[Exception], Problem] = {
     NotHttp: Problem(400, "not-http", "This is not an HTTP request"),
     Malformed: Problem(400, "malformed", "The body is not JSON"),
+    PartialWrite: Problem(400, "partial-write", "Some lines were not recorded"),
     BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
     BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),
     BadKey: Problem(400, "bad-idempotency-key", "The idempotency key cannot be used"),
@@ -89,6 +120,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     ),
     Forbidden: Problem(403, "forbidden", "The key does not allow this"),
     NoSuchStream: Problem(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
+    Idle: Problem(408, "idle", "The upload was idle for too long"),
     ShapeConflict: Problem(
         409, "shape-conflict", "The stream has another shape", "All readings of a stream have the shape of its first."
     ),
@@ -110,6 +142,10 @@ TABLE: Mapping[type[Exception], Problem] = {
     Invalid: Problem(422, "invalid", "The request cannot be recorded as it is"),
     Overloaded: Problem(
         503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
+    ),
+    Stopping: Problem(503, "stopping", "The service stops", "Send the rest again.", 1),
+    TooManyUploads: Problem(
+        503, "too-many-uploads", "Too many uploads are open", "Nothing of this request was recorded. Send it again.", 1
     ),
     Crowded: Problem(
         503,
@@ -145,6 +181,8 @@ REASONS = (*(problem.type for problem in TABLE.values()), *_FROM_THE_FRAMEWORK.v
 
 def reason(error: Exception) -> str:
     """The type of the problem that ``error`` is; one of ``REASONS``."""
+    if isinstance(error, Interrupted):
+        return reason(error.error)
     if isinstance(error, HTTPException):
         return _FROM_THE_FRAMEWORK.get(error.status_code, _OTHER)
     return TABLE.get(type(error), _BUG).type
@@ -152,6 +190,13 @@ def reason(error: Exception) -> str:
 
 def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
     """The problem that ``error`` is, and the members of the body that says so."""
+    if isinstance(error, Interrupted):
+        problem, why = describe(error.error)
+        if problem.status >= 500 and problem is not _BUG:
+            known = "Of those after it, it is not known." if problem.status == 504 else "Those after it are not."
+            why["detail"] = f"The first {error.recorded} lines are recorded. {known}"
+        where = {} if error.line is None else {"line": error.line}
+        return problem, why | where | {"recorded": error.recorded}
     if isinstance(error, HTTPException):
         problem = Problem(error.status_code, reason(error), error.detail)
     else:

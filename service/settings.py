@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.formats import line_names
+
 
 def default_data_dir() -> Path:
     """Where a user's programs keep their data, by the XDG Base Directory specification."""
@@ -61,6 +63,16 @@ class Settings(BaseSettings):
     max_readings: int = Field(100_000, ge=1, description="Readings in a request.")
     max_components: int = Field(1_024, ge=1, description="Numbers in a value.")
     max_names: int = Field(64, ge=1, description="Names in an object.")
+    max_uploads: int = Field(100, ge=0, description="NDJSON uploads that may be open at once, per worker.")
+    upload_idle: float = Field(
+        300.0, gt=0, description="Seconds in which an open upload has to send a whole line, or it is ended."
+    )
+    line_protocol_stream: str = Field(
+        line_names.DEFAULT, description="Which stream a field of a line protocol point is recorded in."
+    )
+    line_protocol_dedupe: bool = Field(
+        False, description="Count each point of line protocol once, by its timestamp, as ?dedupe=timestamp does."
+    )
     grace: int = Field(10, ge=0, description="Seconds that running requests have to finish at shutdown.")
     access_log: bool = Field(False, description="Log a line for every request.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
@@ -70,6 +82,11 @@ class Settings(BaseSettings):
     def _has_a_port_that_is_one(cls, url: str | None) -> str | None:
         urlsplit(url or "").port  # noqa: B018  # It is worked out, and refused, when it is looked at.
         return url
+
+    @field_validator("line_protocol_stream")
+    @classmethod
+    def _is_a_pattern(cls, pattern: str) -> str:
+        return line_names.check_pattern(pattern)
 
 
 class MqttSettings(BaseSettings):

@@ -85,14 +85,19 @@ class Why(Enum):
     BELOW_THE_WINDOW = 1
     TOO_MANY_PRODUCERS = 2
     CROWDED = 3
+    PARTLY_COUNTED = 4
 
 
 class Refusal(NamedTuple):
-    """A stream refuses readings: it has ``shape``, another one than they have; or there is another reason."""
+    """A stream refuses readings: it has ``shape``, another one than they have; or there is another reason.
+
+    ``highest`` is the sequence up to which a range has been counted.
+    """
 
     stream: str
     shape: Shape | None
     why: Why | None = None
+    highest: int | None = None
 
 
 class Committed(NamedTuple):
@@ -125,7 +130,7 @@ class _Stored(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
-_decode_verdicts = msgspec.msgpack.Decoder(list[tuple[list[tuple[int, str | int | bool]], list[int]]]).decode
+_decode_verdicts = msgspec.msgpack.Decoder(list[tuple[list[list[int | str | bool]], list[int]]]).decode
 
 
 def encode(state: State) -> bytes:
@@ -213,7 +218,7 @@ class Store:
         encoded = [
             (
                 [(positions.setdefault(name, len(positions) + 1), _delta(state)) for name, state in group.items()],
-                *keys.get(number, ()),
+                *keys.get(number, ()),  # No range is a nil at the end, which Lua takes for nothing.
             )
             for number, group in enumerate(groups)
         ]
@@ -221,7 +226,7 @@ class Store:
         verdicts, *stored = await self._run_script(names, _encode(encoded), deadline)
         decoded = _decode_verdicts(verdicts)
         return Committed(
-            [[_refusal(names[i - 1], reason) for i, reason in refusals] for refusals, _ in decoded],
+            [[_refusal(names[int(i) - 1], *reason) for i, *reason in refusals] for refusals, _ in decoded],
             [frozenset(names[i - 1] for i in duplicates) for _, duplicates in decoded],
             _States({name: state for name, state in zip(names, stored, strict=True) if state is not None}),
         )
@@ -376,9 +381,9 @@ def _is_proof_of_not_running(error: Exception) -> bool:
     return code in _NOT_RUN
 
 
-def _refusal(stream: str, reason: str | int | bool) -> Refusal:
+def _refusal(stream: str, reason: str | int | bool, highest: str | int | bool | None = None) -> Refusal:
     if not isinstance(reason, str):
-        return Refusal(stream, None, Why(int(reason)))
+        return Refusal(stream, None, Why(int(reason)), None if highest is None else int(highest))
     try:
         return Refusal(stream, shape_from_text(reason))
     except ValueError:

@@ -11,13 +11,14 @@ import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from service.committer import Committer, KeyTooOld, TooManyProducers
+from service.committer import Committer, KeyTooOld, PartlyCounted, TooManyProducers
 from service.exact import ratio
 from service.idempotency import LARGEST_SEQUENCE, Key, parse
 from service.store import Refusal, State, Store, Why
@@ -220,6 +221,100 @@ async def test_the_same_key_twice_in_one_commit_is_counted_once(store: Store) ->
     committed = await store.commit([{"s": one(1.0)}, {"s": one(4.0)}, {"s": one(16.0)}], soon(), {0: key, 1: key})
     assert [frozenset(), {"s"}, frozenset()] == committed.duplicates
     assert [0, 2] == await digits(store, "s")
+
+
+# Ranges ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Upload:
+    """Lines of an upload, each of one stream, and what the streams have counted of them."""
+
+    lines: Sequence[str]
+    first: int = 0  # The sequence of line 0.
+
+    def group(self, start: int, end: int) -> tuple[dict[str, State], Key]:
+        """The group and the key of the lines from start to before end; line n is the reading 4 to the power of n."""
+        values: dict[str, list[float]] = {}
+        for number in range(start, end):
+            values.setdefault(self.lines[number], []).append(4.0**number)
+        states = {stream: State(NUMBER, summarize([column], 0, 0)) for stream, column in values.items()}
+        return states, Key("p", self.first + end - 1, 0, self.first + start)
+
+    async def send(self, store: Store, start: int, end: int) -> None:
+        """Records these lines, taken apart where a stream says that it has counted a part of them."""
+        states, key = self.group(start, end)
+        committed = await store.commit([states], soon(), {0: key})
+        if committed.refusals[0]:
+            highest = committed.refusals[0][0].highest
+            assert highest is not None
+            assert start <= highest - self.first < end - 1
+            await self.send(store, start, highest + 1 - self.first)
+            await self.send(store, highest + 1 - self.first, end)
+
+
+UPLOADS = st.lists(st.sampled_from(STREAMS), min_size=1, max_size=100)
+CUTS = st.lists(st.integers(0, 100), max_size=8)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(lines=UPLOADS, sendings=st.lists(st.tuples(CUTS, st.integers(0, 100)), max_size=3), last=CUTS)
+async def test_an_upload_that_is_sent_again_with_other_bounds_counts_every_line_once(
+    redis: "Redis", lines: list[str], sendings: list[tuple[list[int], int]], last: list[int]
+) -> None:
+    store = Store(redis, f"test-{uuid.uuid4().hex}")
+    upload = Upload(lines, first=2**53 - 200)
+    for cuts, end in [*sendings, (last, len(lines))]:
+        bounds = sorted({0, min(end, len(lines)), *(cut for cut in cuts if cut < min(end, len(lines)))})
+        for start, until in pairwise(bounds):
+            await upload.send(store, start, until)
+        for stream in STREAMS:
+            counted = await digits(store, stream)
+            expected = [number for number, of in enumerate(lines) if of == stream]
+            assert expected[: len(counted)] == counted
+    for stream in STREAMS:
+        assert [number for number, of in enumerate(lines) if of == stream] == await digits(store, stream)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "verdict"),
+    [(0, 9, "partly"), (3, 4, "duplicate"), (5, 5, "duplicate"), (5, 6, "partly"), (6, 6, "new"), (6, 99, "new")],
+)
+async def test_a_range_is_new_above_the_highest_counted_at_or_below_it_and_else_refused(
+    store: Store, first: int, last: int, verdict: str
+) -> None:
+    await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", 5, 0, 2)})
+
+    committed = await store.commit([{"s": one(4.0), "t": one(1.0)}], soon(), {0: Key("p", last, 0, first)})
+
+    assert [[Refusal("s", None, Why.PARTLY_COUNTED, 5)] if verdict == "partly" else []] == committed.refusals
+    assert [frozenset({"s"} if verdict == "duplicate" else ())] == committed.duplicates
+    assert ([0, 1] if verdict == "new" else [0]) == await digits(store, "s")
+    assert ([] if verdict == "partly" else [0]) == await digits(store, "t")
+
+
+async def test_after_a_range_everything_below_its_end_counts_as_having_come(store: Store) -> None:
+    await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", 100, 0, 90)})
+    asked = range(100 - WIDTH, 102)
+    committed = await store.commit(
+        [{"s": one(4.0)} for _ in asked], soon(), {i: Key("p", sequence, 0) for i, sequence in enumerate(asked)}
+    )
+    assert [*[frozenset({"s"})] * (WIDTH + 1), frozenset()] == committed.duplicates
+    assert [0, 1] == await digits(store, "s")
+
+
+async def test_the_committer_says_how_far_a_range_was_counted(store: Store) -> None:
+    committer = Committer(store, max_waiting=100, patience=10)
+    await committer.record({"s": readings(1.0)}, Key("p", 5, 0, 0))
+    with pytest.raises(PartlyCounted) as refused:
+        await committer.record({"s": readings(4.0), "t": readings(4.0)}, Key("p", 9, 0, 4))
+    assert 5 == refused.value.highest
+    assert [[0], []] == [await digits(store, "s"), await digits(store, "t")]
 
 
 # Batches ---------------------------------------------------------------------------------------------------------

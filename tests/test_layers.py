@@ -16,21 +16,32 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "access", "counters", "settings", "logs"},
+    {"exact", "times", "idempotency", "access", "counters", "logs"},
     {"summary", "stream"},
-    {"formats", "formats.json", "formats.mqtt", "metrics", "mqtt.journal", "mqtt.broker", "store", "table", "client"},
+    {
+        *("formats", "formats.columns", "formats.json", "formats.line_names", "formats.line_protocol"),
+        *("formats.mqtt", "formats.ndjson", "formats.senml", "metrics", "mqtt.journal", "mqtt.broker", "store", "table"),
+        "client",
+    },
+    {"settings"},
     {"committer"},
     {"problems"},
     {"protocol"},
-    {"api", "api.body", "api.contract", "api.endpoint", "api.health", "api.metrics", "api.models", "api.readings"}
-    | {"api.streams"},
+    {
+        *("api", "api.body", "api.contract", "api.endpoint", "api.health", "api.influx", "api.metrics", "api.models"),
+        *("api.readings", "api.streams", "api.upload"),
+    },
     {"app", "embedded"},
     {"mqtt", "mqtt.averages", "mqtt.bridge", "mqtt.run", "server"},
     {"cli"},
     {"__main__"},
 ]
 PURE = {"exact", "summary", "stream", "times", "idempotency"}
-MAY_IMPORT_MSGSPEC_TOO = {"formats.json", "store"}
+CODECS = {
+    "formats.json": {"msgspec"},
+    "formats.ndjson": {"msgspec"},
+    "formats.senml": {"cbor2", "msgspec"},
+}
 MAY_IMPORT_REDIS = {"store", "app", "embedded"}
 MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "cli"}
 
@@ -128,8 +139,7 @@ def test_the_package_itself_imports_nothing() -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if allowed_in_pure(name)])
 def test_pure_modules_import_the_standard_library_and_each_other_only(name: str) -> None:
-    codecs = {"msgspec"} if name in MAY_IMPORT_MSGSPEC_TOO else set()
-    assert set() == strangers(name) - sys.stdlib_module_names - codecs
+    assert set() == strangers(name) - sys.stdlib_module_names - CODECS.get(name, set())
     assert set() == {one for one in siblings(name) if not allowed_in_pure(one)}
 
 
@@ -144,12 +154,12 @@ def test_the_store_imports_the_standard_library_redis_its_codec_msgspec_and_what
     assert siblings("store") <= PURE
 
 
-def test_formats_know_streams_and_times_only() -> None:
+def test_formats_know_streams_times_and_the_domain_only() -> None:
     formats = {name for name in MODULES if name.startswith("formats.")}
     assert formats
-    assert {"stream", "times", "idempotency"} >= {one for name in formats for one in siblings(name)} - formats - {
-        "formats"
-    }
+    assert {"exact", "stream", "times", "idempotency"} >= {
+        one for name in formats for one in siblings(name)
+    } - formats - {"formats"}
 
 
 def test_only_the_store_the_wiring_and_the_embedded_server_know_redis() -> None:

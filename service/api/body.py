@@ -1,21 +1,52 @@
-"""Request bodies: whole, inflated, under the size cap, and of a type the endpoint knows."""
+"""Request bodies: whole or piece by piece, inflated, under the size cap, and of a type the endpoint knows."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from starlette.types import Receive, Scope
 
 from service.problems import BadEncoding, BodyTooLarge, UnsupportedMediaType
 
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way of saying: a gzip header and trailer, and nothing else.
+_PIECE = 64 * 1024
+JSON = "application/json"
 
 
 class ClientGone(Exception):
     """The client hung up before its request was complete: there is nobody to answer, and nothing was recorded."""
 
 
-async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The body of a request that says it is JSON, or says nothing of its type.
+def media_type(scope: Scope, known: Collection[str]) -> str:
+    """Which of the known types a body has; JSON where it says nothing. Raises ``UnsupportedMediaType``."""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            found: str = value.decode("latin-1").partition(";")[0].strip().lower()
+            if found not in known and _is_json(value):
+                found = JSON
+            if found not in known or not _is_utf_8(value):
+                raise UnsupportedMediaType(
+                    f"Expected Content-Type: {', '.join(known)}, or application/*+json; with UTF-8."
+                )
+            return found
+    return JSON
+
+
+def is_gzipped(scope: Scope) -> bool:
+    """Whether the body is gzip data. Raises ``UnsupportedMediaType`` for any other encoding."""
+    return any(list(map(_is_gzip, (value for name, value in scope["headers"] if name == b"content-encoding"))))
+
+
+def _is_json_alone(content_type: bytes) -> bool:
+    return content_type == b"application/json" or _is_json(content_type)
+
+
+def any_type(content_type: bytes) -> bool:
+    """Knows every type, for ``read``."""
+    return True
+
+
+async def read(scope: Scope, receive: Receive, limit: int, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
+    """The body of a request of a known type; by default one that says it is JSON, or says nothing of its type.
 
     Raises ``UnsupportedMediaType``, ``BodyTooLarge`` (over ``limit`` bytes as sent or as inflated), ``BadEncoding`` or
     ``ClientGone``.
@@ -23,7 +54,7 @@ async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
     gzipped = False
     for name, value in scope["headers"]:
         if name == b"content-type":
-            if value != b"application/json" and not _is_json(value):
+            if not is_known(value):
                 raise UnsupportedMediaType(
                     "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
                     "With curl: -H 'Content-Type: application/json'."
@@ -48,26 +79,46 @@ async def read_json(scope: Scope, receive: Receive, limit: int) -> bytes:
             return inflate([body], limit) if gzipped else body
 
 
+class Inflater:
+    """The content of gzip data of one or more members, as it comes."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP)
+        self._started = False
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What more data adds to the content, in pieces of at most 64 KiB. Raises ``BadEncoding``."""
+        rest, piece = data, b""
+        try:
+            while rest or len(piece) == _PIECE:
+                if self._member.eof:
+                    self._member = zlib.decompressobj(_GZIP)
+                self._started = True
+                piece = self._member.decompress(rest, _PIECE)
+                rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+                if piece:
+                    yield piece
+                if self._member.eof:
+                    piece = b""
+        except zlib.error:
+            raise BadEncoding("Expected gzip data, as Content-Encoding says.") from None
+
+    def finish(self) -> None:
+        """Raises ``BadEncoding`` if there has to be more data."""
+        if not self._started or not self._member.eof:
+            raise BadEncoding("Expected gzip data, as Content-Encoding says; it ends too early.")
+
+
 def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
-    """The content of gzip data of one or more members; never holds more than ``limit`` bytes of it."""
+    """The content of gzip data of one or more members; never holds much more than ``limit`` bytes of it."""
     content = bytearray()
-    member = zlib.decompressobj(_GZIP)
-    started = False
-    try:
-        for chunk in chunks:
-            rest = chunk
-            while rest:
-                if member.eof:
-                    member = zlib.decompressobj(_GZIP)
-                started = True
-                content += member.decompress(rest, limit + 1 - len(content))
-                if len(content) > limit:
-                    raise _too_large(limit)
-                rest = member.unused_data if member.eof else member.unconsumed_tail
-    except zlib.error:
-        raise BadEncoding("Expected gzip data, as Content-Encoding says.") from None
-    if not started or not member.eof:
-        raise BadEncoding("Expected gzip data, as Content-Encoding says; it ends too early.")
+    inflater = Inflater()
+    for chunk in chunks:
+        for piece in inflater.pieces(chunk):
+            content += piece
+            if len(content) > limit:
+                raise _too_large(limit)
+    inflater.finish()
     return bytes(content)
 
 
@@ -77,15 +128,17 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 def _is_json(content_type: bytes) -> bool:
     """Whether this is application/json or application/*+json, with no charset but UTF-8."""
-    media_type, *parameters = content_type.decode("latin-1").lower().split(";")
-    media_type = media_type.strip()
-    for parameter in parameters:
+    found = content_type.decode("latin-1").partition(";")[0].strip().lower()
+    is_json = found in ("", JSON) or (found.startswith("application/") and found.endswith("+json"))
+    return is_json and _is_utf_8(content_type)
+
+
+def _is_utf_8(content_type: bytes) -> bool:
+    for parameter in content_type.decode("latin-1").lower().split(";")[1:]:
         key, _, value = parameter.strip().partition("=")
         if key == "charset" and value.strip('"') not in ("utf-8", "utf8"):
             return False
-    return media_type in ("", "application/json") or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    )
+    return True
 
 
 def _is_gzip(content_encoding: bytes) -> bool:

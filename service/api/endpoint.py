@@ -9,7 +9,7 @@ it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, a
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from fastapi.routing import APIRoute
@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service import problems
-from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
+from service.access import Forbidden, Guard, Headers, Unauthorized, check_prefix_of
 from service.api.body import ClientGone
 from service.counters import Counters
 from service.protocol import RESPOND
@@ -33,11 +33,12 @@ _NONE: Mapping[str, Any] = {}
 
 
 class Reply(NamedTuple):
-    """A status, a body and its media type."""
+    """A status, a body and its media type, and other headers."""
 
     body: bytes
     media_type: bytes = JSON
     status: int = 200
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
 
 Handler = Callable[[Scope, Receive], Awaitable[Reply]]
@@ -51,10 +52,17 @@ def json_reply(content: object) -> Reply:
 class Endpoint(APIRoute):
     """One method of one path.
 
-    ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200 and ``body`` the
-    request, as JSON Schema alternatives; ``refusals`` are the exceptions that the handler may raise.
-    ``media_types`` are texts that a 200 can also be, or only, where there is no ``reply``.
+    ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200; ``media_types`` are
+    texts that a 200 can also be, or only, where there is no ``reply``; with neither, success is a 204 without a body.
+    ``body`` is the request, as JSON Schema alternatives of JSON or as one schema by media type; ``refusals`` are the
+    exceptions that the handler may raise.
+
+    A subclass may take credentials from elsewhere and word refusals as other clients expect them.
     """
+
+    refusal: ClassVar[dict[str, Any]] = {
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    }
 
     def __init__(
         self,
@@ -65,7 +73,7 @@ class Endpoint(APIRoute):
         scope: str | None,
         reply: type[BaseModel] | None,
         refusals: Sequence[type[Exception]] = (),
-        body: Sequence[dict[str, Any]] = (),
+        body: Sequence[dict[str, Any]] | Mapping[str, dict[str, Any]] = (),
         parameters: Sequence[dict[str, Any]] = (),
         media_types: Sequence[str] = (),
     ) -> None:
@@ -80,22 +88,22 @@ class Endpoint(APIRoute):
         if parameters:
             extra["parameters"] = list(parameters)
         if body:
-            schema = body[0] if len(body) == 1 else {"oneOf": list(body)}
-            extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+            if not isinstance(body, Mapping):
+                body = {"application/json": body[0] if len(body) == 1 else {"oneOf": list(body)}}
+            content = {media_type: {"schema": schema} for media_type, schema in body.items()}
+            extra["requestBody"] = {"required": True, "content": content}
         responses: dict[int | str, dict[str, Any]] = {}
         for refusal in refusals:
-            problem = problems.TABLE[refusal]
-            titles = [responses[problem.status]["description"]] if problem.status in responses else []
-            responses[problem.status] = {
-                "description": "; ".join([*titles, problem.title]),
-                "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            }
+            status, title = self.status_of(problems.TABLE[refusal]), problems.TABLE[refusal].title
+            titles = [responses[status]["description"]] if status in responses else []
+            responses[status] = {"description": "; ".join([*titles, title]), **self.refusal}
         if media_types:
             responses[200] = {"content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}}
         super().__init__(
             path,
             _documented,
             methods=[method],
+            status_code=200 if reply is not None or media_types else 204,
             name=handler.__name__,
             operation_id=handler.__name__,
             summary=handler.__name__.replace("_", " ").capitalize(),
@@ -127,22 +135,39 @@ class Endpoint(APIRoute):
         started = perf_counter()
         try:
             if self._scope is not None:
-                prefix = scope["reach"] = self.guard.admit(scope["headers"], self._scope)
+                prefix = scope["reach"] = self.guard.admit(self.credentials(scope), self._scope)
                 if prefix and "stream" in scope["path_params"]:
                     check_prefix_of(scope["path_params"]["stream"], prefix)
-            body, media_type, status = await self._handler(scope, receive)
+            body, media_type, status, more = await self._handler(scope, receive)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
-            status, headers, body = problems.encode(error)
+            status, headers, body = self.refuse(error)
             self._refused(problems.reason(error))
         else:
             headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+            if more:
+                headers += more
+            if status == 204:
+                del headers[:2]
         self._answered(status, perf_counter() - started)
         respond = scope.get("extensions", _NONE).get(RESPOND)
         if respond is None or not respond(scope, status, headers, body):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+
+    def credentials(self, scope: Scope) -> Headers:
+        """The headers that say who asks."""
+        headers: Headers = scope["headers"]
+        return headers
+
+    def refuse(self, error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and body of the answer to an exception."""
+        return problems.encode(error)
+
+    def status_of(self, problem: problems.Problem) -> int:
+        """The status that a problem has here."""
+        return problem.status
 
 
 def _documented() -> None:

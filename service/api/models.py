@@ -72,6 +72,44 @@ class BatchRecorded(BaseModel):
             json_schema_extra=_without_default,
         ),
     ]
+    skipped: Annotated[
+        int,
+        Field(
+            default=0,
+            description="Only of SenML: records that have no number to average.",
+            json_schema_extra=_without_default,
+        ),
+    ]
+
+
+class SenMLRecord(BaseModel):
+    """A record of RFC 8428; a pack is an array of them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    bn: Annotated[str, Field(default="", description="Base name.")]
+    n: Annotated[str, Field(default="", description="Name; the stream is bn followed by n.", examples=["kitchen/temp"])]
+    bt: Annotated[float, Field(default=0.0, description="Base time.")]
+    t: Annotated[float, Field(default=0.0, description="Time in seconds since 1970; below 2^28 since now.")]
+    v: Annotated[float, Field(default=None, description="The reading.", json_schema_extra=_without_default)]
+
+
+class InfluxProblem(BaseModel):
+    """An error, as InfluxDB 2 words it, and InfluxDB 1 ("error")."""
+
+    code: str
+    message: str
+    error: str
+
+
+class InfluxHealth(BaseModel):
+    """Whether the service can record, as InfluxDB says it."""
+
+    name: str
+    message: str
+    status: Annotated[str, Field(examples=["pass", "fail"])]
+    version: str
+    checks: list[str]
 
 
 class StreamState(BaseModel):
@@ -143,3 +181,5 @@ class Problem(BaseModel):
     detail: str | None = None
     pointer: Annotated[str | None, Field(description="JSON Pointer of the place in the body.")] = None
     conflicts: list[ProblemConflict] | None = None
+    line: Annotated[int | None, Field(description="The line of an upload that is wrong, from 1.")] = None
+    recorded: Annotated[int | None, Field(description="How many lines of an upload are recorded.")] = None

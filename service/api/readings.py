@@ -7,14 +7,15 @@ from starlette.types import Receive, Scope
 from service import idempotency
 from service.access import check_prefix_of
 from service.api import models
-from service.api.body import read_json
+from service.api.body import any_type, media_type, read
 from service.api.endpoint import Endpoint, Reply, json_reply
+from service.api.upload import Uploads
 from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
-from service.formats import json
+from service.formats import json, senml
 from service.idempotency import Key
-from service.problems import BadEncoding, BadKey, BodyTooLarge, UnsupportedMediaType
+from service.problems import BadEncoding, BadKey, BodyTooLarge, Idle, Stopping, TooManyUploads, UnsupportedMediaType
 from service.store import Crowded, OutcomeUnknown, StoreUnavailable
-from service.stream import Invalid, Limits, TooMany, check_name
+from service.stream import Invalid, Limits, Readings, TooMany, check_name
 
 _KEY = {
     "name": "Idempotency-Key",
@@ -23,6 +24,7 @@ _KEY = {
     "schema": {"type": "string"},
     "example": "gateway-7:1042",
 }
+_LINES = 'Lines of {"stream": s, "value": v, "time"?: t}; as many as you like, committed as they come.'
 _REFUSALS = (
     json.Malformed,
     BadEncoding,
@@ -41,8 +43,24 @@ _REFUSALS = (
 )
 
 
+# What /v1/readings knows beside JSON.
+_SENML = {
+    "application/senml+json": senml.decode_json,
+    "application/sensml+json": senml.decode_json,
+    "application/senml+cbor": senml.decode_cbor,
+}
+_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_MEDIA_TYPES = ("application/json", *_SENML, *_NDJSON)
+
+
 def endpoints(
-    committer: Committer, clock: Callable[[], int], limits: Limits, *, max_body: int, require_key: bool
+    committer: Committer,
+    clock: Callable[[], int],
+    limits: Limits,
+    uploads: Uploads,
+    *,
+    max_body: int,
+    require_key: bool,
 ) -> list[Endpoint]:
     """The routes that record. ``clock`` gives milliseconds since 1970, ``max_body`` is in bytes.
 
@@ -61,7 +79,7 @@ def endpoints(
     async def record_readings(scope: Scope, receive: Receive) -> Reply:
         """Records readings of one stream, all or none, and answers with the state as of the commit that holds them."""
         name = check_name(scope["path_params"]["stream"])
-        body = await read_json(scope, receive, max_body)
+        body = await read(scope, receive, max_body)
         now = clock()
         key = key_of(scope, now)
         states, duplicates = await committer.record({name: json.decode(body, now, limits)}, key)
@@ -70,22 +88,31 @@ def endpoints(
         return json_reply(reply | {"duplicate": True} if duplicates else reply)
 
     async def record_batch(scope: Scope, receive: Receive) -> Reply:
-        """Records readings of many streams, all or none."""
-        body = await read_json(scope, receive, max_body)
+        """Records readings of many streams, all or none; of NDJSON, those of the lines before the first wrong one."""
+        kind = media_type(scope, _MEDIA_TYPES)
+        if kind in _NDJSON:
+            return json_reply(await uploads.record(scope, receive, key_of(scope, clock())))
+        body = await read(scope, receive, max_body, any_type)
         now = clock()
         key = key_of(scope, now)
-        batch = json.decode_batch(body, now, limits)
+        if kind not in _SENML:
+            return json_reply(await record(scope, json.decode_batch(body, now, limits), key))
+        batch, skipped = _SENML[kind](body, now, limits)
+        return json_reply(await record(scope, batch, key) | {"skipped": skipped})
+
+    async def record(scope: Scope, batch: dict[str, Readings], key: Key | None) -> dict[str, int]:
         if scope["reach"]:
             for name in batch:
                 check_prefix_of(name, scope["reach"])
         sizes = {name: readings.size for name, readings in batch.items()}
-        _, duplicates = await committer.record(batch, key)
+        duplicates = (await committer.record(batch, key)).duplicates if batch else frozenset[str]()
         repeated = sum(sizes[name] for name in duplicates)
         reply = {"readings": sum(sizes.values()) - repeated, "streams": len(batch) - len(duplicates)}
-        return json_reply(reply if key is None else reply | {"duplicates": repeated})
+        return reply if key is None else reply | {"duplicates": repeated}
 
     one = [model.model_json_schema() for model in (models.OneReading, models.ManyReadings)]
     many = {"type": "object", "additionalProperties": {"oneOf": one}, "minProperties": 1}
+    record_schema = models.SenMLRecord.model_json_schema()
     return [
         Endpoint(
             "POST",
@@ -104,7 +131,10 @@ def endpoints(
             scope="write",
             parameters=[_KEY],
             reply=models.BatchRecorded,
-            body=[many],
-            refusals=_REFUSALS,
+            body={"application/json": many}
+            | {kind: {"type": "array", "items": record_schema} for kind in _SENML if kind.endswith("json")}
+            | {kind: {"type": "string", "format": "binary"} for kind in _SENML if kind.endswith("cbor")}
+            | {kind: {"type": "string", "description": _LINES} for kind in _NDJSON},
+            refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),
     ]

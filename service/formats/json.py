@@ -43,6 +43,7 @@ from service.stream import (
 T = TypeVar("T")
 
 _FORM = 'Expected {"value": v}, with a "time" if you like, or {"values": [v, ...]}.'
+_LINE = 'Expected {"stream": s, "value": v}, with a "time" if you like.'
 _NUMBERS = "Expected a number, an array of numbers, or an object of named numbers and arrays of numbers."
 _TIME = 'Expected an RFC 3339 time with a zone, such as "2026-01-01T00:00:00Z", or Unix seconds.'
 _RUN_OF_ZEROS = b"0" * 100
@@ -131,6 +132,17 @@ def _first_that_understands(decoders: _Decoders, body: bytes) -> Any:
     return None
 
 
+def decode_line(line: bytes, now: int, limits: Limits) -> tuple[str, Readings]:
+    """The stream and the reading of ``{"stream": s, "value": v, "time"?: t}``, by the strict reader. As ``decode``."""
+    members = members_of(load(line), _LINE, "")
+    name = members.pop("stream", None)
+    if not isinstance(name, str) or members.keys() | {"time"} != {"value", "time"}:
+        raise Invalid(_LINE, "")
+    if not is_name(name):
+        raise Invalid(_bad_name(name).detail, "/stream")
+    return name, _readings(_strict_body(_Pairs(members.items()), ""), "", now, limits)
+
+
 def _readings(body: _Body, pointer: str, now: int, limits: Limits) -> Readings:
     """The readings of one decoded body, which stands at ``pointer``."""
     if (body.value is UNSET) == (body.values is UNSET) or (body.value is UNSET and body.time is not UNSET):
@@ -181,14 +193,15 @@ def _is_doubtful(body: bytes, parsed: list[_Body], names: str, keys: int = 0) ->
         for value in one.contents():
             if isinstance(value, dict):
                 colons += len(value) + "".join(value).count(":")
-            if may_underflow and _has_zero(value):
+            if may_underflow and has_zero(value):
                 return True
     return body.count(b":") != colons
 
 
-def _has_zero(value: Value) -> bool:
+def has_zero(value: Value) -> bool:
+    """Whether a value has a 0."""
     if isinstance(value, dict):
-        return any(map(_has_zero, value.values()))
+        return any(map(has_zero, value.values()))
     return value == 0 or (isinstance(value, list) and 0 in value)
 
 

@@ -17,7 +17,11 @@ WRITE = KEYS | {400, 409, 413, 415, 422, 503, 504}
 TEXT = None  # Not JSON: what Prometheus reads has no model.
 ROUTES: dict[tuple[str, str], tuple[str | None, set[int]]] = {
     ("post", "/v1/streams/{stream}/readings"): ("Recorded", WRITE),
-    ("post", "/v1/readings"): ("BatchRecorded", WRITE),
+    ("post", "/v1/readings"): ("BatchRecorded", WRITE | {408}),
+    ("post", "/api/v2/write"): (None, KEYS | {400, 413, 415, 503, 504}),
+    ("post", "/write"): (None, KEYS | {400, 413, 415, 503, 504}),
+    ("get", "/ping"): (None, set()),
+    ("get", "/health"): ("InfluxHealth", {503}),
     ("get", "/v1/streams/{stream}"): ("StreamState", READ),
     ("get", "/v1/streams/{stream}/average"): ("StreamAverage", READ),
     ("get", "/v1/streams/{stream}/count"): ("StreamCount", READ),
@@ -29,6 +33,7 @@ ROUTES: dict[tuple[str, str], tuple[str | None, set[int]]] = {
     ("get", "/livez"): ("Status", set()),
     ("get", "/readyz"): ("Status", {503}),
 }
+INFLUX = {"/api/v2/write", "/write", "/ping", "/health"}
 
 
 @pytest.fixture
@@ -135,16 +140,20 @@ async def test_the_listing_declares_its_query(document: dict[str, Any]) -> None:
     assert {("prefix", "query"), ("limit", "query"), ("cursor", "query")} == {(p["name"], p["in"]) for p in parameters}
 
 
-async def test_every_200_has_its_model(document: dict[str, Any]) -> None:
+async def test_every_success_has_its_model_or_no_body(document: dict[str, Any]) -> None:
     for route, operation in operations(document):
         model, _ = ROUTES[route]
+        if route[1] in INFLUX and model is None:
+            assert "content" not in operation["responses"]["204"]
+            assert "200" not in operation["responses"]
+            continue
         if model is TEXT:
             assert {"text/plain", "application/openmetrics-text"} == operation["responses"]["200"]["content"].keys()
             continue
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         assert f"#/components/schemas/{model}" == schema["$ref"]
         properties = resolve(document, schema)["properties"]
-        assert properties.keys() - {"duplicate", "duplicates"} == set(resolve(document, schema)["required"])
+        assert properties.keys() - {"duplicate", "duplicates", "skipped"} == set(resolve(document, schema)["required"])
 
 
 async def test_the_average_is_also_plain_text(document: dict[str, Any]) -> None:
@@ -156,15 +165,18 @@ async def test_every_other_status_is_a_problem_of_the_error_table(document: dict
     known = {problem.status for problem in TABLE.values()}
     for route, operation in operations(document):
         _, statuses = ROUTES[route]
-        documented = {int(status) for status in operation["responses"]} - {200}
+        documented = {int(status) for status in operation["responses"]} - {200, 204}
+        media_type, model = ("application/problem+json", "Problem")
+        if route[1] in INFLUX:
+            media_type, model = ("application/json", "InfluxProblem")
         assert statuses == documented, route
         assert documented <= known
         for status in documented:
             response = operation["responses"][str(status)]
             assert response["description"]
-            assert ["application/problem+json"] == list(response["content"])
-            schema = response["content"]["application/problem+json"]["schema"]
-            assert {"$ref": "#/components/schemas/Problem"} == schema
+            assert [media_type] == list(response["content"])
+            schema = response["content"][media_type]["schema"]
+            assert {"$ref": f"#/components/schemas/{model}"} == schema
     assert {"type", "title", "status"} <= set(document["components"]["schemas"]["Problem"]["required"])
 
 
@@ -173,7 +185,14 @@ async def test_every_post_has_a_body_with_a_schema(document: dict[str, Any]) -> 
         assert (method == "post") == ("requestBody" in operation)
         if method == "post":
             assert operation["requestBody"]["required"]
-            assert operation["requestBody"]["content"]["application/json"]["schema"]
+            assert all(content["schema"] for content in operation["requestBody"]["content"].values())
+    content = document["paths"]["/v1/readings"]["post"]["requestBody"]["content"]
+    assert {
+        *("application/json", "application/senml+json", "application/sensml+json", "application/senml+cbor"),
+        *("application/x-ndjson", "application/ndjson", "application/jsonl"),
+    } == content.keys()
+    for path in ("/write", "/api/v2/write"):
+        assert {"text/plain"} == document["paths"][path]["post"]["requestBody"]["content"].keys()
 
 
 async def test_replies_are_what_the_document_says(client: httpx.AsyncClient, document: dict[str, Any]) -> None:

@@ -1,0 +1,264 @@
+"""SenML, the Sensor Measurement Lists of RFC 8428, as JSON or CBOR.
+
+A pack is an array of records. A base field applies from its record on, until it is given again:
+
+    name     bn + n                          the name of the stream
+    value    bv + v                          the reading, where there is a v
+    time     bt + t, in seconds              since 1970; below 2^28 since now, so that 0 or nothing is now
+
+Only numbers become readings. Strings, booleans, data (``vs``, ``vb``, ``vd``) and records that have a sum alone are
+skipped and counted; a sum (``s``) is never averaged. A record of base fields alone sets them. Units say nothing here.
+Fields that are not known are ignored, as the RFC asks, but one whose name ends in ``_`` has to be understood, so it is
+refused, and so is a pack of a version above 10 (RFC 9100 counts features there, and we know none beyond those of 10).
+
+Both notations are read into plain dictionaries, one a record, and *resolved* by the same code. JSON is decoded by
+msgspec, and by the strict reader of ``formats/json.py`` where a key given twice or a literal that became 0 could hide.
+In CBOR fields are numbers; keys given twice and tags other than those of numbers are refused.
+"""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from math import isfinite, nan
+from typing import Any, NamedTuple
+
+import cbor2
+import msgspec
+
+from service import times
+from service.formats import columns
+from service.formats.columns import Columns, Gathered, Misplaced
+from service.formats.json import Malformed, load, members_of
+from service.stream import Invalid, Limits, Readings, TooMany, check_name, is_name
+
+Record = Mapping[str, Any]
+
+VERSION = 10
+_ABSOLUTE = 2**28  # Seconds: times below are relative to now.
+_RUN_OF_ZEROS = b"0" * 100
+
+_LABELS = {
+    -1: "bver",
+    -2: "bn",
+    -3: "bt",
+    -4: "bu",
+    -5: "bv",
+    -6: "bs",
+    0: "n",
+    1: "u",
+    2: "v",
+    3: "vs",
+    4: "vb",
+    5: "s",
+    6: "t",
+    7: "ut",
+    8: "vd",
+}
+_NAMES = frozenset(_LABELS.values())
+_TEXTS = frozenset({"bn", "bu", "n", "u", "vs", "vd"})
+_BASES = frozenset({"bn", "bt", "bu", "bv", "bs", "bver"})
+_VALUES = ("v", "vs", "vb", "vd")
+_USUAL = frozenset({"n", "v", "t", "u"})
+_NUMERIC_TAGS = {2, 3, 4, 5}  # Bignums, decimal fractions, bigfloats (RFC 8949, section 3.4).
+_PACK = "Expected an array of SenML records."
+
+
+class Pack(NamedTuple):
+    """The readings of a pack by stream, and how many of its records were skipped."""
+
+    readings: dict[str, Readings]
+    skipped: int
+
+
+_decode_json = msgspec.json.Decoder(list[dict[str, float | str | bool]]).decode
+
+
+def decode_json(body: bytes, now: int, limits: Limits) -> Pack:
+    """The readings of a pack in JSON. ``now`` is in milliseconds since 1970.
+
+    Raises ``Malformed``, ``Invalid`` with a pointer to the record, or ``TooMany``.
+    """
+    records: list[Record]
+    try:
+        decoded = _decode_json(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        records = _load_json(body)
+    else:
+        records = _load_json(body) if _is_doubtful(body, decoded) else list(decoded)
+    return _resolve(records, now, limits)
+
+
+def decode_cbor(body: bytes, now: int, limits: Limits) -> Pack:
+    """The readings of a pack in CBOR; otherwise as ``decode_json``."""
+    return _resolve(_load_cbor(body), now, limits)
+
+
+def _is_doubtful(body: bytes, records: list[dict[str, Any]]) -> bool:
+    """Whether a key may have been given twice or a literal flushed to zero (see ``formats/json.py``)."""
+    if b"\\" in body:
+        return True
+    values = [value for record in records for value in record.values()]
+    colons = sum(map(len, records)) + sum(value.count(":") for value in values if value.__class__ is str)
+    if not all(map(_NAMES.issuperset, records)):
+        colons += "".join(key for record in records for key in record).count(":")
+    may_underflow = b"e-" in body or b"E-" in body or _RUN_OF_ZEROS in body
+    return body.count(b":") != colons or (may_underflow and 0 in values)
+
+
+def _load_json(body: bytes) -> list[Record]:
+    pack = load(body)
+    if type(pack) is not list:  # An object is a list of pairs.
+        raise Invalid(_PACK, "")
+    return [members_of(record, "Expected a SenML record.", f"/{i}") for i, record in enumerate(pack)]
+
+
+def _load_cbor(body: bytes) -> list[Record]:
+    # A second item behind the pack shows that nothing else is between its end and that of the body.
+    end = len(body)
+    try:
+        pack, after = cbor2.loads(
+            b"\x82" + body + b"\x1b" + end.to_bytes(8),
+            allow_duplicate_keys=False,
+            semantic_decoders=_NO_OTHER_TAGS,
+        )
+    except (cbor2.CBORDecodeError, RecursionError, OverflowError):
+        raise Malformed("Expected CBOR, with every key once and no tags but those of numbers.") from None
+    if after != end:
+        raise Malformed("Expected one CBOR item and nothing after it.")
+    if not isinstance(pack, list):
+        raise Invalid(_PACK, "")
+    return [_labelled(record, f"/{i}") for i, record in enumerate(pack)]
+
+
+def _labelled(record: Any, pointer: str) -> Record:
+    if not isinstance(record, dict):
+        raise Invalid("Expected a SenML record.", pointer)
+    fields = {}
+    for label, value in record.items():
+        name = _LABELS.get(label) if type(label) is int else label
+        if not isinstance(name, str) or label in _NAMES:
+            raise Invalid("Expected the labels of RFC 8428, numbers for the fields that it has.", pointer)
+        fields[name] = _plain(value)
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    """A number of CBOR as a double, NaN where it has none; anything else as it is."""
+    if type(value) is int or isinstance(value, Decimal):
+        try:
+            number = float(value)
+        except (OverflowError, ValueError):
+            return nan
+        return nan if number == 0 and value != 0 else number
+    return value
+
+
+def _refuse_tag(*_: object) -> None:
+    raise ValueError("a tag")
+
+
+_NO_OTHER_TAGS: dict[int, Callable[..., Any]] = {
+    tag: _refuse_tag for tag in (*range(300), 1004, 43000, 55799) if tag not in _NUMERIC_TAGS
+}
+
+
+def _resolve(records: list[Record], now: int, limits: Limits) -> Pack:
+    if not records:
+        raise Invalid("Expected at least one record.", "")
+    if len(records) > 2 * limits.readings:
+        raise TooMany(f"Expected at most {2 * limits.readings} records in a pack.")
+    gathered, skipped = _gather(records, now)
+    if columns.size(gathered) > limits.readings:
+        raise TooMany(f"Expected at most {limits.readings} readings in a request.")
+    try:
+        return Pack(columns.readings(gathered, limits), skipped)
+    except Misplaced as wrong:
+        raise wrong.error.under(f"/{wrong.place}") from None
+
+
+def _gather(records: list[Record], now: int) -> tuple[Gathered, int]:
+    """The numbers of resolved records by stream, and how many records have none."""
+    gathered: Gathered = {}
+    bases: dict[str, Any] = {"bn": "", "bt": 0.0, "bv": 0.0, "bver": VERSION}
+    known: dict[str, Columns] = {}  # By n, under the base name of the moment.
+    skipped = 0
+    for number, record in enumerate(records):
+        if not record.keys() <= _USUAL or "v" not in record:
+            base_name = bases["bn"]
+            _check(record, number, bases)
+            known = known if bases["bn"] == base_name else {}
+            if "v" not in record:
+                skipped += not _has_bases_only(record, number)
+                continue
+        value, name, offset = record["v"], record.get("n", ""), record.get("t", 0.0)
+        are_numbers = value.__class__ is offset.__class__ is float
+        if not (are_numbers and name.__class__ is record.get("u", "").__class__ is str):
+            _check(record, number, bases)
+        column = known.get(name)
+        if column is None:
+            stream = bases["bn"] + name
+            if not is_name(stream):
+                raise _bad_name(stream, f"/{number}")
+            column = known[name] = gathered.setdefault(stream, Columns([], [], []))
+        time = bases["bt"] + offset
+        at = now if time == 0 else _milliseconds(time, now)
+        if at is None:
+            raise Invalid("Expected a time from the year 1 to 9999, with its base time.", f"/{number}")
+        column.values.append(bases["bv"] + value)
+        column.times.append(at)
+        column.places.append(number)
+    return gathered, skipped
+
+
+def _check(record: Record, number: int, bases: dict[str, Any]) -> None:
+    """Refuses a record that is not one, and takes over its base fields."""
+    for field, value in record.items():
+        _check_field(field, value, f"/{number}")
+    if "bver" in record:
+        version = record["bver"]
+        if version not in range(1, VERSION + 1):
+            raise Invalid(f"Expected a version from 1 to {VERSION}.", f"/{number}/bver")
+        if number and version != bases["bver"]:
+            raise Invalid("Expected the same version in the whole pack.", f"/{number}/bver")
+    if sum(field in record for field in _VALUES) > 1:
+        raise Invalid("Expected one of v, vs, vb and vd.", f"/{number}")
+    bases.update((field, value) for field, value in record.items() if field in _BASES)
+
+
+def _check_field(field: str, value: Any, pointer: str) -> None:
+    if field not in _NAMES:
+        if field.endswith("_"):
+            raise Invalid("Expected no field that has to be understood: its name ends in '_'.", pointer)
+    elif field in _TEXTS:
+        if not isinstance(value, str) and not (field == "vd" and isinstance(value, bytes)):
+            raise Invalid("Expected a string.", f"{pointer}/{field}")
+    elif field == "vb":
+        if not isinstance(value, bool):
+            raise Invalid("Expected a boolean.", f"{pointer}/{field}")
+    elif type(value) is not float or not isfinite(value):
+        raise Invalid("Expected a number.", f"{pointer}/{field}")
+
+
+def _has_bases_only(record: Record, number: int) -> bool:
+    """Whether a record that has no number only sets base fields; False if it has another value, or a sum."""
+    if any(field in record for field in ("s", *_VALUES)):
+        return False
+    if _BASES.isdisjoint(record):
+        raise Invalid("Expected a value, a sum or a base field.", f"/{number}")
+    return True
+
+
+def _milliseconds(seconds: float, now: int) -> int | None:
+    if seconds >= _ABSOLUTE:
+        return times.parse(seconds)
+    if not seconds >= -times.LATEST:  # Which NaN is not, either.
+        return None
+    at = now + round(seconds * 1000)
+    return at if at >= times.EARLIEST else None
+
+
+def _bad_name(name: str, pointer: str) -> Invalid:
+    try:
+        check_name(name)
+    except Invalid as error:
+        return Invalid(error.detail, pointer)
+    raise AssertionError(name)

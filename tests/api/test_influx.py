@@ -1,0 +1,231 @@
+"""Line protocol over HTTP: what InfluxDB's clients send is recorded, and what they are told is what they act on."""
+
+import base64
+import gzip
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.access import digest_of
+from tests.conftest import Api
+from tests.servers import valkey
+
+PATHS = ["/api/v2/write?org=o&bucket=b", "/write?db=d"]
+KEY = f'[[key]]\nscopes = ["write"]\nprefix = "m"\nsha256 = "{digest_of("secret")}"\n'
+
+
+async def write(client: httpx.AsyncClient, body: str | bytes, query: str = "", **headers: str) -> httpx.Response:
+    return await client.post(f"/write?db=d{query}", content=body, headers=headers)
+
+
+async def state(client: httpx.AsyncClient, stream: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await client.get(f"/v1/streams/{stream}")).json()
+    return found
+
+
+async def counts(client: httpx.AsyncClient) -> dict[str, int]:
+    names = (await client.get("/v1/streams")).json()["streams"]
+    return {name: (await state(client, name))["count"] for name in sorted(names)}
+
+
+def error(reply: httpx.Response) -> tuple[int, str, str]:
+    """Status, code and message of an answer in the words of both versions of InfluxDB."""
+    assert "application/json" == reply.headers["content-type"]
+    members = reply.json()
+    assert {"code", "message", "error"} == members.keys()
+    assert members["message"] == members["error"]
+    return reply.status_code, members["code"], members["message"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_each_numeric_field_is_a_reading_and_success_says_nothing(client: httpx.AsyncClient, path: str) -> None:
+    body = (
+        'air,room=kitchen,floor=1 temperature=21.5,co2=480i,ok=true,note="x" 1767225600000000000\nair temperature=1\n'
+    )
+    reply = await client.post(path, content=body, headers={"content-type": "text/plain; charset=utf-8"})
+    assert (204, b"") == (reply.status_code, reply.content)
+    assert "content-length" not in reply.headers
+    assert reply.headers["x-influxdb-version"]
+    assert {"air/1/kitchen/temperature": 1, "air/1/kitchen/co2": 1, "air/temperature": 1} == await counts(client)
+    assert "2026-01-01T00:00:00.000Z" == (await state(client, "air/1/kitchen/co2"))["first_reading_at"]
+
+
+@pytest.mark.parametrize("body", ["", "\n", "# nothing\n", 'm s="x"'])
+async def test_nothing_to_record_is_no_error(client: httpx.AsyncClient, body: str) -> None:
+    assert 204 == (await write(client, body)).status_code
+    assert {} == await counts(client)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_bad_lines_are_named_and_the_good_ones_recorded(client: httpx.AsyncClient, path: str) -> None:
+    reply = await client.post(path, content="m f=1\nm f=\n\nm f=2\nm g=1e999\nm f=3\n")
+    status, code, message = error(reply)
+    assert (400, "invalid") == (status, code)
+    assert message.startswith("partial write: line 2: expected ")
+    assert "; line 5: expected " in message
+    assert {"m/f": 3} == await counts(client)
+
+
+async def test_the_message_of_many_bad_lines_is_short(client: httpx.AsyncClient) -> None:
+    _, _, message = error(await write(client, "bad\n" * 10_000))
+    assert message.endswith("; and 9980 more")
+    assert len(message) < 5_000
+
+
+async def test_a_stream_of_another_shape_refuses_its_lines_alone(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/streams/m/v/readings", json={"value": [1, 2]})
+    reply = await write(client, "m f=1\nm v=1,f=1\nm f=2\nm v=2")
+    assert 400 == reply.status_code
+    assert "line 2: expected the shape of the stream" in reply.json()["message"]
+    assert "line 4: expected the shape of the stream" in reply.json()["message"]
+    assert {"m/f": 2, "m/v": 1} == await counts(client)
+
+
+@pytest.mark.parametrize(
+    ("precision", "stamp"),
+    [("ns", 1767225600 * 10**9), ("us", 1767225600 * 10**6), ("ms", 1767225600000), ("s", 1767225600), ("h", 490896)],
+)
+async def test_the_precision_is_the_unit_of_timestamps(client: httpx.AsyncClient, precision: str, stamp: int) -> None:
+    assert 204 == (await write(client, f"m f=1 {stamp}", f"&precision={precision}")).status_code
+    assert "2026-01-01T00:00:00.000Z" == (await state(client, "m/f"))["first_reading_at"]
+
+
+@pytest.mark.parametrize("query", ["&precision=d", "&precision=NS", "&dedupe=yes"])
+async def test_other_options_are_refused(client: httpx.AsyncClient, query: str) -> None:
+    assert (400, "invalid") == error(await write(client, "m f=1", query))[:2]
+    assert {} == await counts(client)
+
+
+async def test_bodies_may_be_gzipped_and_have_a_largest_size(api: Api) -> None:
+    client = await api(max_body=100)
+    assert 204 == (await write(client, gzip.compress(b"m f=1\n"), **{"content-encoding": "gzip"})).status_code
+    assert (413, "request too large") == error(await write(client, "m f=1\n" * 20))[:2]
+    packed = gzip.compress(b"m f=1\n" * 20)
+    assert (413, "request too large") == error(await write(client, packed, **{"content-encoding": "gzip"}))[:2]
+    assert (400, "invalid") == error(await write(client, b"m f=1", **{"content-encoding": "gzip"}))[:2]
+    assert 415 == error(await write(client, b"m f=1", **{"content-encoding": "br"}))[0]
+    assert {"m/f": 1} == await counts(client)
+
+
+async def test_too_many_readings_are_too_large(api: Api) -> None:
+    client = await api(max_readings=2)
+    assert (413, "request too large") == error(await write(client, "m a=1,b=2,c=3"))[:2]
+    assert {} == await counts(client)
+
+
+BASIC = "Basic " + base64.b64encode(b"anyone:secret").decode()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("authorization", ["Token secret", "Bearer secret", BASIC])
+async def test_a_key_is_a_token_or_a_password(api: Api, tmp_path: Path, path: str, authorization: str) -> None:
+    (tmp_path / "keys.toml").write_text(KEY)
+    client = await api(api_keys=tmp_path / "keys.toml")
+    reply = await client.post(path, content="m f=1", headers={"authorization": authorization})
+    assert 204 == reply.status_code
+    for wrong in ({}, {"authorization": "Token wrong"}):
+        reply = await client.post(path, content="m f=1", headers=wrong)
+        assert (401, "unauthorized", "unauthorized access") == error(reply)
+        assert reply.headers["www-authenticate"]
+    reply = await client.post(path, content="m f=1\nother f=1", headers={"authorization": authorization})
+    assert (403, "forbidden") == error(reply)[:2]
+
+
+async def test_influxdb_1_takes_the_password_in_the_query_and_nothing_else_does(api: Api, tmp_path: Path) -> None:
+    (tmp_path / "keys.toml").write_text(KEY)
+    client = await api(api_keys=tmp_path / "keys.toml")
+    assert 204 == (await write(client, "m f=1", "&u=anyone&p=secret")).status_code
+    assert 204 == (await write(client, "m f=1", "&p=secret")).status_code
+    assert 401 == (await write(client, "m f=1", "&u=secret")).status_code
+    assert 401 == (await write(client, "m f=1", "&u=x&p=wrong")).status_code
+    assert 401 == (await client.post("/api/v2/write?p=secret&u=x", content="m f=1")).status_code
+    assert 401 == (await client.post("/v1/readings?p=secret&u=x", json={"m": {"value": 1}})).status_code
+    assert 204 == (await client.get("/ping")).status_code
+
+
+async def test_without_redis_clients_are_told_to_come_again(api: Api) -> None:
+    client = await api(redis_url="unix:///nowhere/at/all.sock", patience=1)
+    for path in PATHS:
+        reply = await client.post(path, content="m f=1\nbad")
+        assert (503, "unavailable") == error(reply)[:2]
+        assert "1" == reply.headers["retry-after"]
+    reply = await client.get("/health")
+    assert (503, "unavailable") == error(reply)[:2]
+    assert 204 == (await client.get("/ping")).status_code
+
+
+async def test_a_full_database_takes_no_new_stream_and_says_to_come_again(api: Api) -> None:
+    with valkey() as server:
+        client = await api(redis_url=server.url, max_streams=1)
+        assert 204 == (await write(client, "m f=1")).status_code
+        assert 503 == (await write(client, "m f=1,g=1")).status_code
+        assert {"m/f": 1} == await counts(client)
+
+
+async def test_ping_and_health(client: httpx.AsyncClient) -> None:
+    for reply in (await client.get("/ping"), await client.head("/ping")):
+        assert (204, b"") == (reply.status_code, reply.content)
+        assert reply.headers["x-influxdb-version"].startswith("2.7.0-meanwhile-")
+    reply = await client.get("/health")
+    assert (200, "pass", []) == (reply.status_code, reply.json()["status"], reply.json()["checks"])
+
+
+async def test_a_pattern_names_the_streams(api: Api) -> None:
+    client = await api(line_protocol_stream="influx/{measurement}/{pairs}/{field}")
+    assert 204 == (await write(client, "m,b=1,a=x f=1")).status_code
+    assert {"influx/m/a:x/b:1/f": 1} == await counts(client)
+
+
+# Counted once -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["ns", "us", "ms", "s"])
+async def test_with_dedupe_a_stream_counts_each_timestamp_once(client: httpx.AsyncClient, precision: str) -> None:
+    body = "m f=1,g=1 5000\nm f=2,g=2 7000\nm f=9 5000\nm f=3 9000"
+    query = f"&precision={precision}&dedupe=timestamp"
+    assert 204 == (await write(client, body, query)).status_code
+    assert {"m/f": 3, "m/g": 2} == await counts(client)
+    assert 2.0 == (await state(client, "m/f"))["average"]
+
+    again = await write(client, "m f=7 9000\nm g=1 7000\nm f=4 9001\nm f=5 11000", query)
+    assert 204 == again.status_code
+    assert {"m/f": 4 + (precision != "ns"), "m/g": 2} == await counts(client)  # 9001 ns are the same microsecond.
+
+    assert 204 == (await write(client, "m f=1 9000", f"&precision={precision}")).status_code
+    assert {"m/f": 5 + (precision != "ns"), "m/g": 2} == await counts(client)
+
+
+async def test_with_dedupe_points_too_old_or_without_a_time_are_named_and_not_counted(api: Api) -> None:
+    client = await api(line_protocol_dedupe=True)
+    await write(client, "m f=1 1000", "&precision=s")
+    reply = await write(client, "m f=2 935\nm f=3 936\nm f=4\nm f=5 -1\nm f=6 1001\nbad", "&precision=s")
+    assert 400 == reply.status_code
+    for number in (1, 3, 4, 6):
+        assert f"line {number}: expected " in reply.json()["message"]
+    assert {"m/f": 3} == await counts(client)
+    assert 204 == (await write(client, "m f=7", "&dedupe=off")).status_code
+
+
+async def test_with_dedupe_a_stream_of_another_shape_refuses_its_points_alone(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/streams/m/v/readings", json={"value": [1, 2]})
+    reply = await write(client, "m f=1 1\nm v=1 1\nm f=2 2", "&precision=s&dedupe=timestamp")
+    assert 400 == reply.status_code
+    assert "line 2: expected the shape" in reply.json()["message"]
+    assert {"m/f": 2, "m/v": 1} == await counts(client)
+
+
+async def test_where_keys_are_required_dedupe_is(api: Api) -> None:
+    client = await api(require_idempotency_key=True)
+    assert (400, "invalid") == error(await write(client, "m f=1 1"))[:2]
+    assert 204 == (await write(client, "m f=1 1", "&dedupe=timestamp")).status_code
+    assert {"m/f": 1} == await counts(client)
+
+
+async def test_thousands_of_points_are_counted_once(client: httpx.AsyncClient) -> None:
+    body = "\n".join(f"m,t={i % 3} f={i} {i}" for i in range(3_500))
+    for _ in range(2):
+        reply = await write(client, body, "&precision=s&dedupe=timestamp")
+    assert 400 == reply.status_code  # Those that are 64 seconds before the latest, which is not known of any more.
+    assert 3_500 == sum((await counts(client)).values())

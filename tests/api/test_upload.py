@@ -1,0 +1,309 @@
+"""NDJSON uploads: lines are recorded as they come, the reply says which, and a key lets them come again."""
+
+import asyncio
+import gzip
+import json
+import signal
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.access import digest_of
+from service.protocol import PATIENCE
+from tests.conftest import Api
+from tests.servers import Service, eventually, service, valkey
+
+NDJSON = {"content-type": "application/x-ndjson"}
+
+
+def line(stream: str, value: Any) -> bytes:
+    return json.dumps({"stream": stream, "value": value}).encode() + b"\n"
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    """A body that comes in pieces."""
+    for chunk in chunks:
+        yield chunk
+
+
+async def upload(client: httpx.AsyncClient, *chunks: bytes, key: str | None = None, **headers: str) -> httpx.Response:
+    keys = {} if key is None else {"idempotency-key": key}
+    return await client.post("/v1/readings", content=pieces(*chunks), headers=NDJSON | keys | headers)
+
+
+async def count(client: httpx.AsyncClient, stream: str) -> int:
+    reply = await client.get(f"/v1/streams/{stream}/count")
+    return int(reply.json()["count"]) if reply.status_code == 200 else 0
+
+
+async def until_counted(client: httpx.AsyncClient, stream: str) -> None:
+    while not await count(client, stream):  # noqa: ASYNC110  # It happens in the server, which tells nobody.
+        await asyncio.sleep(0.01)
+
+
+def halves(body: bytes, *cuts: int) -> Iterable[bytes]:
+    return (body[a:b] for a, b in zip((0, *cuts), (*cuts, len(body)), strict=True))
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/x-ndjson", "application/ndjson", "application/jsonl; charset=utf-8"]
+)
+async def test_lines_are_readings_however_the_body_is_cut(client: httpx.AsyncClient, media_type: str) -> None:
+    body = line("a", 1) + b"\n" + line("b", [1, 2]) + line("a", 3).strip()
+    headers = {"content-type": media_type}
+    for cut in (1, len(line("a", 1)), len(body) - 2):
+        reply = await client.post("/v1/readings", content=pieces(*halves(body, cut)), headers=headers)
+        assert (200, {"readings": 3, "streams": 2}) == (reply.status_code, reply.json())
+    assert (6, 3) == (await count(client, "a"), await count(client, "b"))
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"\n \r\n\n"])
+async def test_an_upload_without_readings_records_none(client: httpx.AsyncClient, body: bytes) -> None:
+    reply = await upload(client, body)
+    assert (200, {"readings": 0, "streams": 0}) == (reply.status_code, reply.json())
+
+
+@pytest.mark.parametrize(("bad", "status"), [(b"{", 400), (line("a", "x"), 422), (line("a/count", 1), 422)])
+async def test_what_is_before_a_wrong_line_is_recorded(client: httpx.AsyncClient, bad: bytes, status: int) -> None:
+    reply = await upload(client, line("a", 1), b"\n" + line("a", 2), line("a", 3) + bad.strip() + b"\n" + line("a", 4))
+    assert status == reply.status_code
+    assert "application/problem+json" == reply.headers["content-type"]
+    assert (5, 4) == (reply.json()["line"], reply.json()["recorded"])
+    assert 3 == await count(client, "a")
+
+
+async def test_a_line_of_another_shape_than_the_stream_ends_an_upload_there(client: httpx.AsyncClient) -> None:
+    await upload(client, line("vector", [1, 2]))
+    reply = await upload(client, line("a", 1) + line("a", 2) + line("vector", 3) + line("a", 4))
+    assert (409, 3, 2) == (reply.status_code, reply.json()["line"], reply.json()["recorded"])
+    assert [{"stream": "vector", "expected": "an array of 2 numbers", "received": "a number"}] == reply.json()[
+        "conflicts"
+    ]
+    assert (2, 1) == (await count(client, "a"), await count(client, "vector"))
+
+
+async def test_sent_again_with_its_key_an_upload_is_counted_once_wherever_it_broke_off(
+    client: httpx.AsyncClient,
+) -> None:
+    lines = [line("ab"[i % 3 == 0], i) for i in range(30)]
+    body = b"".join(lines)
+    at = [len(b"".join(lines[:n])) for n in (7, 12, 20)]
+    await upload(client, *halves(body[: at[2]], at[0]), key="up:100")
+
+    reply = await upload(client, *halves(body, at[1], at[2] + 5), key="up:100")
+    assert {"readings": 10, "streams": 2, "duplicates": 20} == reply.json()
+    reply = await upload(client, body, key="up:100")
+    assert {"readings": 0, "streams": 0, "duplicates": 30} == reply.json()
+    reply = await upload(client, b"".join(lines[25:]) + line("a", 30), key="up:125")
+    assert {"readings": 1, "streams": 1, "duplicates": 5} == reply.json()
+    assert 31 == await count(client, "a") + await count(client, "b")
+
+
+async def test_empty_lines_have_sequences_too(client: httpx.AsyncClient) -> None:
+    await upload(client, line("a", 1) + b"\n" + line("a", 2), key="up:0")
+    assert {"readings": 0, "streams": 0, "duplicates": 1} == (await upload(client, line("a", 2), key="up:2")).json()
+    assert {"readings": 1, "streams": 1, "duplicates": 0} == (await upload(client, line("a", 3), key="up:3")).json()
+
+
+async def test_after_a_mended_line_the_whole_upload_can_be_sent_again(client: httpx.AsyncClient) -> None:
+    await upload(client, line("a", 1) + line("b", 2) + b"oops\n" + line("a", 4), key="up:0")
+    reply = await upload(client, line("a", 1) + line("b", 2) + line("c", 3) + line("a", 4), key="up:0")
+    assert {"readings": 2, "streams": 2, "duplicates": 2} == reply.json()
+    assert [2, 1, 1] == [await count(client, stream) for stream in "abc"]
+
+
+async def test_sequences_end_below_2_to_the_53(client: httpx.AsyncClient) -> None:
+    reply = await upload(client, line("a", 1) + line("a", 2) + line("a", 3), key="up:9007199254740990")
+    assert (400, 0) == (reply.status_code, reply.json()["recorded"])
+    assert "urn:meanwhile:problem:bad-idempotency-key" == reply.json()["type"]
+    assert 0 == await count(client, "a")
+    assert 200 == (await upload(client, line("a", 1) + line("a", 2), key="up:9007199254740990")).status_code
+
+
+async def test_a_service_that_requires_keys_requires_one_of_an_upload(api: Api) -> None:
+    client = await api(require_idempotency_key=True)
+    assert 400 == (await upload(client, line("a", 1))).status_code
+    assert 200 == (await upload(client, line("a", 1), key="up:1")).status_code
+
+
+async def test_the_size_limit_is_that_of_a_line(api: Api) -> None:
+    client = await api(max_body=60)
+    assert 200 == (await upload(client, line("a", 1) * 50)).status_code
+    for chunks in ([line("a", 1) + line("a" * 40, 1) + line("a", 1)], [line("a", 1), *[b" " * 20] * 1000]):
+        reply = await upload(client, *chunks)
+        assert 413 == reply.status_code
+        assert "60 bytes" in reply.json()["detail"]
+    assert (2, 1) == (reply.json()["line"], reply.json()["recorded"])
+
+
+async def test_gzip_is_inflated_as_it_comes(client: httpx.AsyncClient) -> None:
+    body = gzip.compress(line("a", 1) * 20_000) + gzip.compress(line("a", 1) * 5)
+    reply = await upload(client, *halves(body, 1, 20, len(body) - 3), **{"content-encoding": "gzip"})
+    assert {"readings": 20_005, "streams": 1} == reply.json()
+    for broken in (body[:-30], body + b"x", b""):
+        reply = await upload(client, broken, **{"content-encoding": "gzip"})
+        assert (400, "urn:meanwhile:problem:bad-encoding") == (reply.status_code, reply.json()["type"])
+        assert reply.json()["recorded"] in {0, 20_000, 20_005}
+    assert 415 == (await upload(client, b"", **{"content-encoding": "br"})).status_code
+
+
+async def test_a_key_for_some_streams_ends_an_upload_at_others(api: Api, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(f'[[key]]\nscopes = ["write", "read"]\nprefix = "mine/"\nsha256 = "{digest_of("secret")}"\n')
+    client = await api(api_keys=file)
+    client.headers["x-api-key"] = "secret"
+    reply = await upload(client, line("mine/a", 1) + line("mine/a", 1) + line("other", 1) + line("mine/a", 1))
+    assert (403, 3, 2) == (reply.status_code, reply.json()["line"], reply.json()["recorded"])
+    assert 2 == await count(client, "mine/a")
+
+
+async def test_more_uploads_than_may_be_open_are_told_to_come_again(api: Api) -> None:
+    client = await api(max_uploads=1)
+    goes_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield line("a", 1)
+        await goes_on.wait()
+
+    first = asyncio.create_task(client.post("/v1/readings", content=slow(), headers=NDJSON))
+    await until_counted(client, "a")
+    refused = await upload(client, line("a", 1), line("a", 1))
+    goes_on.set()
+    assert (503, "1") == (refused.status_code, refused.headers["retry-after"])
+    assert 200 == (await first).status_code
+    assert 200 == (await upload(client, line("a", 1), line("a", 1))).status_code
+    assert 3 == await count(client, "a")
+
+
+async def test_when_redis_goes_the_reply_says_how_many_lines_are_recorded(api: Api) -> None:
+    with valkey() as server:
+        client = await api(redis_url=server.url, patience=2)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield line("a", 1) * 3
+            await until_counted(client, "a")
+            server.kill()
+            yield line("a", 1) * 4
+
+        reply = await client.post("/v1/readings", content=body(), headers=NDJSON | {"idempotency-key": "up:0"})
+        assert reply.status_code in {503, 504}
+        assert 3 == reply.json()["recorded"]
+        assert reply.json()["detail"].startswith("The first 3 lines are recorded.")
+        server.start()
+        reply = await upload(client, line("a", 1) * 7, key="up:0")
+        assert {"readings": 4, "streams": 1, "duplicates": 3} == reply.json()
+
+
+# Connections ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    with service("--upload-idle", "3") as started:
+        yield started
+        assert "Traceback" not in started.log
+
+
+@pytest.fixture
+def stream() -> str:
+    """A stream that no other test has."""
+    return f"upload/{uuid.uuid4().hex}"
+
+
+def count_of(running: Service, stream: str) -> int:
+    reply = httpx.get(f"{running.url}/v1/streams/{stream}/count", verify=False)
+    return int(reply.json()["count"]) if reply.status_code == 200 else 0
+
+
+class Open:
+    """An upload over a connection of its own, line by line."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def to(cls, running: Service) -> "Open":
+        one = cls(*await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2])))
+        one.writer.write(
+            b"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\nContent-Type: application/x-ndjson\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        return one
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    async def answer(self) -> tuple[int, dict[str, Any]]:
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return int(head.split(b" ")[1]), json.loads(await self.reader.readexactly(length))
+
+
+async def test_an_upload_may_last_longer_than_a_request_but_not_without_lines(running: Service, stream: str) -> None:
+    slow, silent, dripping = await Open.to(running), await Open.to(running), await Open.to(running)
+    silent.send(line(stream + "/silent", 1))
+    dripping.send(line(stream + "/dripping", 1) + b'{"stream":')
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    while loop.time() < started + PATIENCE + 2:
+        slow.send(line(stream, 1))
+        if dripping.reader._buffer == bytearray():  # type: ignore[attr-defined]  # no answer yet
+            dripping.send(b" ")
+        await asyncio.sleep(0.5)
+    slow.writer.write(b"0\r\n\r\n")
+
+    status, reply = await slow.answer()
+    assert (200, count_of(running, stream)) == (status, reply["readings"])
+    for one in (silent, dripping):
+        status, reply = await one.answer()
+        assert (408, 1, "urn:meanwhile:problem:idle") == (status, reply["recorded"], reply["type"])
+    for one in (slow, silent, dripping):
+        one.writer.close()
+
+
+async def test_when_a_connection_breaks_what_came_in_whole_lines_is_recorded(running: Service, stream: str) -> None:
+    one = await Open.to(running)
+    for _ in range(200):
+        one.send(line(stream, 1))
+    one.send(line(stream, 1).strip())
+    await one.writer.drain()
+    one.writer.close()
+    await one.writer.wait_closed()
+    await asyncio.to_thread(eventually, lambda: count_of(running, stream) >= 200)
+    assert 200 == count_of(running, stream)
+
+
+async def test_a_service_that_stops_ends_uploads_at_once_and_says_what_is_recorded() -> None:
+    with service("--grace", "20") as running:
+        one = await Open.to(running)
+        one.send(line("a", 1) * 5 + b'{"stream"')
+        await asyncio.to_thread(eventually, lambda: count_of(running, "a") == 5)
+        started = asyncio.get_running_loop().time()
+        stopping = asyncio.create_task(asyncio.to_thread(running.stop, signal.SIGTERM))
+        status, reply = await one.answer()
+        assert (503, 5, "urn:meanwhile:problem:stopping") == (status, reply["recorded"], reply["type"])
+        assert 0 == await stopping
+        assert asyncio.get_running_loop().time() < started + 10
+        one.writer.close()
+
+
+@pytest.mark.parametrize("options", [[], ["-H", "Expect:"], ["-H", "Expect: 100-continue"]], ids=str)
+def test_curl_uploads_from_a_pipe(running: Service, stream: str, options: list[str]) -> None:
+    """curl sends the first lines while the pipe is open, and asks to continue before it does."""
+    command = ["curl", "-sS", "-X", "POST", "-T", "-", "-H", "Content-Type: application/x-ndjson", *options]
+    with subprocess.Popen(
+        [*command, f"{running.url}/v1/readings"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as curl:
+        assert curl.stdin is not None
+        curl.stdin.write(line(stream, 1))
+        curl.stdin.flush()
+        eventually(lambda: count_of(running, stream) == 1)
+        curl.stdin.write(line(stream, 3))
+        output, _ = curl.communicate(timeout=20)
+    assert {"readings": 2, "streams": 1} == json.loads(output)
