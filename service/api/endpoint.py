@@ -109,7 +109,7 @@ class Endpoint(APIRoute):
             summary=handler.__name__.replace("_", " ").capitalize(),
             description=handler.__doc__ or "",
             response_model=reply,
-            response_class=JSONResponse if reply is not None else PlainTextResponse,
+            response_class=PlainTextResponse if media_types and reply is None else JSONResponse,
             responses=responses,
             openapi_extra=extra,
         )
