@@ -63,6 +63,7 @@ class Endpoint(APIRoute):
     refusal: ClassVar[dict[str, Any]] = {
         "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     }
+    needs_body: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Endpoint(APIRoute):
             if not isinstance(body, Mapping):
                 body = {"application/json": body[0] if len(body) == 1 else {"oneOf": list(body)}}
             content = {media_type: {"schema": schema} for media_type, schema in body.items()}
-            extra["requestBody"] = {"required": True, "content": content}
+            extra["requestBody"] = {"required": self.needs_body, "content": content}
         responses: dict[int | str, dict[str, Any]] = {}
         for refusal in refusals:
             status, title = self.status_of(problems.TABLE[refusal]), problems.TABLE[refusal].title

@@ -61,6 +61,7 @@ class InfluxEndpoint(Endpoint):
     """An endpoint whose errors are InfluxDB's."""
 
     refusal: ClassVar[dict[str, Any]] = {"model": models.InfluxProblem}
+    needs_body: ClassVar[bool] = False  # Home Assistant writes nothing, to see whether it could.
 
     def credentials(self, scope: Scope) -> Headers:
         """The headers, and the user and password that InfluxDB 1 takes from the query of /write."""
@@ -208,7 +209,7 @@ def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:
             scope="write",
             reply=None,
             body={"text/plain": {"type": "string", "description": "Line protocol."}},
-            parameters=[_parameter(name, description) for name, description in (_PARAMETERS | names).items()],
+            parameters=[*_PARAMETERS, *(_parameter(name, description) for name, description in names.items())],
             refusals=_REFUSALS,
         )
 
@@ -227,14 +228,17 @@ def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:
     ]
 
 
-_PARAMETERS = {
-    "precision": "The unit of timestamps: ns (the default), us, ms or s; InfluxDB 1's n, u, m and h, too.",
-    "dedupe": "timestamp: a stream counts each timestamp once. off: every point. The default is a setting.",
-}
+def _parameter(name: str, description: str, *values: str) -> dict[str, Any]:
+    schema = {"type": "string"} | ({"enum": ["", *values]} if values else {})
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-def _parameter(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+_PARAMETERS = [
+    _parameter("precision", "The unit of timestamps. The default is ns.", *PRECISIONS),
+    _parameter(
+        "dedupe", "timestamp: a stream counts each timestamp once. The default is a setting.", "timestamp", "off"
+    ),
+]
 
 
 def _in_order_of_time(points: Points) -> list[_Point]:
