@@ -61,12 +61,12 @@ class Uploads:
         """Records an upload and returns the reply. Raises ``Interrupted``, ``TooManyUploads`` or ``ClientGone``."""
         upload = _Upload(self._committer, self._limits, scope["reach"], key, self._patience)
         inflater = Inflater() if is_gzipped(scope) else None
-        message = await receive()
-        is_long = bool(message.get("more_body", False))
-        if is_long and self._open >= self._most:
+        message = None if _is_chunked(scope) else await receive()
+        is_open = message is None or bool(message.get("more_body", False))
+        if is_open and self._open >= self._most:
             raise TooManyUploads
-        self._open += is_long
-        hold = scope.get("extensions", {}).get(HOLD) if is_long else None
+        self._open += is_open
+        hold = scope.get("extensions", {}).get(HOLD) if is_open else None
         connection = _Connection(message, receive, hold() if hold is not None else None, self._idle)
         try:
             async with aclosing(self._blocks(connection, inflater)) as blocks:
@@ -78,7 +78,7 @@ class Uploads:
             is_about_a_line = isinstance(error, BodyTooLarge)
             raise Interrupted(error, upload.lines, upload.lines + 1 if is_about_a_line else None) from error
         finally:
-            self._open -= is_long
+            self._open -= is_open
         return upload.reply()
 
     async def _blocks(self, connection: "_Connection", inflater: Inflater | None) -> AsyncGenerator[bytes, None]:
@@ -90,27 +90,37 @@ class Uploads:
                 if feed:
                     block = bytes(rest) + lines + feed
                     rest = bytearray(tail)
-                    self._check_lengths(block)
-                    yield block
+                    short = self._before_a_long_line(block)
+                    yield short
+                    if len(short) < len(block):
+                        raise self._too_long()
                     connection.has_got_a_line()
                 else:
                     rest += tail
-                self._check_lengths(rest)
+                if len(rest) > self._longest_line:
+                    raise self._too_long()
         if inflater is not None:
             inflater.finish()
         if rest:
             yield bytes(rest)
 
-    def _check_lengths(self, block: bytes | bytearray) -> None:
-        if len(block) > self._longest_line and max(map(len, block.split(b"\n"))) > self._longest_line:
-            raise BodyTooLarge(f"Expected lines of at most {self._longest_line} bytes, after inflation.")
+    def _before_a_long_line(self, block: bytes) -> bytes:
+        """The lines before the first that is too long; almost always all."""
+        if len(block) <= self._longest_line:
+            return block
+        lines = [line + b"\n" for line in block.split(b"\n")[:-1]]  # splitlines() knows other ends, too.
+        long = next((number for number, line in enumerate(lines) if len(line) > self._longest_line + 1), len(lines))
+        return b"".join(lines[:long])
+
+    def _too_long(self) -> BodyTooLarge:
+        return BodyTooLarge(f"Expected lines of at most {self._longest_line} bytes, after inflation.")
 
 
 class _Connection:
     """The data of a request: until its end, or until there is a reason not to wait for that."""
 
-    def __init__(self, first: Message, receive: Receive, hold: Hold | None, idle: float) -> None:
-        self._message = first
+    def __init__(self, first: Message | None, receive: Receive, hold: Hold | None, idle: float) -> None:
+        self._first = first
         self._receive = receive
         self._hold = hold
         self._idle = idle
@@ -122,12 +132,13 @@ class _Connection:
 
     async def data(self) -> AsyncIterator[bytes]:
         """Pieces of the body. Raises ``ClientGone``, ``Stopping`` or ``Idle`` once all that arrived was given."""
-        while self._message["type"] == "http.request":
-            yield self._message.get("body", b"")
-            if not self._message.get("more_body", False):
+        message = self._first or await self._next()
+        while message["type"] == "http.request":
+            yield message.get("body", b"")
+            if not message.get("more_body", False):
                 return
             try:
-                self._message = await self._next()
+                message = await self._next()
             except Stopping:
                 yield self._take_rest()
                 raise
@@ -140,6 +151,8 @@ class _Connection:
     async def _next(self) -> Message:
         if self._hold is None:
             return await self._receive()
+        if self._hold.stopping.done():  # However fast lines come.
+            raise Stopping
         receiving = asyncio.ensure_future(self._receive())
         ends: set[asyncio.Future[Any]] = {receiving, self._hold.stopping}
         await asyncio.wait(
@@ -236,6 +249,11 @@ def _range(key: Key, start: int, end: int, now: int) -> Key:
     if key.sequence + end - 1 > LARGEST_SEQUENCE:
         raise BadKey("Expected a sequence that leaves room below 2^53 for one more with every line.")
     return Key(key.producer, key.sequence + end - 1, now, key.sequence + start)
+
+
+def _is_chunked(scope: Scope) -> bool:
+    """Whether the body has no length, so that its first line may take its time, too."""
+    return any(name == b"transfer-encoding" for name, _ in scope["headers"])
 
 
 def _slices(data: bytes) -> Iterator[bytes]:

@@ -40,7 +40,7 @@ PRECISIONS = {
     "h": 3600 * 10**9,
 }
 _MILLISECOND = 10**6
-_LONGEST_SERIES = 4096  # Characters: many more than fit into a name.
+_LONGEST_SERIES = 1024  # Characters: more than fit into a name, and few enough to be kept.
 
 _NAME = r"[^ ,=\\\"\t\r\n]++"
 _INTEGER, _FLOAT = r"[-+]?+[0-9]++", r"[-+.0-9eE]++"  # What float() refuses of the latter is found when it is called.

@@ -6,6 +6,7 @@ from typing import Any
 
 import cbor2
 import httpx
+import pytest
 
 READINGS = 100_000
 STREAMS = 10
@@ -54,3 +55,59 @@ async def test_the_same_readings_in_every_format_give_the_same_bits(client: http
         for prefix in ("ndjson", "senml-json", "senml-cbor", "line"):
             assert expected == await state(f"{prefix}/s{i}")
     assert READINGS == total
+
+
+@pytest.mark.parametrize("key", [None, "gateway:1"])
+async def test_senml_is_answered_with_what_was_recorded_skipped_and_counted_before(
+    client: httpx.AsyncClient, key: str | None
+) -> None:
+    pack = [{"bn": "a/", "n": "x", "v": 1}, {"n": "x", "v": 2}, {"n": "y", "v": 3}, {"n": "z", "vs": "on"}, {"s": 1}]
+    for headers, body in (
+        ({"content-type": "application/senml+json"}, json.dumps(pack).encode()),
+        ({"content-type": "application/sensml+json; charset=utf-8"}, json.dumps(pack).encode()),
+    ):
+        keys = {} if key is None else {"idempotency-key": key}
+        reply = await client.post("/v1/readings", content=body, headers=headers | keys)
+        first = key is None or headers["content-type"] == "application/senml+json"
+        recorded = {"readings": 3 * first, "streams": 2 * first, "skipped": 2}
+        assert (recorded if key is None else recorded | {"duplicates": 3 * (not first)}) == reply.json()
+    assert (4 if key is None else 2) == (await client.get("/v1/streams/a/x/count")).json()["count"]
+
+
+async def test_a_pack_without_numbers_records_nothing_and_is_no_error(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/senml+json"}
+    reply = await client.post("/v1/readings", content=b'[{"n": "door", "vb": true}]', headers=headers)
+    assert (200, {"readings": 0, "streams": 0, "skipped": 1}) == (reply.status_code, reply.json())
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "pointer"),
+    [
+        ("json", b'[{"n": "a", "v": 1}, {"n": "a", "v": true}]', 422, "/1/v"),
+        ("json", b'[{"n": "a", "v": 1}, {"n": "a", "v": 1e400}]', 422, "/1"),
+        ("json", b'[{"n": "a", "v": 1}, {"n": "b", "v": 1, "b_": 1}]', 422, "/1"),
+        ("json", b'[{"n": "a", "v": 1}, {"n": "b", "v": 1, "v": 1}]', 422, "/1"),
+        ("json", b'[{"n": "a", "v": 1}, {"n": "/b", "v": 1}]', 422, "/1"),
+        ("json", b'{"a": {"value": 1}}', 422, ""),
+        ("json", b'[{"n": "a", "v": 1}', 400, None),
+        ("cbor", b"", 400, None),
+        ("cbor", b'[{"n": "a", "v": 1}]', 400, None),
+        ("cbor", cbor2.dumps([{0: "a", 2: 1}, {0: "a", 2: float("nan")}]), 422, "/1"),
+        ("cbor", cbor2.dumps([{0: "a", 2: 1}]) + b"\x00", 400, None),
+    ],
+)
+async def test_a_refused_pack_says_where_and_records_nothing(
+    client: httpx.AsyncClient, kind: str, body: bytes, status: int, pointer: str | None
+) -> None:
+    reply = await client.post("/v1/readings", content=body, headers={"content-type": f"application/senml+{kind}"})
+    assert (status, pointer) == (reply.status_code, reply.json().get("pointer"))
+    assert "application/problem+json" == reply.headers["content-type"]
+    assert [] == (await client.get("/v1/streams")).json()["streams"]
+
+
+async def test_a_pack_stands_or_falls_with_the_shapes_of_its_streams(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/streams/b/readings", json={"value": [1, 2]})
+    headers = {"content-type": "application/senml+json"}
+    reply = await client.post("/v1/readings", content=b'[{"n": "a", "v": 1}, {"n": "b", "v": 1}]', headers=headers)
+    assert 409 == reply.status_code
+    assert ["b"] == (await client.get("/v1/streams")).json()["streams"]

@@ -134,11 +134,13 @@ async def test_a_service_that_requires_keys_requires_one_of_an_upload(api: Api) 
 async def test_the_size_limit_is_that_of_a_line(api: Api) -> None:
     client = await api(max_body=60)
     assert 200 == (await upload(client, line("a", 1) * 50)).status_code
-    for chunks in ([line("a", 1) + line("a" * 40, 1) + line("a", 1)], [line("a", 1), *[b" " * 20] * 1000]):
+    long = line("a" * 40, 1) + line("a", 1)
+    for chunks in ([line("a", 1) + long], [line("a", 1), long], [line("a", 1), *[b" " * 20] * 1000]):
         reply = await upload(client, *chunks)
         assert 413 == reply.status_code
         assert "60 bytes" in reply.json()["detail"]
-    assert (2, 1) == (reply.json()["line"], reply.json()["recorded"])
+        assert (2, 1) == (reply.json()["line"], reply.json()["recorded"])
+    assert 53 == await count(client, "a")
 
 
 async def test_gzip_is_inflated_as_it_comes(client: httpx.AsyncClient) -> None:
@@ -247,6 +249,7 @@ class Open:
 
 async def test_an_upload_may_last_longer_than_a_request_but_not_without_lines(running: Service, stream: str) -> None:
     slow, silent, dripping = await Open.to(running), await Open.to(running), await Open.to(running)
+    never = await Open.to(running)
     silent.send(line(stream + "/silent", 1))
     dripping.send(line(stream + "/dripping", 1) + b'{"stream":')
     loop = asyncio.get_running_loop()
@@ -263,7 +266,9 @@ async def test_an_upload_may_last_longer_than_a_request_but_not_without_lines(ru
     for one in (silent, dripping):
         status, reply = await one.answer()
         assert (408, 1, "urn:meanwhile:problem:idle") == (status, reply["recorded"], reply["type"])
-    for one in (slow, silent, dripping):
+    status, reply = await never.answer()
+    assert (408, 0) == (status, reply["recorded"])
+    for one in (slow, silent, dripping, never):
         one.writer.close()
 
 
