@@ -53,7 +53,7 @@ def parse(header: str, now: int) -> Key | None:
     """The key in an Idempotency-Key header, with or without the quotes of the IETF draft; None if it is none.
 
     >>> parse('"gateway-7:1042"', 0)
-    Key(producer='gateway-7', sequence=1042, at=0)
+    Key(producer='gateway-7', sequence=1042, at=0, first=None)
     >>> parse("gateway-7", 0) is None
     True
     """

@@ -59,8 +59,10 @@ class Settings(BaseSettings):
         0, ge=0, description="Keys in the Redis database past which no new stream is made; 0 for no limit."
     )
     max_waiting: int = Field(200_000, ge=1, description="Readings that may wait for a commit, per worker.")
-    max_body: int = Field(8 * 1024 * 1024, ge=1, description="Bytes in a request body, after inflation.")
-    max_readings: int = Field(100_000, ge=1, description="Readings in a request.")
+    max_body: int = Field(
+        8 * 1024 * 1024, ge=1, description="Bytes in a request body, or in a line of NDJSON, after inflation."
+    )
+    max_readings: int = Field(100_000, ge=1, description="Readings in a request; NDJSON has no limit.")
     max_components: int = Field(1_024, ge=1, description="Numbers in a value.")
     max_names: int = Field(64, ge=1, description="Names in an object.")
     max_uploads: int = Field(100, ge=0, description="NDJSON uploads that may be open at once, per worker.")
