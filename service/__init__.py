@@ -10,6 +10,8 @@ A map for new readers. Read in this order; imports only ever point up this list:
     formats/        bytes in, readings out
     store.py        states in Redis; commit.lua is the write
     committer.py    group commit: one round trip for everything that waits
+    subscription.py what one subscriber watches
+    live.py         changes as they happen: one poller for all subscribers
     access.py       API keys: who may do what
     problems.py     which exception is which HTTP answer
     api/            routes

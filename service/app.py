@@ -22,9 +22,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.access import Guard
-from service.api import contract, health, models, readings, streams
+from service.api import contract, events, health, models, readings, streams
 from service.api.endpoint import Endpoint
 from service.committer import Committer, Reader
+from service.live import Live
 from service.settings import Settings
 from service.store import Store, StoreUnavailable
 from service.stream import Limits
@@ -94,7 +95,7 @@ class Meanwhile(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. HEAD is GET without the body, on every route."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope, send = {**scope, "method": "GET"}, _without_body(send)
+            scope, send = {**scope, "method": "GET", "is_head": True}, _without_body(send)
         if scope["type"] == "http" and not scope.get("root_path"):
             above, _, last = scope["path"].rpartition("/")
             endpoint = self.shortcuts.get((scope["method"], last))
@@ -114,6 +115,7 @@ def create_app(settings: Settings | None = None) -> Meanwhile:
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
     committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience)
     reader = Reader(store, patience=settings.patience)
+    live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
 
     @asynccontextmanager
@@ -121,6 +123,7 @@ def create_app(settings: Settings | None = None) -> Meanwhile:
         checking = asyncio.create_task(_check_durability(store, settings.durability))
         yield
         checking.cancel()
+        await live.close()
         await committer.drain()
         await reader.drain()
         await client.aclose()
@@ -144,6 +147,7 @@ def create_app(settings: Settings | None = None) -> Meanwhile:
                 max_body=settings.max_body,
                 require_key=settings.require_idempotency_key,
             ),
+            *events.endpoints(live, reader),
             *streams.endpoints(store, reader, settings.patience),
             *health.endpoints(store),
             *contract.endpoints(app.openapi),

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from service.access import Forbidden, Unauthorized
 from service.committer import KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
 from service.formats.json import Malformed
+from service.live import TooManySubscribers
 from service.store import Crowded, OutcomeUnknown, StoreUnavailable, Unreadable
 from service.stream import Invalid, TooMany
 
@@ -105,6 +106,13 @@ TABLE: Mapping[type[Exception], Problem] = {
     Invalid: Problem(422, "invalid", "The request cannot be recorded as it is"),
     Overloaded: Problem(
         503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
+    ),
+    TooManySubscribers: Problem(
+        503,
+        "too-many-subscribers",
+        "There are as many event streams as may be",
+        "Ask for the states with GET, or try again later.",
+        10,
     ),
     Crowded: Problem(
         503,

@@ -6,6 +6,8 @@ Request and Response objects, two exit stacks. That costs several times what rec
 it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, and ``problems`` words the refusal.
 """
 
+import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +27,8 @@ from service.stream import RESERVED
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 
+log = logging.getLogger(__name__)
+
 _encode = msgspec.json.Encoder().encode
 _NONE: Mapping[str, Any] = {}
 
@@ -37,7 +41,15 @@ class Reply(NamedTuple):
     status: int = 200
 
 
-Handler = Callable[[Scope, Receive], Awaitable[Reply]]
+class Stream(NamedTuple):
+    """A reply without an end: ``part`` waits for the next bytes and gives None when it is over; ``end`` ends it."""
+
+    part: Callable[[], Awaitable[bytes | None]]
+    media_type: bytes
+    end: Callable[[], None]
+
+
+Handler = Callable[[Scope, Receive], Awaitable[Reply | Stream]]
 
 
 def json_reply(content: object) -> Reply:
@@ -119,7 +131,11 @@ class Endpoint(APIRoute):
                 prefix = scope["reach"] = self.guard.admit(scope["headers"], self._scope)
                 if prefix and "stream" in scope["path_params"]:
                     check_prefix_of(scope["path_params"]["stream"], prefix)
-            body, media_type, status = await self._handler(scope, receive)
+            reply = await self._handler(scope, receive)
+            if isinstance(reply, Stream):
+                await self._stream(reply, scope, receive, send)
+                return
+            body, media_type, status = reply
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
@@ -130,6 +146,34 @@ class Endpoint(APIRoute):
         if respond is None or not respond(scope, status, headers, body):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, reply: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends what comes until the client goes away, loses its key, or the server shuts down.
+
+        ``await send`` returns when the transport has room again, so a client that does not read holds back its own
+        stream and no other; ``protocol.py`` drops it, and calls what it finds in ``scope["end"]`` at shutdown.
+        """
+        headers = [(b"content-type", reply.media_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        scope["end"] = reply.end
+        gone = asyncio.create_task(_await_end(receive, reply.end))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while not scope.get("is_head") and (part := await reply.part()) is not None:
+                self.guard.admit(scope["headers"], self._scope or "read")
+                if part:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except (Unauthorized, Forbidden):
+            log.info("an event stream ended with its API key")
+        finally:
+            reply.end()
+            gone.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _await_end(receive: Receive, end: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    end()
 
 
 def _documented() -> None:

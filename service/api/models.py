@@ -89,6 +89,12 @@ class StreamState(BaseModel):
     last_reading_at: Timestamp
 
 
+class StreamEvent(StreamState):
+    """The data of an event ``state``."""
+
+    state_bytes: Annotated[int, Field(description="What the stream takes in Redis, whatever its count.", ge=1)]
+
+
 class StreamAverage(BaseModel):
     """The average of a stream."""
 

@@ -60,7 +60,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
 
     async def read_stream(scope: Scope, receive: Receive) -> Reply:
         """Everything that is known of a stream."""
-        return json_reply(_everything(*await read(scope)))
+        return json_reply(everything(*await read(scope)))
 
     async def delete_stream(scope: Scope, receive: Receive) -> Reply:
         """Forgets a stream and answers with its last state, in one step."""
@@ -68,15 +68,15 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
         state = await store.forget(name, deadline())
         if state is None:
             raise NoSuchStream
-        return json_reply(_everything(name, state))
+        return json_reply(everything(name, state))
 
     async def list_streams(scope: Scope, receive: Receive) -> Reply:
         """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        prefix = check_prefix(_single(query, "prefix") or "")
+        prefix = check_prefix(single(query, "prefix") or "")
         check_prefix_of(prefix, scope["reach"])
-        limit = _limit(_single(query, "limit"))
-        cursor = _single(query, "cursor")
+        limit = _limit(single(query, "limit"))
+        cursor = single(query, "cursor")
         try:
             page = await store.names(prefix, limit, cursor, deadline())
         except ValueError:
@@ -116,7 +116,8 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
     ]
 
 
-def _everything(name: str, state: State) -> dict[str, Any]:
+def everything(name: str, state: State) -> dict[str, Any]:
+    """The members that tell all that is known of a stream."""
     shape, summary = state
     deviations = summary.deviations()
     return {
@@ -131,7 +132,8 @@ def _everything(name: str, state: State) -> dict[str, Any]:
     }
 
 
-def _single(query: dict[str, list[str]], name: str) -> str | None:
+def single(query: dict[str, list[str]], name: str) -> str | None:
+    """A parameter that may be there once. Raises ``Invalid``."""
     values = query.get(name, [])
     if len(values) > 1:
         raise Invalid(f"Expected {name} once.")
