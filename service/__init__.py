@@ -19,7 +19,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     embedded.py     a Valkey of our own, where no other is given
     protocol.py     connections that do not wait for ever
     server.py       socket, Valkey, workers: start and stop
-    cli.py          the command ``meanwhile``; client.py and table.py serve its ``send``
+    cli.py          the command ``meanwhile``; client.py, table.py, demo.py and watch.py serve it
 
 A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes columns of doubles of it,
 ``committer.py`` lets them gather and sums them, ``store.py`` sends the summaries, ``commit.lua`` merges each into the

@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.access import Guard
-from service.api import contract, events, health, models, readings, streams
+from service.api import contract, events, health, models, page, readings, streams
 from service.api.endpoint import Endpoint
 from service.committer import Committer, Reader
 from service.live import Live
@@ -154,6 +154,7 @@ def create_app(settings: Settings | None = None) -> Meanwhile:
         ],
         Guard(settings.api_keys),
     )
+    app.router.routes += page.routes()
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
     return app

@@ -60,7 +60,8 @@ def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, h
         assert {"streams": 1, "resumed": False} == ready
         began = time.monotonic()
         post(running.url, here + "in/b", [1.0, 2.0])
-        assert ("state", here + "in/b") == (lambda one: (one[0], one[1]["stream"]))(events.next())
+        event, data = events.next()
+        assert ("state", here + "in/b") == (event, data["stream"])
         assert time.monotonic() - began < 2
         httpx.delete(f"{running.url}/v1/streams/{here}in/a")
         assert ("deleted", {"stream": here + "in/a"}) == events.next()
@@ -70,7 +71,9 @@ def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, h
 
 
 def test_changes_by_another_process_are_seen(shared_valkey: Valkey, running: Service, here: str) -> None:
-    with service(**running.environment) as other:
+    with service(
+        MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=running.environment["MEANWHILE_PREFIX"]
+    ) as other:
         post(running.url, here + "a", 1.0)
         with watching(other.url, f"/v1/events?prefix={here}&interval=0.1") as events:
             events.until_ready()
