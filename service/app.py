@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.access import Guard
-from service.api import contract, events, health, models, page, readings, streams
+from service.api import contract, document, events, health, page, readings, streams
 from service.api.endpoint import Endpoint
 from service.committer import Committer, Reader
 from service.live import Live
@@ -87,9 +87,7 @@ class Meanwhile(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document at /openapi.json, with the schema of the problems that every route can answer."""
         if self.openapi_schema is None:
-            schema = models.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components = super().openapi()["components"]["schemas"]
-            components.update(schema.pop("$defs"), Problem=schema)
+            document.complete(super().openapi())
         return super().openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

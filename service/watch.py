@@ -58,7 +58,7 @@ class Board:
         table.add_column("stream", no_wrap=True, overflow="ellipsis", min_width=min(24, width // 3))
         table.add_column("average", justify="right", no_wrap=True, overflow="ellipsis", max_width=width // 3)
         spread = ("minimum", "maximum", "deviation") if width >= _WIDE else ()
-        for title in ("count", "per second", "last reading"):
+        for title in ("count", "per s", "last"):
             table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
         for title in spread:
             table.add_column(title, justify="right", no_wrap=True, overflow="ellipsis", max_width=16)

@@ -24,8 +24,8 @@ LAYERS = [
     {"live"},
     {"problems"},
     {
-        *("api", "api.body", "api.contract", "api.endpoint", "api.events", "api.health", "api.models", "api.page"),
-        *("api.readings", "api.streams"),
+        *("api", "api.body", "api.contract", "api.document", "api.endpoint", "api.events", "api.health"),
+        *("api.models", "api.page", "api.readings", "api.streams"),
     },
     {"app", "embedded"},
     {"server"},

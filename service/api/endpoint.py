@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
+from service.api import document
 from service.api.body import ClientGone
 from service.protocol import RESPOND
 from service.stream import RESERVED
@@ -57,11 +59,18 @@ def json_reply(content: object) -> Reply:
     return Reply(_encode(content))
 
 
+class EventStream(Response):
+    """Names the media type of event streams to FastAPI."""
+
+    media_type = "text/event-stream"
+
+
 class Endpoint(APIRoute):
     """One method of one path.
 
-    ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200 and ``body`` the
-    request, as JSON Schema alternatives; ``refusals`` are the exceptions that the handler may raise.
+    ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200, which is a
+    stream of events like the text if it is one, and ``body`` the request, as JSON Schema alternatives with examples;
+    ``refusals`` are the exceptions that the handler may raise, ``media_types`` examples of a 200 in other forms.
     """
 
     def __init__(
@@ -71,35 +80,31 @@ class Endpoint(APIRoute):
         handler: Handler,
         *,
         scope: str | None,
-        reply: type[BaseModel],
+        reply: type[BaseModel] | str,
         refusals: Sequence[type[Exception]] = (),
         body: Sequence[dict[str, Any]] = (),
         parameters: Sequence[dict[str, Any]] = (),
-        media_types: Sequence[str] = (),
+        media_types: dict[str, str] | None = None,
     ) -> None:
         self._handler = handler
         self._scope = scope
         self.guard = Guard(None)
-        if scope is not None:
-            refusals = (*refusals, Unauthorized, Forbidden)
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"security": document.security(scope)}
         if "{stream" in path:
             parameters = [_STREAM, *parameters]
         if parameters:
             extra["parameters"] = list(parameters)
         if body:
             schema = body[0] if len(body) == 1 else {"oneOf": list(body)}
-            extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-        responses: dict[int | str, dict[str, Any]] = {}
-        for refusal in refusals:
-            problem = problems.TABLE[refusal]
-            titles = [responses[problem.status]["description"]] if problem.status in responses else []
-            responses[problem.status] = {
-                "description": "; ".join([*titles, problem.title]),
-                "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            }
-        if media_types:
-            responses[200] = {"content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}}
+            content: dict[str, Any] = {"schema": schema}
+            examples = [one for alternative in body for one in alternative.get("examples", ())]
+            content["examples"] = {f"example {n}": {"value": one} for n, one in enumerate(examples, start=1)}
+            extra["requestBody"] = {"required": True, "content": {"application/json": content}}
+        responses = document.refusals(document.guarded(refusals, scope))
+        if isinstance(reply, str):
+            responses[200] = document.endless(reply)
+        else:
+            responses[200] = document.good(reply, media_types or {})
         super().__init__(
             path,
             _documented,
@@ -108,7 +113,8 @@ class Endpoint(APIRoute):
             operation_id=handler.__name__,
             summary=handler.__name__.replace("_", " ").capitalize(),
             description=handler.__doc__ or "",
-            response_model=reply,
+            response_model=None if isinstance(reply, str) else reply,
+            response_class=EventStream if isinstance(reply, str) else JSONResponse,
             responses=responses,
             openapi_extra=extra,
         )

@@ -26,7 +26,6 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from service.access import check_prefix_of
-from service.api import models
 from service.api.endpoint import Endpoint, Stream
 from service.api.streams import everything, single
 from service.committer import Reader
@@ -50,6 +49,7 @@ _INTERVAL = {
     "in": "query",
     "description": "Seconds: at most one event per stream in so many.",
     "schema": {"type": "number", "minimum": SHORTEST_INTERVAL, "maximum": LONGEST_INTERVAL, "default": 1},
+    "example": 1,
 }
 _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
@@ -73,6 +73,17 @@ _NAMES = {
     "schema": {"type": "array", "items": {"type": "string"}},
     "example": ["kitchen/temperature", "kitchen/humidity"],
 }
+
+_EXAMPLE = """event: state
+id: 5f3a91c2-17
+data: {"stream":"kitchen/temperature","count":2,"average":21.75,"minimum":21.4,"maximum":22.1,"standard_deviation":\
+0.4949747468305853,"first_reading_at":"2026-01-01T00:00:00.000Z","last_reading_at":"2026-01-01T00:00:00.500Z",\
+"state_bytes":112}
+
+event: ready
+data: {"streams":1,"resumed":false}
+
+"""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -123,7 +134,7 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
             "/v1/streams/{stream:path}/events",
             watch_stream,
             scope="read",
-            reply=models.StreamEvent,
+            reply=_EXAMPLE,
             parameters=[_INTERVAL, _LAST_EVENT_ID],
             refusals=(NoSuchStream, *refusals),
         ),
@@ -132,7 +143,7 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
             "/v1/events",
             watch_streams,
             scope="read",
-            reply=models.StreamEvent,
+            reply=_EXAMPLE,
             parameters=[_PREFIX, _NAMES, _INTERVAL, _LAST_EVENT_ID],
             refusals=refusals,
         ),

@@ -85,7 +85,12 @@ def endpoints(
         return json_reply(reply if key is None else reply | {"duplicates": repeated})
 
     one = [model.model_json_schema() for model in (models.OneReading, models.ManyReadings)]
-    many = {"type": "object", "additionalProperties": {"oneOf": one}, "minProperties": 1}
+    many = {
+        "type": "object",
+        "additionalProperties": {"oneOf": one},
+        "minProperties": 1,
+        "examples": [{"hall/temperature": {"value": 19.5}, "hall/lux": {"values": [120, 130]}}],
+    }
     return [
         Endpoint(
             "POST",

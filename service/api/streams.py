@@ -18,15 +18,28 @@ from service.stream import Invalid, check_name, check_prefix
 MOST_NAMES = 10_000
 _NAMES = 1_000
 
-_PARAMETERS = [
-    {"name": "prefix", "in": "query", "description": "Start of the names.", "schema": {"type": "string"}},
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "prefix",
+        "in": "query",
+        "description": "Start of the names.",
+        "schema": {"type": "string"},
+        "example": "kitchen/",
+    },
     {
         "name": "limit",
         "in": "query",
         "description": "Names on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": MOST_NAMES, "default": _NAMES},
+        "example": 100,
     },
-    {"name": "cursor", "in": "query", "description": "From the page before.", "schema": {"type": "string"}},
+    {
+        "name": "cursor",
+        "in": "query",
+        "description": "From the page before.",
+        "schema": {"type": "string"},
+        "example": "96,kitchen/lux",
+    },
 ]
 _REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
 
@@ -92,7 +105,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
             scope="read",
             reply=models.StreamAverage,
             refusals=_REFUSALS,
-            media_types=["text/plain"],
+            media_types={"text/plain": "21.75"},
         ),
         Endpoint("GET", f"{stream}/count", read_count, scope="read", reply=models.StreamCount, refusals=_REFUSALS),
         Endpoint(

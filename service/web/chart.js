@@ -1,5 +1,7 @@
 // The chart of one component: its average, a band of one deviation, and what came in between two states.
 
+import { timeOfDay } from "./numbers.js";
+
 const SHORTEST = 30; // Seconds on the axis.
 
 /** What has been seen of a stream since it was opened; the service keeps no history. */
@@ -71,7 +73,7 @@ export class Chart {
       cursor: { drag: { x: false, y: false }, points: none, y: false },
       padding: [10, 8, 0, 0],
       scales: { x: { time: true, range: () => this.#range() } },
-      axes: [{ ...axis, grid: none }, { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => String(+tick.toPrecision(6))) }],
+      axes: [{ ...axis, grid: none, size: 30, values: (_, ticks) => ticks.map((tick) => timeOfDay(tick * 1000)) }, { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => String(+tick.toPrecision(6))) }],
       bands: [{ series: [1, 2], fill: color("band") }],
       series: [
         {},

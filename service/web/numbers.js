@@ -18,13 +18,20 @@ export function short(number) {
   return number.toPrecision(4);
 }
 
+/** A number in four characters or so, for where many stand side by side. */
+export function brief(number) {
+  const size = Math.abs(number);
+  if (size >= 1e6 || (size !== 0 && size < 1e-3)) return number.toExponential(1);
+  return size >= 100 ? grouped[0].format(number) : size >= 10 ? grouped[1].format(number) : grouped[2].format(number);
+}
+
 /** All digits of a double in two parts: those one reads, and the rest. */
 export function exact(number) {
   if (number === null || number === undefined) return ["–", ""];
   const text = String(number);
-  if (text.includes("e") || !text.includes(".")) return [text, ""];
-  const point = text.indexOf(".");
-  const end = Math.max(point + 2, Math.min(text.length, Math.max(point + 3, 6)));
+  const head = /^-?0?\.?0*(?:\d\.?){5}/.exec(text)?.[0];
+  if (text.includes("e") || !text.includes(".") || head === undefined) return [text, ""];
+  const end = Math.max(head.length, text.indexOf(".") + 2);
   return [text.slice(0, end), text.slice(end)];
 }
 

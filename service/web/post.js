@@ -47,12 +47,17 @@ async function record(stream, reading) {
 
 const quote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const base = () => new URL(".", location.href).href.replace(/\/$/, "");
-const credentials = () => (key.key() === null ? "" : ` -H "Authorization: Bearer $MEANWHILE_KEY"`);
+
+/** A command for a shell; whatever strangers have named their things is quoted. */
+function curl(path, ...options) {
+  const credentials = key.key() === null ? [] : [`-H "Authorization: Bearer $MEANWHILE_KEY"`];
+  return [`curl ${base()}/v1/streams/${path}`, ...credentials, ...options].join(" \\\n  ");
+}
 
 export const curlToPost = (stream, value) =>
-  `curl ${base()}/v1/streams/${stream}/readings${credentials()} -H 'Content-Type: application/json' -d ${quote(JSON.stringify({ value }))}`;
-export const curlToRead = (stream) => `curl ${base()}/v1/streams/${stream}/average${credentials()} -H 'Accept: text/plain'`;
-export const curlToFollow = (stream) => `curl -N ${base()}/v1/streams/${stream}/events${credentials()}`;
+  curl(`${stream}/readings`, "-H 'Content-Type: application/json'", `-d ${quote(JSON.stringify({ value }))}`);
+export const curlToRead = (stream) => curl(`${stream}/average`, "-H 'Accept: text/plain'");
+export const curlToFollow = (stream) => curl(`${stream}/events`, "--no-buffer");
 export const demo = () => `meanwhile demo --url ${base()}`;
 
 for (const button of document.querySelectorAll("[data-copy]")) {

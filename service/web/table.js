@@ -176,9 +176,13 @@ function fill(row, stream, now, place) {
 function value(cell, content) {
   const isMany = typeof content === "object" && content !== null;
   cell.classList.toggle("many", isMany);
-  if (!isMany) return write(cell, numbers.short(content));
-  const parts = numbers.components(content);
-  const text = parts.slice(0, 4).map(([label, number]) => (label.startsWith("[") ? "" : `${label} `) + numbers.short(number));
-  write(cell, text.join(", ") + (parts.length > 4 ? ` … (${parts.length})` : ""));
-  cell.title = cell.textContent;
+  write(cell, isMany ? brief(content) : numbers.short(content));
+  cell.title = isMany ? cell.textContent : "";
+}
+
+function brief(content) {
+  if (typeof content === "number") return numbers.brief(content);
+  if (!Array.isArray(content)) return Object.entries(content).map(([name, part]) => `${name} ${brief(part)}`).join(", ");
+  const some = content.slice(0, 4).map(numbers.brief).join(", ");
+  return `[${some}${content.length > 4 ? `, … ${content.length}` : ""}]`;
 }

@@ -71,9 +71,8 @@ def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, h
 
 
 def test_changes_by_another_process_are_seen(shared_valkey: Valkey, running: Service, here: str) -> None:
-    with service(
-        MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=running.environment["MEANWHILE_PREFIX"]
-    ) as other:
+    prefix = running.environment["MEANWHILE_PREFIX"]
+    with service(MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as other:
         post(running.url, here + "a", 1.0)
         with watching(other.url, f"/v1/events?prefix={here}&interval=0.1") as events:
             events.until_ready()

@@ -1,0 +1,100 @@
+"""What /openapi.json says of a route besides its models: each status with its headers and an example, and the keys.
+
+Examples are made from those of the models' fields, and refusals from the error table, so they cannot be out of date.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from service import problems
+from service.access import Forbidden, Unauthorized
+from service.api import models
+
+SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service has any."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+    "basic": {"type": "http", "scheme": "basic", "description": "The same key, as the password of any user."},
+}
+
+_RETRY_AFTER = {
+    "description": "Seconds after which to send it again.",
+    "schema": {"type": "integer", "minimum": 1},
+    "example": 1,
+}
+_CHALLENGE = {
+    "description": "How a key is presented.",
+    "schema": {"type": "string"},
+    "example": 'Bearer realm="meanwhile", Basic realm="meanwhile"',
+}
+_NO_STORE = {
+    "description": "Nothing between may keep it.",
+    "schema": {"type": "string"},
+    "example": "no-store",
+}
+
+
+def example(model: type[BaseModel]) -> dict[str, Any]:
+    """An instance of a model, from the examples of its required fields."""
+    return {name: field.examples[0] for name, field in model.model_fields.items() if field.examples}
+
+
+def refusals(errors: Sequence[type[Exception]]) -> dict[int | str, dict[str, Any]]:
+    """The responses that the error table has for these exceptions, by status."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        problem = problems.TABLE[error]
+        members = {"type": problems.TYPE_PREFIX + problem.type, "title": problem.title, "status": problem.status}
+        if problem.detail is not None:
+            members["detail"] = problem.detail
+        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": members}
+        response = responses.setdefault(
+            problem.status, {"description": problem.title, "content": {problems.MEDIA_TYPE: content}}
+        )
+        if problem.title not in response["description"].split("; "):
+            response["description"] += f"; {problem.title}"
+        if problem.retry_after is not None:
+            response["headers"] = {"Retry-After": _RETRY_AFTER}
+        if error is Unauthorized:
+            response["headers"] = {"WWW-Authenticate": _CHALLENGE}
+    return responses
+
+
+def good(model: type[BaseModel], others: dict[str, str]) -> dict[str, Any]:
+    """The 200 that has a model as JSON; ``others`` are examples of plainer media types."""
+    content: dict[str, Any] = {"application/json": {"example": example(model)}}
+    for media_type, text in others.items():
+        content[media_type] = {"schema": {"type": "string"}, "example": text}
+    return {"content": content}
+
+
+def endless(text: str) -> dict[str, Any]:
+    """The 200 that is a stream of events; ``text`` shows some."""
+    schema = {"type": "string", "description": "Server-sent events; the data of a state is a StreamEvent."}
+    return {
+        "description": "Events until the client goes away",
+        "headers": {"Cache-Control": _NO_STORE},
+        "content": {"text/event-stream": {"schema": schema, "example": text}},
+    }
+
+
+def security(scope: str | None) -> list[dict[str, list[str]]]:
+    """Who may: anyone, or whoever has a key; without configured keys that is anyone too."""
+    keys: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
+    return [] if scope is None else [{}, *keys]
+
+
+def guarded(errors: Sequence[type[Exception]], scope: str | None) -> Sequence[type[Exception]]:
+    """The refusals of a route, with those of its guard."""
+    return errors if scope is None else (*errors, Unauthorized, Forbidden)
+
+
+def complete(document: dict[str, Any]) -> None:
+    """Adds the models that routes name in words only, and the kinds of keys."""
+    components = document["components"]
+    components["securitySchemes"] = SECURITY_SCHEMES
+    for model in (models.Problem, models.StreamEvent):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"].update(schema.pop("$defs", {}))
+        components["schemas"][model.__name__] = schema
