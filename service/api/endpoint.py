@@ -138,15 +138,15 @@ class Endpoint(APIRoute):
                 if prefix and "stream" in scope["path_params"]:
                     check_prefix_of(scope["path_params"]["stream"], prefix)
             reply = await self._handler(scope, receive)
-            if isinstance(reply, Stream):
-                await self._stream(reply, scope, receive, send)
-                return
-            body, media_type, status = reply
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
             status, headers, body = problems.encode(error)
         else:
+            if isinstance(reply, Stream):
+                await self._stream(reply, scope, receive, send)
+                return
+            body, media_type, status = reply
             headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
         respond = scope.get("extensions", _NONE).get(RESPOND)
         if respond is None or not respond(scope, status, headers, body):
