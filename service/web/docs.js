@@ -44,10 +44,10 @@ function limits(schema = {}) {
   return words.length ? ` (${words.join(", ")})` : "";
 }
 
-function table(headers, rows) {
+function table(headers, rows, name = "") {
   const head = element("tr", {}, ...headers.map((header) => element("th", { scope: "col" }, header)));
   const body = rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, ...[cell].flat()))));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  return element("table", { class: name }, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
 function properties(schema) {
@@ -57,6 +57,12 @@ function properties(schema) {
     [element("span", { class: "type" }, ...type(property), limits(property))],
     [(required.has(name) ? "" : "Optional. ") + (property.description ?? "")],
   ]));
+}
+
+/** The kinds of objects that a body, or each member of it, can be. */
+function alternatives(body) {
+  const schemas = Object.values(body).map(({ schema }) => schema.additionalProperties ?? schema);
+  return schemas.flatMap((schema) => schema.oneOf ?? [schema]).filter((schema) => schema.properties);
 }
 
 function response(status, content) {
@@ -98,9 +104,11 @@ function section(path, method, operation) {
       code(one.name), one.in,
       [element("span", { class: "type" }, ...type(one.schema), limits(one.schema))],
       [one.description ?? "", ...(one.example === undefined ? [] : [" Such as ", code(String(one.example)), "."])],
-    ]))] : []),
+    ]), "parameters")] : []),
     ...(body ? [heading("Body"), element("p", { class: "note" }, ...Object.entries(body).flatMap(
-      ([mediaType, { schema }]) => [code(mediaType), " ", ...type(schema), " "]))] : []),
+      ([mediaType, { schema }]) => [code(mediaType), " ", ...type(schema), " "])),
+      ...alternatives(body).flatMap((schema) => [element("p", {}, schema.title, ": ", schema.description), properties(schema)]),
+    ] : []),
     heading("With curl"), pre(curl(method, path, operation)),
     heading("Replies"), ...Object.entries(operation.responses).map(([status, content]) => response(status, content)),
   );

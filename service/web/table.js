@@ -167,9 +167,10 @@ function fill(row, stream, now, place) {
   write(clock, seconds < 86_400 ? numbers.timeOfDay(stream.last) : "");
   write(age, (stale ? "quiet " : "") + numbers.age(seconds));
   row.cells[4].title = numbers.fullTime(stream.last);
-  value(row.cells[5], state.minimum);
-  value(row.cells[6], state.maximum);
-  value(row.cells[7], state.standard_deviation);
+  const isMany = typeof state.average === "object"; // Of many, one number does not say much; its own view has all.
+  write(row.cells[5], isMany ? "" : numbers.short(state.minimum));
+  write(row.cells[6], isMany ? "" : numbers.short(state.maximum));
+  write(row.cells[7], isMany ? "" : numbers.short(state.standard_deviation));
 }
 
 /** A value in a cell: a number as such, of many as many as there is room for. */
