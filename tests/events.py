@@ -55,7 +55,20 @@ def watching(url: str, path: str, **arguments: Any) -> Iterator[Events]:
         yield Events(reply, reply.iter_lines())
 
 
-def post(url: str, stream: str, *values: Any) -> None:
+def post(url: str, stream: str, *values: Any, headers: dict[str, str] | None = None) -> None:
     """Records readings."""
-    reply = httpx.post(f"{url}/v1/streams/{stream}/readings", json={"values": values}, trust_env=False)
+    target = f"{url}/v1/streams/{stream}/readings"
+    reply = httpx.post(target, json={"values": values}, headers=headers, trust_env=False)
+    assert 200 == reply.status_code, reply.text
+
+
+def post_batch(url: str, batch: dict[str, Any]) -> None:
+    """Records readings of many streams."""
+    reply = httpx.post(f"{url}/v1/readings", json=batch, trust_env=False)
+    assert 200 == reply.status_code, reply.text
+
+
+def delete(url: str, stream: str) -> None:
+    """Forgets a stream."""
+    reply = httpx.delete(f"{url}/v1/streams/{stream}", trust_env=False)
     assert 200 == reply.status_code, reply.text

@@ -52,7 +52,7 @@ function table(headers, rows, name = "") {
 
 function properties(schema) {
   const required = new Set(schema.required ?? []);
-  return table(["Member", "Type", ""], Object.entries(schema.properties ?? {}).map(([name, property]) => [
+  return table(["Member", "Type", "Meaning"], Object.entries(schema.properties ?? {}).map(([name, property]) => [
     code(name),
     [element("span", { class: "type" }, ...type(property), limits(property))],
     [(required.has(name) ? "" : "Optional. ") + (property.description ?? "")],
@@ -100,7 +100,7 @@ function section(path, method, operation) {
     element("h2", {}, operation.summary),
     element("p", { class: "route" }, element("span", { class: `method ${method}` }, method.toUpperCase()), path),
     element("p", {}, operation.description),
-    ...(parameters.length ? [heading("Parameters"), table(["Name", "In", "Type", ""], parameters.map((one) => [
+    ...(parameters.length ? [heading("Parameters"), table(["Name", "In", "Type", "Meaning"], parameters.map((one) => [
       code(one.name), one.in,
       [element("span", { class: "type" }, ...type(one.schema), limits(one.schema))],
       [one.description ?? "", ...(one.example === undefined ? [] : [" Such as ", code(String(one.example)), "."])],
