@@ -18,6 +18,7 @@ SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "basic": {"type": "http", "scheme": "basic", "description": "The same key, as the password of any user."},
 }
 
+_MODELS = "#/components/schemas/"
 _RETRY_AFTER = {
     "description": "Seconds after which to send it again.",
     "schema": {"type": "integer", "minimum": 1},
@@ -40,6 +41,20 @@ def example(model: type[BaseModel]) -> dict[str, Any]:
     return {name: field.examples[0] for name, field in model.model_fields.items() if field.examples}
 
 
+def reference(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a model among those of the document."""
+    return {"$ref": f"{_MODELS}{model.__name__}"}
+
+
+def examples(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a body with one of these schemas can be, from the examples of the schema or of the model it refers to."""
+    found: list[Any] = []
+    for schema in schemas:
+        name = schema.get("$ref", "").removeprefix(_MODELS)
+        found += (getattr(models, name).model_json_schema() if name else schema).get("examples", [])
+    return {f"example {number}": {"value": one} for number, one in enumerate(found, start=1)}
+
+
 def refusals(errors: Sequence[type[Exception]]) -> dict[int | str, dict[str, Any]]:
     """The responses that the error table has for these exceptions, by status."""
     responses: dict[int | str, dict[str, Any]] = {}
@@ -48,7 +63,7 @@ def refusals(errors: Sequence[type[Exception]]) -> dict[int | str, dict[str, Any
         members = {"type": problems.TYPE_PREFIX + problem.type, "title": problem.title, "status": problem.status}
         if problem.detail is not None:
             members["detail"] = problem.detail
-        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": members}
+        content = {"schema": reference(models.Problem), "example": members}
         response = responses.setdefault(
             problem.status, {"description": problem.title, "content": {problems.MEDIA_TYPE: content}}
         )
@@ -94,7 +109,7 @@ def complete(document: dict[str, Any]) -> None:
     """Adds the models that routes name in words only, and the kinds of keys."""
     components = document["components"]
     components["securitySchemes"] = SECURITY_SCHEMES
-    for model in (models.Problem, models.StreamEvent):
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    for model in (models.Problem, models.StreamEvent, models.OneReading, models.ManyReadings):
+        schema = model.model_json_schema(ref_template=_MODELS + "{model}")
         components["schemas"].update(schema.pop("$defs", {}))
         components["schemas"][model.__name__] = schema

@@ -97,8 +97,7 @@ class Endpoint(APIRoute):
         if body:
             schema = body[0] if len(body) == 1 else {"oneOf": list(body)}
             content: dict[str, Any] = {"schema": schema}
-            examples = [one for alternative in body for one in alternative.get("examples", ())]
-            content["examples"] = {f"example {n}": {"value": one} for n, one in enumerate(examples, start=1)}
+            content["examples"] = document.examples(body)
             extra["requestBody"] = {"required": True, "content": {"application/json": content}}
         responses = document.refusals(document.guarded(refusals, scope))
         if isinstance(reply, str):

@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope
 
 from service import idempotency
 from service.access import check_prefix_of
-from service.api import models
+from service.api import document, models
 from service.api.body import read_json
 from service.api.endpoint import Endpoint, Reply, json_reply
 from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
@@ -84,7 +84,7 @@ def endpoints(
         reply = {"readings": sum(sizes.values()) - repeated, "streams": len(batch) - len(duplicates)}
         return json_reply(reply if key is None else reply | {"duplicates": repeated})
 
-    one = [model.model_json_schema() for model in (models.OneReading, models.ManyReadings)]
+    one = [document.reference(model) for model in (models.OneReading, models.ManyReadings)]
     many = {
         "type": "object",
         "additionalProperties": {"oneOf": one},

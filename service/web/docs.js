@@ -59,12 +59,6 @@ function properties(schema) {
   ]));
 }
 
-/** The kinds of objects that a body, or each member of it, can be. */
-function alternatives(body) {
-  const schemas = Object.values(body).map(({ schema }) => schema.additionalProperties ?? schema);
-  return schemas.flatMap((schema) => schema.oneOf ?? [schema]).filter((schema) => schema.properties);
-}
-
 function response(status, content) {
   const [mediaType, media] = Object.entries(content.content ?? {})[0] ?? [];
   const others = Object.keys(content.content ?? {}).slice(1);
@@ -107,7 +101,6 @@ function section(path, method, operation) {
     ]), "parameters")] : []),
     ...(body ? [heading("Body"), element("p", { class: "note" }, ...Object.entries(body).flatMap(
       ([mediaType, { schema }]) => [code(mediaType), " ", ...type(schema), " "])),
-      ...alternatives(body).flatMap((schema) => [element("p", {}, schema.title, ": ", schema.description), properties(schema)]),
     ] : []),
     heading("With curl"), pre(curl(method, path, operation)),
     heading("Replies"), ...Object.entries(operation.responses).map(([status, content]) => response(status, content)),
