@@ -42,7 +42,7 @@ class Board:
         self.seen.add(name)
         if event == "state":
             known = self.rows.get(name)
-            row = Row(data, now)
+            row = Row(data, now, 0.0 if known is None else known.rate)
             if known is not None and data["count"] > known.state["count"]:
                 current = (data["count"] - known.state["count"]) / max(now - known.at, 0.2)
                 row.rate = current if known.rate == 0 else known.rate + 0.2 * (current - known.rate)
