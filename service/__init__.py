@@ -13,11 +13,13 @@ A map for new readers. Read in this order; imports only ever point up this list:
     subscription.py what one subscriber watches
     live.py         changes as they happen: one poller for all subscribers
     access.py       API keys: who may do what
+    counters.py     what the service counts of itself, over all workers
+    metrics.py      the same and the averages, for Prometheus
     problems.py     which exception is which HTTP answer
+    protocol.py     connections that do not wait for ever
     api/            routes
     app.py          wires all of this
     embedded.py     a Valkey of our own, where no other is given
-    protocol.py     connections that do not wait for ever
     server.py       socket, Valkey, workers: start and stop
     cli.py          the command ``meanwhile``; client.py, table.py, demo.py and watch.py serve it
 

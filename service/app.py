@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,9 +23,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.access import Guard
-from service.api import contract, document, events, health, page, readings, streams
+from service.api import contract, document, events, health, metrics, page, readings, streams
 from service.api.endpoint import Endpoint
 from service.committer import Committer, Reader
+from service.counters import Counters
 from service.live import Live
 from service.settings import Settings
 from service.store import Store, StoreUnavailable
@@ -62,13 +64,16 @@ class Meanwhile(FastAPI):
     """
 
     guard: Guard
+    counters: Counters
     shortcuts: Mapping[tuple[str, str], Endpoint] = {}
 
-    def add_endpoints(self, endpoints: Sequence[Endpoint], guard: Guard) -> None:
-        """Adds routes, with what guards them; the first that matches a request answers it."""
+    def add_endpoints(self, endpoints: Sequence[Endpoint], guard: Guard, counters: Counters) -> None:
+        """Adds routes, with what guards and counts them; the first that matches a request answers it."""
         for endpoint in endpoints:
             endpoint.guard = guard
+            endpoint.count(counters)
         self.guard = guard
+        self.counters = counters
         self.router.routes += endpoints
         self.shortcuts = {
             (method, endpoint.path.removeprefix(_BELOW_A_STREAM)): endpoint
@@ -104,14 +109,24 @@ class Meanwhile(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings | None = None) -> Meanwhile:
-    """The ASGI application. Without ``settings`` they come from the environment."""
+def create_app(settings: Settings | None = None, shared: Path | None = None) -> Meanwhile:
+    """The ASGI application. Without ``settings`` they come from the environment.
+
+    ``shared`` is a directory in which the workers of one service count together.
+    """
     if settings is None:
         settings = Settings()
+    counters = Counters(shared, problems.REASONS)
     client = connect(settings.redis_url or DEFAULT_REDIS_URL)
     replicas = settings.replicas if settings.durability == "replicated" else 0
-    store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
-    committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience)
+    store = Store(
+        client,
+        settings.prefix,
+        max_streams=settings.max_streams,
+        replicas=replicas,
+        failed=counters.redis_failed,
+    )
+    committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience, counters=counters)
     reader = Reader(store, patience=settings.patience)
     live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
@@ -148,9 +163,11 @@ def create_app(settings: Settings | None = None) -> Meanwhile:
             *events.endpoints(live, reader),
             *streams.endpoints(store, reader, settings.patience),
             *health.endpoints(store),
+            *metrics.endpoints(store, counters, app.version, settings.patience),
             *contract.endpoints(app.openapi),
         ],
         Guard(settings.api_keys),
+        counters,
     )
     app.router.routes += page.routes()
     app.add_exception_handler(HTTPException, _refuse)
@@ -179,6 +196,8 @@ async def _check_durability(store: Store, durability: str) -> None:
 async def _refuse(request: Request, error: Exception) -> Response:
     """What the framework itself refuses, such as an unknown path, in the same form as everything else."""
     status, headers, body = problems.encode(error)
+    request.app.counters.not_routed(status)
+    request.app.counters.refused(problems.reason(error))
     response = Response(body, status)
     response.raw_headers = [header for header in headers if header[0] != b"allow"]
     if status == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from service.stream import is_name
+
 _TOO_OLD = "urn:meanwhile:problem:key-too-old"
 _LONGEST_SILENCE = 40  # Seconds in an event stream, which has a comment every 15.
 _TRIES = 60  # A second apart: a service that restarts is waited for.
@@ -58,8 +60,11 @@ class Client:
         self._http.close()
 
     def average(self, stream: str) -> str:
-        """The average of a stream as text. Raises ``Unsent`` with the service's reason if there is none."""
-        reply = self._request("GET", f"/v1/streams/{stream}/average", headers={"Accept": "text/plain"})
+        """The average of a stream as text, asked for once. Raises ``Unsent`` with the reason if there is none."""
+        if not is_name(stream):
+            raise Unsent("This is not the name of a stream.")
+        path = f"/v1/streams/{stream}/average"
+        reply = self._request("GET", path, tries=1, headers={"Accept": "text/plain"})
         if reply.is_success:
             return reply.text
         raise Unsent(_reason(reply))
@@ -133,25 +138,27 @@ class Client:
             self.record({stream: values[:middle]}, producer, sequence, outcome)
             self.record({stream: values[middle:]}, producer, sequence + middle, outcome)
 
-    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        for _ in range(_TRIES):
+    def _request(self, method: str, path: str, tries: int = _TRIES, **arguments: Any) -> httpx.Response:
+        for left in reversed(range(tries)):
+            pause = 1.0
             try:
                 reply = self._http.request(method, path, **arguments)
+            except httpx.UnsupportedProtocol:
+                raise Unsent(f"{self._http.base_url} is not a URL that starts with http:// or https://.") from None
             except httpx.ConnectError:
                 last = f"There is no service at {self._http.base_url}."
-                self._sleep(1)
-                continue
             except httpx.HTTPError as error:
                 last = f"The connection broke: {error}"
-                self._sleep(1)
-                continue
-            if reply.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT):
-                last = _reason(reply)
-                self._sleep(float(reply.headers.get("Retry-After", 1)))
-                continue
-            if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-                raise Unsent(_reason(reply))
-            return reply
+            else:
+                if reply.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT):
+                    last = _reason(reply)
+                    pause = float(reply.headers.get("Retry-After", 1))
+                elif reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise Unsent(_reason(reply))
+                else:
+                    return reply
+            if left:
+                self._sleep(pause)
         raise Unsent(last)
 
 

@@ -19,10 +19,12 @@ What a waiter can count on:
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from service.counters import Counters
 from service.idempotency import Key
 from service.store import Crowded, OutcomeUnknown, Refusal, State, Store, StoreUnavailable, Unreadable, Why
 from service.stream import Readings, Shape
@@ -154,9 +156,10 @@ class _Commit:
 class Committer:
     """The one way to record readings in a process."""
 
-    def __init__(self, store: Store, *, max_waiting: int, patience: float) -> None:
+    def __init__(self, store: Store, *, max_waiting: int, patience: float, counters: Counters | None = None) -> None:
         self._store = store
         self._max_waiting = max_waiting
+        self._counters = counters or Counters()
         self._turns = _Turns(_Commit, self._commit, patience)
 
     async def record(self, readings: Mapping[str, Readings], key: Key | None = None) -> Recorded:
@@ -172,6 +175,7 @@ class Committer:
         if commit.size and commit.size + size > self._max_waiting:
             raise Overloaded
         commit.size += size
+        self._counters.gathered(commit.size)
         waiter: Waiter = commit.loop.create_future()
         identity = _identity(readings, key)
         group = commit.groups.get(identity)
@@ -188,6 +192,7 @@ class Committer:
 
     async def _commit(self, commit: _Commit) -> None:
         groups = list(commit.groups.values())
+        self._counters.gathered(0)
         try:
             await self._send(groups, commit.deadline)
         except OutcomeUnknown as error:
@@ -214,15 +219,23 @@ class Committer:
     async def _send(self, groups: list[_Group], deadline: float) -> None:
         """One commit of these groups; answers those who wait. Raises what the store raises."""
         keys = {number: group.key for number, group in enumerate(groups) if group.key is not None}
+        started = time.perf_counter()
         committed = await self._store.commit([group.states() for group in groups], deadline, keys)
+        seconds = time.perf_counter() - started
+        readings = recorded = repeated = 0
         for group, refusals, duplicates in zip(groups, committed.refusals, committed.duplicates, strict=True):
+            size = sum([one.size for one in group.readings.values()])
+            readings += size
             if refusals:
                 _fail(group.waiters, _reason(group, refusals))
                 continue
-            recorded = Recorded(committed.states, duplicates)
+            recorded += size
+            repeated += sum([group.readings[name].size for name in duplicates])
+            outcome = Recorded(committed.states, duplicates)
             for waiter in group.waiters:
                 if not waiter.done():
-                    waiter.set_result(recorded)
+                    waiter.set_result(outcome)
+        self._counters.committed(readings, recorded - repeated, repeated, seconds)
 
 
 def _identity(readings: Mapping[str, Readings], key: Key | None) -> object:

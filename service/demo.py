@@ -21,7 +21,7 @@ def readings(at: float, noise: random.Random) -> dict[str, list[Value]]:
     """What the sensors have to say at a time (seconds since 1970), by stream.
 
     >>> sorted(readings(0.0, random.Random(7)))[0]
-    'demo/garden/humidity'
+    'demo/attention/head-7'
     """
     day = math.sin(2 * math.pi * (at % DAY) / DAY - 2.0)  # Coldest towards five, warmest in the afternoon (UTC).
     gust = abs(noise.gauss(0, 1))

@@ -50,6 +50,10 @@ class BadEncoding(Refused):
     """The body is not what its Content-Encoding says."""
 
 
+class NotHttp(Refused):
+    """What came over the connection is no HTTP request, or its header is too large."""
+
+
 class BadKey(Refused):
     """The Idempotency-Key is not one, or there is none where there has to be."""
 
@@ -73,6 +77,7 @@ class Problem(NamedTuple):
 
 
 TABLE: Mapping[type[Exception], Problem] = {
+    NotHttp: Problem(400, "not-http", "This is not an HTTP request"),
     Malformed: Problem(400, "malformed", "The body is not JSON"),
     BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
     BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),
@@ -140,13 +145,23 @@ TABLE: Mapping[type[Exception], Problem] = {
 }
 
 _FROM_THE_FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
+_OTHER = "http"
 _BUG = Problem(500, "internal-error", "Internal error", "This is a bug in the service; its log has the cause.")
+
+REASONS = (*(problem.type for problem in TABLE.values()), *_FROM_THE_FRAMEWORK.values(), _OTHER, _BUG.type)
+
+
+def reason(error: Exception) -> str:
+    """The type of the problem that ``error`` is; one of ``REASONS``."""
+    if isinstance(error, HTTPException):
+        return _FROM_THE_FRAMEWORK.get(error.status_code, _OTHER)
+    return TABLE.get(type(error), _BUG).type
 
 
 def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
     """The problem that ``error`` is, and the members of the body that says so."""
     if isinstance(error, HTTPException):
-        problem = Problem(error.status_code, _FROM_THE_FRAMEWORK.get(error.status_code, "http"), error.detail)
+        problem = Problem(error.status_code, reason(error), error.detail)
     else:
         problem = TABLE.get(type(error), _BUG)
     if problem is _BUG:

@@ -1,4 +1,4 @@
-"""HTTP connections that do not wait for ever, and responses that leave in one piece.
+"""HTTP connections that do not wait for ever, refuse in turn what is not HTTP, and send responses in one piece.
 
 **Patience.** uvicorn limits how long a connection may idle after a response, but neither how long the first request
 takes to come nor how slowly its header or body may. Here each connection has one timer for all of it:
@@ -12,6 +12,11 @@ takes to come nor how slowly its header or body may. Here each connection has on
 
 The timer is set anew only when the connection has to end sooner than it would fire. So the usual request, complete in
 one piece, touches no timer at all, where uvicorn sets one and cancels one for each.
+
+**What is not HTTP** uvicorn refuses in plain text, and at once: ahead of the responses to earlier requests on the same
+connection, so that a client takes it for the response to a reading that was recorded. Here it is a problem like every
+other and waits its turn. And a header may be as large as a client likes; here what comes without a byte of a body (a
+header, a trailer, the extension of a chunk) is refused past 256 KiB.
 
 **Responses in one piece.** uvicorn hands the head and the body of a response to the kernel one after the other: two
 system calls, each of which wakes the client. An application that has both can give them together to
@@ -33,11 +38,14 @@ from typing import Any
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.problems import NotHttp, encode
+
 PATIENCE = 10.0
 BYTES_A_SECOND = 16 * 1024
 LINGER = 2.0
 STALL = 30.0
 LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
+LARGEST_HEAD = 256 * 1024
 RESPOND = "meanwhile.respond"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -63,6 +71,8 @@ class PatientProtocol(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._received = 0
+        self._without_body = 0  # Bytes since the last one of a body, or since the request before.
+        self._refusal: bytes | None = None  # The last response, once nothing is read any more.
         self._timer: asyncio.TimerHandle | None = None
         self._fires = inf
         self._default_headers: list[tuple[bytes, bytes]] = []
@@ -102,11 +112,18 @@ class PatientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes what came, and starts to wait for the rest if there is one."""
+        if self._refusal is not None:
+            return
         self._received += len(data)
+        self._without_body += len(data)
         super().data_received(data)
-        if not self._is_whole and self._state in (_State.IDLE, _State.BUSY):
+        if self._is_whole:
+            return
+        if self._state in (_State.IDLE, _State.BUSY):
             self._received = 0
             self._enter(_State.RECEIVING)
+        if self._without_body > LARGEST_HEAD and self._refusal is None:
+            self._refuse(f"Expected a header of at most {LARGEST_HEAD} bytes.")
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -115,9 +132,15 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # an extension of our own
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body is here."""
+        self._without_body = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """A request is complete."""
         self._is_whole = True
+        self._without_body = 0
         if self._unanswered:
             self._state = _State.BUSY
         else:
@@ -129,6 +152,8 @@ class PatientProtocol(HttpToolsProtocol):
         self._unanswered -= 1
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            return
+        if self._refusal is not None and self._refuse_in_turn():
             return
         self.flow.resume_reading()
         if not self._unanswered:
@@ -173,6 +198,27 @@ class PatientProtocol(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what uvicorn's parser does not understand; ``msg`` is its way to say so."""
+        self._refuse("Expected a request as RFC 9112 has it.")
+
+    def _refuse(self, detail: str) -> None:
+        """Reads no more, and says why after the responses to the requests that came whole."""
+        status, headers, body = encode(NotHttp(detail))
+        headers = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
+        head = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self._refusal = b"".join((_STATUS_LINES[status], head, b"\r\n", body))
+        self._refuse_in_turn()
+
+    def _refuse_in_turn(self) -> bool:
+        """Sends the refusal and hangs up, unless a request that came whole still awaits its response."""
+        if self._unanswered > (not self._is_whole):
+            return False
+        if self._refusal is not None and self._state is not _State.LINGERING:  # What lingers has its response.
+            self.transport.write(self._refusal)
+        self.transport.close()
+        return True
 
     def _enter(self, state: _State) -> None:
         self._state = state

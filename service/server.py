@@ -11,11 +11,14 @@ import logging
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from logging.config import dictConfig
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import uvicorn
@@ -34,6 +37,7 @@ _BACKLOG = 2048
 _GC_THRESHOLD = (
     20_000  # Objects: a request makes dozens and leaves no cycles. With 700, a twentieth of the time went there.
 )
+_SHARED = "MEANWHILE_WORKERS_SHARE"  # Where the parent tells its workers the directory in which they count.
 _KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
 
 
@@ -56,6 +60,9 @@ def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None
             settings = settings.model_copy(update={"redis_url": valkey.url})
             where = str(settings.data_dir.expanduser().absolute())
         _export(settings)
+        os.environ.pop(_SHARED, None)
+        if settings.workers > 1:
+            os.environ[_SHARED] = stack.enter_context(_shared_directory())
         announce(_base_url(settings.host, listener.getsockname()[1]), where, keys)
         config = uvicorn.Config(
             "service.server:create_worker",
@@ -78,7 +85,8 @@ def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None
 
 def create_worker() -> Meanwhile:
     """The application of one worker process, with its settings from the environment that ``serve`` prepared."""
-    app = create_app()
+    shared = os.environ.get(_SHARED)
+    app = create_app(shared=Path(shared) if shared else None)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -93,6 +101,8 @@ def create_worker() -> Meanwhile:
             gc.freeze()  # What start-up made stays; the collector need not look at it again.
             gc.set_threshold(_GC_THRESHOLD)
             yield
+        if parent is not None and not parent.is_alive() and shared:
+            shutil.rmtree(shared, ignore_errors=True)  # Nobody else is left to do it.
 
     app.router.lifespan_context = lifespan
     return app
@@ -107,6 +117,14 @@ def _stop_without_parent(sentinel: int) -> None:
 def _exit(number: int, frame: FrameType | None) -> None:
     """SIGTERM leaves through every ``finally``, as SIGINT does."""
     raise SystemExit(0)
+
+
+@contextmanager
+def _shared_directory() -> Iterator[str]:
+    """A directory for what workers count, in memory where there is such a place; a container may have no other."""
+    memory = "/dev/shm"  # noqa: S108  # The directory made in it is for this user alone.
+    with TemporaryDirectory(prefix="meanwhile-", dir=memory if os.access(memory, os.W_OK) else None) as directory:
+        yield directory
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -22,13 +22,14 @@ and ends in one of three ways:
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Container, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from importlib import resources
 from os.path import commonprefix
 from typing import Any, NamedTuple, TypeVar
 
+import hiredis
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -172,11 +173,21 @@ class Store:
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then.
 
     Past ``max_streams`` keys in the database no stream is made (0: no limit). A write returns when ``replicas``
-    replicas have it.
+    replicas have it. ``failed`` hears of each command that Redis did not carry out ("unavailable") or perhaps did
+    ("unknown").
     """
 
-    def __init__(self, client: "Redis", prefix: str, *, max_streams: int = 0, replicas: int = 0) -> None:
+    def __init__(
+        self,
+        client: "Redis",
+        prefix: str,
+        *,
+        max_streams: int = 0,
+        replicas: int = 0,
+        failed: Callable[[str], None] = lambda kind: None,
+    ) -> None:
         self._client = client
+        self._failed = failed
         self._options = (str(max_streams), "1" if replicas else "0")
         self._replicas = replicas
         self._keys = f"{prefix}:stream:"
@@ -323,29 +334,31 @@ class Store:
     async def _send(self, deadline: float, *command: str | int | bytes) -> Any:
         """Sends a write once and returns the reply."""
         pool = self._client.connection_pool
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows commands of one word only
+        connection: AbstractConnection | None = None
+        is_sent = False
         if asyncio.get_running_loop().time() >= deadline:
             raise StoreUnavailable
         try:
             async with asyncio.timeout_at(deadline):
-                connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self._away(error) from error
-        try:
-            async with asyncio.timeout_at(deadline):
-                await connection.send_command(*command, check_health=False)
+                connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
+                is_sent = True
+                await connection.send_packed_command(packed, check_health=False)
                 reply = await connection.read_response()
                 if self._replicas:
                     await self._await_replicas(connection, deadline)
         except NoScriptError as error:
             raise StoreUnavailable from error
         except (RedisError, OSError, TimeoutError) as error:
-            if _is_proof_of_not_running(error):
+            if not is_sent or _is_proof_of_not_running(error):
                 raise self._away(error) from error
             log.warning("a write to Redis has an unknown outcome: %s", str(error) or type(error).__name__)
+            self._failed("unknown")
             raise OutcomeUnknown from error
         finally:
-            with suppress(RedisError, OSError):
-                await pool.release(connection)
+            if connection is not None:
+                with suppress(RedisError, OSError):
+                    await pool.release(connection)
         self._back()
         return reply
 
@@ -359,6 +372,7 @@ class Store:
 
     def _away(self, error: Exception) -> StoreUnavailable:
         """Says it in the log once, not for every request."""
+        self._failed("unavailable")
         if self._answers:
             log.warning("Redis is not available: %s", str(error) or type(error).__name__)
         self._answers = False

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -99,6 +100,27 @@ def test_average_of_a_stream_that_does_not_exist_fails_with_the_reason(running: 
     printed = meanwhile("average", "nothing/here", "--url", running.url)
     assert (1, "") == (printed.returncode, printed.stdout)
     assert "404: No such stream" in printed.stderr
+
+
+@pytest.mark.parametrize("stream", ["x?", "x#", "../x", "x/average", ""])
+def test_average_of_what_is_no_name_is_refused(running: Service, stream: str) -> None:
+    """Sent as it is, a "?" would ask for another path and print what that answers."""
+    failed = meanwhile("average", stream, "--url", running.url)
+    assert (1, "", "This is not the name of a stream.\n") == (failed.returncode, failed.stdout, failed.stderr)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1", "There is no service at http://127.0.0.1:1."),
+        ("nonsense", "nonsense/ is not a URL that starts with http:// or https://."),
+    ],
+)
+def test_average_does_not_wait_for_a_service_that_is_not_there(url: str, reason: str) -> None:
+    start = time.monotonic()
+    failed = meanwhile("average", "x", "--url", url)
+    assert (1, f"{reason}\n") == (failed.returncode, failed.stderr)
+    assert time.monotonic() - start < 30
 
 
 def test_send_counts_what_is_missing_and_refuses_what_is_no_number(running: Service, tmp_path: Path) -> None:

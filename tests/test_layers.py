@@ -16,16 +16,17 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "access", "settings", "logs", "protocol"},
+    {"exact", "times", "idempotency", "access", "counters", "settings", "logs"},
     {"summary", "stream"},
-    {"formats", "formats.json", "store", "table", "client"},
+    {"formats", "formats.json", "metrics", "store", "table", "client"},
     {"demo", "watch"},
     {"committer", "subscription"},
     {"live"},
     {"problems"},
+    {"protocol"},
     {
         *("api", "api.body", "api.contract", "api.document", "api.endpoint", "api.events", "api.health"),
-        *("api.models", "api.page", "api.readings", "api.streams"),
+        *("api.metrics", "api.models", "api.page", "api.readings", "api.streams"),
     },
     {"app", "embedded"},
     {"server"},
@@ -138,8 +139,8 @@ def test_pure_modules_have_no_clock_no_files_no_network_and_no_logging(name: str
     assert set() == strangers(name) & impure
 
 
-def test_the_store_imports_the_standard_library_redis_msgspec_and_what_is_pure_only() -> None:
-    assert {"msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
+def test_the_store_imports_the_standard_library_redis_its_codec_msgspec_and_what_is_pure_only() -> None:
+    assert {"hiredis", "msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
     assert siblings("store") <= PURE
 
 

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
+from redis import Redis
 
 from service import problems
 from service.app import create_app
 from service.settings import Settings
-from tests.servers import Service, clean_environment, service
+from tests.servers import Service, clean_environment, eventually, service, valkey
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -96,6 +98,29 @@ def test_the_commands_to_start_with_are_targets_of_the_makefile() -> None:
     for target in re.findall(r"\bmake ([a-z-]+)", README):
         if target != "nothing":
             assert f"\n{target}:" in makefile
+
+
+def test_the_acl_suffices() -> None:
+    (rule,) = re.findall(r"^ *(user meanwhile .*)$", README, re.MULTILINE)
+    with (
+        valkey() as server,
+        Redis.from_url(server.url) as admin,
+        service(MEANWHILE_REDIS_URL=f"unix://meanwhile:secret@{server.socket}") as started,
+        httpx.Client(base_url=started.url) as client,
+    ):
+        assert 503 == client.get("/readyz").status_code
+        admin.execute_command("ACL", "SETUSER", *rule.split()[1:])
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        requests = [
+            client.get("/readyz"),
+            client.post("/v1/streams/acl/readings", json={"value": 1}),
+            client.post("/v1/readings", json={"acl": {"value": 1}}, headers={"Idempotency-Key": "a:1"}),
+            client.get("/v1/streams/acl"),
+            client.get("/v1/streams"),
+            client.delete("/v1/streams/acl"),
+        ]
+        assert [200] * len(requests) == [reply.status_code for reply in requests]
+        assert "fsyncs" not in started.log
 
 
 def test_every_file_that_the_readme_names_exists() -> None:

@@ -3,10 +3,11 @@
 Examples are made from those of the models' fields, and refusals from the error table, so they cannot be out of date.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.responses import Response
 
 from service import problems
 from service.access import Forbidden, Unauthorized
@@ -17,6 +18,8 @@ SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
     "basic": {"type": "http", "scheme": "basic", "description": "The same key, as the password of any user."},
 }
+
+EVENTS = "text/event-stream"
 
 _MODELS = "#/components/schemas/"
 _RETRY_AFTER = {
@@ -76,22 +79,20 @@ def refusals(errors: Sequence[type[Exception]]) -> dict[int | str, dict[str, Any
     return responses
 
 
-def good(model: type[BaseModel], others: dict[str, str]) -> dict[str, Any]:
-    """The 200 that has a model as JSON; ``others`` are examples of plainer media types."""
-    content: dict[str, Any] = {"application/json": {"example": example(model)}}
-    for media_type, text in others.items():
+def good(model: type[BaseModel] | None, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The 200 that has a model as JSON; ``texts`` are examples of what else it can be, by media type."""
+    content: dict[str, Any] = {} if model is None else {"application/json": {"example": example(model)}}
+    for media_type, text in texts.items():
         content[media_type] = {"schema": {"type": "string"}, "example": text}
+    if EVENTS in texts:
+        content[EVENTS]["schema"]["description"] = "Server-sent events; the data of a state is a StreamEvent."
+        return {"content": content, "headers": {"Cache-Control": _NO_STORE}}
     return {"content": content}
 
 
-def endless(text: str) -> dict[str, Any]:
-    """The 200 that is a stream of events; ``text`` shows some."""
-    schema = {"type": "string", "description": "Server-sent events; the data of a state is a StreamEvent."}
-    return {
-        "description": "Events until the client goes away",
-        "headers": {"Cache-Control": _NO_STORE},
-        "content": {"text/event-stream": {"schema": schema, "example": text}},
-    }
+def text(media_type: str) -> type[Response]:
+    """Tells FastAPI the media type of a reply that is no JSON."""
+    return type("Text", (Response,), {"media_type": media_type})
 
 
 def security(scope: str | None) -> list[dict[str, list[str]]]:

@@ -10,12 +10,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +24,7 @@ from service import problems
 from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
 from service.api import document
 from service.api.body import ClientGone
+from service.counters import Counters
 from service.protocol import RESPOND
 from service.stream import RESERVED
 
@@ -59,18 +61,12 @@ def json_reply(content: object) -> Reply:
     return Reply(_encode(content))
 
 
-class EventStream(Response):
-    """Names the media type of event streams to FastAPI."""
-
-    media_type = "text/event-stream"
-
-
 class Endpoint(APIRoute):
     """One method of one path.
 
-    ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200, which is a
-    stream of events like the text if it is one, and ``body`` the request, as JSON Schema alternatives with examples;
-    ``refusals`` are the exceptions that the handler may raise, ``media_types`` examples of a 200 in other forms.
+    ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200 and ``body`` the
+    request, as JSON Schema alternatives with examples; ``refusals`` are the exceptions that the handler may raise.
+    ``media_types`` are texts that a 200 can also be, or only, where there is no ``reply``, each with an example.
     """
 
     def __init__(
@@ -80,11 +76,11 @@ class Endpoint(APIRoute):
         handler: Handler,
         *,
         scope: str | None,
-        reply: type[BaseModel] | str,
+        reply: type[BaseModel] | None,
         refusals: Sequence[type[Exception]] = (),
         body: Sequence[dict[str, Any]] = (),
         parameters: Sequence[dict[str, Any]] = (),
-        media_types: dict[str, str] | None = None,
+        media_types: Mapping[str, str] = _NONE,
     ) -> None:
         self._handler = handler
         self._scope = scope
@@ -100,10 +96,7 @@ class Endpoint(APIRoute):
             content["examples"] = document.examples(body)
             extra["requestBody"] = {"required": True, "content": {"application/json": content}}
         responses = document.refusals(document.guarded(refusals, scope))
-        if isinstance(reply, str):
-            responses[200] = document.endless(reply)
-        else:
-            responses[200] = document.good(reply, media_types or {})
+        responses[200] = document.good(reply, media_types)
         super().__init__(
             path,
             _documented,
@@ -112,8 +105,8 @@ class Endpoint(APIRoute):
             operation_id=handler.__name__,
             summary=handler.__name__.replace("_", " ").capitalize(),
             description=handler.__doc__ or "",
-            response_model=None if isinstance(reply, str) else reply,
-            response_class=EventStream if isinstance(reply, str) else JSONResponse,
+            response_model=reply,
+            response_class=JSONResponse if reply is not None else document.text(next(iter(media_types))),
             responses=responses,
             openapi_extra=extra,
         )
@@ -129,8 +122,14 @@ class Endpoint(APIRoute):
             return Match.NONE, {}
         return match, child_scope
 
+    def count(self, counters: Counters) -> None:
+        """Counts the requests of this route in ``counters``; to be said once, before the first one."""
+        self._refused = counters.refused
+        self._answered = counters.route("/".join(self.methods or ()), self.path_format).answered
+
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The whole of a request, as an ASGI application."""
+        started = perf_counter()
         try:
             if self._scope is not None:
                 prefix = scope["reach"] = self.guard.admit(scope["headers"], self._scope)
@@ -141,12 +140,15 @@ class Endpoint(APIRoute):
             return
         except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
             status, headers, body = problems.encode(error)
+            self._refused(problems.reason(error))
         else:
             if isinstance(reply, Stream):
+                self._answered(200, perf_counter() - started)
                 await self._stream(reply, scope, receive, send)
                 return
             body, media_type, status = reply
             headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
+        self._answered(status, perf_counter() - started)
         respond = scope.get("extensions", _NONE).get(RESPOND)
         if respond is None or not respond(scope, status, headers, body):
             await send({"type": "http.response.start", "status": status, "headers": headers})

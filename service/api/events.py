@@ -26,6 +26,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from service.access import check_prefix_of
+from service.api import document
 from service.api.endpoint import Endpoint, Stream
 from service.api.streams import everything, single
 from service.committer import Reader
@@ -35,7 +36,7 @@ from service.store import State, StoreUnavailable
 from service.stream import Invalid, check_name, check_prefix
 from service.subscription import Position, Subscription
 
-EVENT_STREAM = b"text/event-stream; charset=utf-8"
+EVENT_STREAM = f"{document.EVENTS}; charset=utf-8".encode()
 COMMENT_SECONDS = 15.0
 SHORTEST_INTERVAL = 0.1
 LONGEST_INTERVAL = 3600.0
@@ -134,7 +135,8 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
             "/v1/streams/{stream:path}/events",
             watch_stream,
             scope="read",
-            reply=_EXAMPLE,
+            reply=None,
+            media_types={document.EVENTS: _EXAMPLE},
             parameters=[_INTERVAL, _LAST_EVENT_ID],
             refusals=(NoSuchStream, *refusals),
         ),
@@ -143,7 +145,8 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
             "/v1/events",
             watch_streams,
             scope="read",
-            reply=_EXAMPLE,
+            reply=None,
+            media_types={document.EVENTS: _EXAMPLE},
             parameters=[_PREFIX, _NAMES, _INTERVAL, _LAST_EVENT_ID],
             refusals=refusals,
         ),

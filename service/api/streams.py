@@ -88,7 +88,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         prefix = check_prefix(single(query, "prefix") or "")
         check_prefix_of(prefix, scope["reach"])
-        limit = _limit(single(query, "limit"))
+        limit = limit_of(single(query, "limit"), _NAMES, MOST_NAMES)
         cursor = single(query, "cursor")
         try:
             page = await store.names(prefix, limit, cursor, deadline())
@@ -146,18 +146,19 @@ def everything(name: str, state: State) -> dict[str, Any]:
 
 
 def single(query: dict[str, list[str]], name: str) -> str | None:
-    """A parameter that may be there once. Raises ``Invalid``."""
+    """The value of a query parameter; None if it is not there. Raises ``Invalid`` if it is there twice."""
     values = query.get(name, [])
     if len(values) > 1:
         raise Invalid(f"Expected {name} once.")
     return values[0] if values else None
 
 
-def _limit(text: str | None) -> int:
+def limit_of(text: str | None, default: int, most: int) -> int:
+    """The number in a parameter ``limit``. Raises ``Invalid`` if it is none from 1 to ``most``."""
     if text is None:
-        return _NAMES
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MOST_NAMES):
-        raise Invalid(f"Expected limit to be an integer from 1 to {MOST_NAMES}.")
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise Invalid(f"Expected limit to be an integer from 1 to {most}.")
     return int(text)
 
 

@@ -14,7 +14,8 @@ from service.problems import TABLE
 KEYS = {401, 403}
 READ = {404, 422, 503} | KEYS
 WRITE = KEYS | {400, 409, 413, 415, 422, 503, 504}
-ROUTES: dict[tuple[str, str], tuple[str, set[int]]] = {
+TEXT = None  # Not JSON: what Prometheus reads has no model.
+ROUTES: dict[tuple[str, str], tuple[str | None, set[int]]] = {
     ("post", "/v1/streams/{stream}/readings"): ("Recorded", WRITE),
     ("post", "/v1/readings"): ("BatchRecorded", WRITE),
     ("get", "/v1/streams/{stream}"): ("StreamState", READ),
@@ -24,11 +25,12 @@ ROUTES: dict[tuple[str, str], tuple[str, set[int]]] = {
     ("get", "/v1/streams/{stream}/events"): ("StreamEvent", READ),
     ("get", "/v1/events"): ("StreamEvent", {422, 503} | KEYS),
     ("get", "/v1/streams"): ("StreamNames", {400, 422, 503} | KEYS),
+    ("get", "/metrics"): (TEXT, KEYS),
+    ("get", "/metrics/streams"): (TEXT, {422, 503} | KEYS),
     ("get", "/openapi.json"): ("Document", KEYS),
     ("get", "/livez"): ("Status", set()),
     ("get", "/readyz"): ("Status", {503}),
 }
-EVENTS = {route for route, (model, _) in ROUTES.items() if model == "StreamEvent"}
 
 
 @pytest.fixture
@@ -138,7 +140,10 @@ async def test_the_listing_declares_its_query(document: dict[str, Any]) -> None:
 async def test_every_200_has_its_model(document: dict[str, Any]) -> None:
     for route, operation in operations(document):
         model, _ = ROUTES[route]
-        if route in EVENTS:
+        if model is TEXT:
+            assert {"text/plain", "application/openmetrics-text"} == operation["responses"]["200"]["content"].keys()
+            continue
+        if model == "StreamEvent":
             assert ["text/event-stream"] == list(operation["responses"]["200"]["content"])
             assert model in document["components"]["schemas"]
             continue

@@ -532,7 +532,7 @@ async def test_a_request_larger_than_what_may_wait_is_recorded_when_nothing_else
 )
 async def test_504_when_a_write_was_sent_and_no_answer_came(api: Api, method: str, path: str, content: bytes) -> None:
     with valkey() as server:
-        client = await api(redis_url=server.url, patience=0.5)
+        client = await api(redis_url=server.url, patience=2)
         await client.post("/v1/streams/s/readings", json={"value": 1})
         with stopped(server):
             reply = await client.request(method, path, content=content)
@@ -559,7 +559,7 @@ async def test_504_when_a_write_was_sent_and_no_answer_came(api: Api, method: st
 async def test_503_when_a_read_gets_no_answer_in_time(api: Api, method: str, path: str, content: bytes) -> None:
     """Reading twice does no harm: there is nothing to be unsure of."""
     with valkey() as server:
-        client = await api(redis_url=server.url, patience=0.5)
+        client = await api(redis_url=server.url, patience=2)
         await client.post("/v1/streams/s/readings", json={"value": 1})
         with stopped(server):
             reply = await client.request(method, path, content=content)

@@ -1,0 +1,159 @@
+"""What the service counts of itself, in cells that any worker can sum over all workers.
+
+Counting is on the path of every reading, so it has to be nearly free, and exact with several workers. Each process has
+one array of doubles, its *cells*, and adds to them: a store into memory, no lock, no system call. With several workers
+the array is a file in a shared directory, mapped into memory; whoever is asked for the totals reads all the files and
+adds them up. So the sums are the same whichever worker answers, and include what was counted a moment ago.
+
+The kernel keeps a mapped file when the process that writes it is killed, so nothing that was counted is lost. A
+worker holds a lock on its file, which the kernel drops when it is gone; the worker that takes its place takes the file
+over and counts on. A counter therefore never goes back.
+
+All workers run the same code and claim cells in the same order, so a cell means the same in every file.
+
+Why not the library's own counters: a request needs one count and one latency. ``python -m benchmarks.counting`` on one
+core of a small virtual machine, per request: 0.25 us here, in memory or on a mapped file; 3.3 us with a Counter and a
+Histogram of prometheus-client, 5.3 us in its multiprocess mode.
+"""
+
+import fcntl
+import mmap
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+CELLS = 16_384
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+READINGS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 10_000.0, 100_000.0)
+STATUSES = (200, 204, 400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 503, 504)
+REDIS_ERRORS = ("unavailable", "unknown")
+
+
+class Histogram:
+    """Counts by size: one cell for the sum, one a bucket, and one for what is larger than all of them."""
+
+    def __init__(self, cells: "memoryview[float]", first: int, bounds: tuple[float, ...]) -> None:
+        self._cells = cells
+        self._first = first
+        self.bounds = bounds
+
+    def observe(self, value: float) -> None:
+        """Counts one value."""
+        cells, first = self._cells, self._first
+        cells[first] += value
+        cells[first + 1 + bisect_left(self.bounds, value)] += 1
+
+    def read(self, totals: "array[float]") -> tuple[float, list[float]]:
+        """The sum, and the counts of the buckets, each without those below."""
+        first = self._first
+        return totals[first], list(totals[first + 1 : first + 2 + len(self.bounds)])
+
+
+class Route:
+    """The requests of one route, by status."""
+
+    def __init__(self, method: str, path: str, rows: Mapping[int, Histogram], other: Histogram) -> None:
+        self.method = method
+        self.path = path
+        self._rows = rows
+        self._other = other
+
+    def answered(self, status: int, seconds: float) -> None:
+        """Counts one request, which took so long."""
+        self._rows.get(status, self._other).observe(seconds)
+
+    def rows(self) -> Iterator[tuple[str, Histogram]]:
+        """The latencies by status."""
+        yield from ((str(status), row) for status, row in self._rows.items())
+        yield "other", self._other
+
+
+class Counters:
+    """All that one process counts. ``directory`` is what workers share; None if there is one process."""
+
+    def __init__(self, directory: Path | None = None, reasons: Iterable[str] = ()) -> None:
+        self._directory = directory
+        self._cells = memoryview(bytearray(8 * CELLS) if directory is None else _map(directory)).cast("d")
+        self._claimed = 0
+        self.routes: list[Route] = []
+        self.unrouted = {status: self._claim(1) for status in STATUSES}
+        self.refusals = {reason: self._claim(1) for reason in reasons}
+        self.redis_errors = {kind: self._claim(1) for kind in REDIS_ERRORS}
+        self.recorded = self._claim(1)
+        self.duplicates = self._claim(1)
+        self.waiting = self._claim(1)
+        self.commit_readings = self._histogram(READINGS)
+        self.commit_seconds = self._histogram(SECONDS)
+        self._cells[self.waiting] = 0.0  # The one cell that is not a sum: what a killed worker left is not waiting.
+
+    def route(self, method: str, path: str) -> Route:
+        """The requests of a route from now on; ``path`` is its template."""
+        rows = {status: self._histogram(SECONDS) for status in STATUSES}
+        self.routes.append(Route(method, path, rows, self._histogram(SECONDS)))
+        return self.routes[-1]
+
+    def not_routed(self, status: int) -> None:
+        """Counts a request that no route answers."""
+        cell = self.unrouted.get(status)
+        if cell is not None:
+            self._cells[cell] += 1
+
+    def refused(self, reason: str) -> None:
+        """Counts a request that is answered with a problem of this type."""
+        cell = self.refusals.get(reason)
+        if cell is not None:
+            self._cells[cell] += 1
+
+    def redis_failed(self, kind: str) -> None:
+        """Counts a command that Redis did not carry out ("unavailable"), or perhaps did ("unknown")."""
+        self._cells[self.redis_errors[kind]] += 1
+
+    def gathered(self, readings: int) -> None:
+        """So many readings wait for the next commit."""
+        self._cells[self.waiting] = readings
+
+    def committed(self, readings: int, recorded: int, duplicates: int, seconds: float) -> None:
+        """Counts a commit: its readings, how many of them were recorded or had been before, and how long it took."""
+        cells = self._cells
+        cells[self.recorded] += recorded
+        cells[self.duplicates] += duplicates
+        self.commit_readings.observe(readings)
+        self.commit_seconds.observe(seconds)
+
+    def totals(self) -> "array[float]":
+        """Every cell, summed over all workers, also those that are gone."""
+        if self._directory is None:
+            return array("d", self._cells.tobytes())
+        arrays = []
+        for file in self._directory.glob("*.cells"):
+            arrays.append(array("d"))
+            arrays[-1].frombytes(file.read_bytes())
+        return array("d", map(sum, zip(*arrays, strict=True)))
+
+    def _claim(self, cells: int) -> int:
+        first, self._claimed = self._claimed, self._claimed + cells
+        if self._claimed > CELLS:
+            raise AssertionError("CELLS is too small for what is counted")
+        return first
+
+    def _histogram(self, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(self._cells, self._claim(len(bounds) + 2), bounds)
+
+
+def _map(directory: Path) -> mmap.mmap:
+    """The first file that no living process holds, made if there is none; held until this process ends."""
+    number = 0
+    while True:
+        descriptor = os.open(directory / f"{number}.cells", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            number += 1
+            continue
+        missing = 8 * CELLS - os.fstat(descriptor).st_size
+        if missing:
+            os.pwrite(descriptor, bytes(missing), 8 * CELLS - missing)  # A full disk is noticed here, not by a signal.
+        return mmap.mmap(descriptor, 8 * CELLS)  # The descriptor stays open, and with it the lock.
