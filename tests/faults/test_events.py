@@ -20,6 +20,7 @@ import pytest
 
 from service.app import connect
 from service.store import State, Store
+from tests.events import post, post_batch
 from tests.faults.conftest import Row
 from tests.servers import Service, service, valkey
 
@@ -137,6 +138,41 @@ async def test_a_thousand_subscribers_cost_little_and_all_see_the_end(report: Ca
     )
     assert grown <= MOST_BYTES
     assert p99_watched <= 2 * p99
+
+
+def busy(pid: int) -> float:
+    """Seconds of a processor that a process has used."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+async def test_watching_ten_thousand_streams_costs_little_and_new_ones_are_seen_soon(
+    report: Callable[[Row], None],
+) -> None:
+    watched, seconds = 10_000, 10.0
+    with valkey() as server, service(MEANWHILE_REDIS_URL=server.url) as running:
+        assert running.process is not None
+        assert server.process is not None
+        pids = {"service": running.process.pid, "Valkey": server.process.pid}
+        post_batch(running.url, {f"w/{n}": {"value": n} for n in range(watched)})
+        async with watchers(running.url, 1, lambda n: "/v1/events") as opened:
+            before = {name: busy(pid) for name, pid in pids.items()}
+            await asyncio.sleep(seconds)  # Nothing changes, which has to be found out every second.
+            shares = {name: 100 * (busy(pid) - before[name]) / seconds for name, pid in pids.items()}
+            seen = []
+            for n in range(5):
+                began = time.monotonic()
+                post(running.url, f"new/{n}", 1.0)
+                while f"new/{n}" not in opened[0].counts:
+                    assert time.monotonic() < began + 10
+                    await asyncio.sleep(0.01)
+                seen.append(time.monotonic() - began)
+            assert watched + 5 == len(opened[0].counts)
+    note = (
+        f"{shares['service']:.0f} % of a core, Valkey {shares['Valkey']:.0f} %; new seen in {max(seen):.2f} s at most"
+    )
+    report(Row(f"{watched} streams watched", "none", watched + 5, 0, 0, 0, None, note=note))
+    assert max(seen) <= 2
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
