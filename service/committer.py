@@ -130,10 +130,12 @@ class _Group:
 
     def add(self, readings: Mapping[str, Readings]) -> None:
         for name, more in readings.items():
-            known = self.readings[name]
-            for column, values in zip(known.columns, more.columns, strict=True):
+            shape, columns, first, last = self.readings[name]
+            for column, values in zip(columns, more.columns, strict=True):
                 column.extend(values)
-            self.readings[name] = known._replace(first=min(known.first, more.first), last=max(known.last, more.last))
+            if more.first < first or more.last > last:
+                first, last = min(first, more.first), max(last, more.last)
+                self.readings[name] = Readings(shape, columns, first, last)
 
     def states(self) -> dict[str, State]:
         return {

@@ -38,8 +38,16 @@ _STOP_SECONDS = 30.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # Seconds before a server is started again; they double if it never lives.
 
 
+_SOCKET = "valkey.sock"
+
+
 class EmbeddedError(Exception):
     """The embedded server cannot run; the message says why and what to do."""
+
+
+def socket_url(data_dir: Path) -> str:
+    """Where the server of ``data_dir`` listens while it runs."""
+    return f"unix://{data_dir.expanduser().absolute() / _SOCKET}"
 
 
 def server_binary() -> Path:
@@ -71,7 +79,7 @@ class EmbeddedValkey:
         self._dir = data_dir.expanduser().absolute()
         self._appendfsync = appendfsync
         self._binary = binary
-        self._socket = self._dir / "valkey.sock"
+        self._socket = self._dir / _SOCKET
         self._stopping = threading.Event()
         self._was_ready = threading.Event()
         self._failure: str | None = None
@@ -82,7 +90,7 @@ class EmbeddedValkey:
     @property
     def url(self) -> str:
         """Where to connect."""
-        return f"unix://{self._socket}"
+        return socket_url(self._dir)
 
     def __enter__(self) -> "EmbeddedValkey":
         if len(os.fsencode(self._socket)) > _LONGEST_SOCKET_PATH:

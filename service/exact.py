@@ -112,7 +112,8 @@ def _from_integer(total: int, exponent: int) -> Expansion:
     """The canonical expansion of ``total / 2**exponent``."""
     parts: list[float] = []
     while total:
-        shift = max(0, total.bit_length() - _LARGEST_SHIFT)
+        bits = total.bit_length()
+        shift = bits - _LARGEST_SHIFT if bits > _LARGEST_SHIFT else 0
         part = total / (1 << shift)  # Correctly rounded, also where the integer is larger than any double.
         parts.append(ldexp(part, shift - exponent))
         total -= int(part) << shift

@@ -1,12 +1,15 @@
-"""What an operator can set: each an environment variable ``MEANWHILE_<NAME>`` and an option of ``meanwhile serve``."""
+"""What an operator can set: each an environment variable ``MEANWHILE_<NAME>`` and an option of ``meanwhile serve``.
+
+``MqttSettings`` are those of ``meanwhile mqtt``, as ``MEANWHILE_MQTT_<NAME>``.
+"""
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def default_data_dir() -> Path:
@@ -68,3 +71,54 @@ class Settings(BaseSettings):
     def _has_a_port_that_is_one(cls, url: str | None) -> str | None:
         urlsplit(url or "").port  # noqa: B018  # It is worked out, and refused, when it is looked at.
         return url
+
+
+class MqttSettings(BaseSettings):
+    """What ``meanwhile mqtt`` needs to know besides where the streams are."""
+
+    model_config = SettingsConfigDict(env_prefix="MEANWHILE_MQTT_", env_ignore_empty=True, extra="ignore")
+
+    url: str = Field(
+        "mqtt://127.0.0.1:1883",
+        pattern=r"^mqtts?://\S+$",
+        description="The broker: mqtt://[user[:password]@]host[:port], or mqtts:// for TLS.",
+    )
+    topic: Annotated[list[str], NoDecode] = Field(
+        ["#"],
+        min_length=1,
+        description="Topic to subscribe to, with wildcards. Repeatable; the variable has spaces.",
+    )
+    client_id: str = Field(
+        "meanwhile", min_length=1, max_length=64, description="Names our session at the broker; one process each."
+    )
+    username: str | None = Field(None, description="User, if it is not in the URL.")
+    password: str | None = Field(None, description="Password, if it is not in the URL.")
+    ca: Path | None = Field(None, description="File of certificates to trust, instead of the system's.")
+    cert: Path | None = Field(None, description="File with our certificate.")
+    key: Path | None = Field(None, description="File with the key of our certificate.")
+    stream_prefix: str = Field(
+        "", pattern=r"^[A-Za-z0-9._:~/-]*$", description="Start of the stream names; the topic follows."
+    )
+    split: bool = Field(False, description="Make a stream of each field of a JSON object, as <topic>/<field>.")
+    sequence: str | None = Field(
+        None, description="Member of JSON objects that is a sequence, by which a message is counted once."
+    )
+    in_flight: int = Field(
+        100, ge=1, le=10_000, description="Messages that the broker may send ahead: Receive Maximum."
+    )
+    journal: Path | None = Field(
+        None,
+        description="What a crash must not forget. By default mqtt-<client id>.journal in the data directory.",
+    )
+    publish: str | None = Field(
+        None,
+        pattern=r"^[^#+]*[^#+/]$",
+        description="Publish averages, retained, as <publish>/<stream>.",
+    )
+    home_assistant: bool = Field(False, description="Publish discovery messages for Home Assistant, too.")
+    discovery: str = Field("homeassistant", min_length=1, description="Where Home Assistant looks for them.")
+
+    @field_validator("topic", mode="before")
+    @classmethod
+    def _split_at_spaces(cls, topic: object) -> object:
+        return topic.split() if isinstance(topic, str) else topic

@@ -18,7 +18,7 @@ ROOT = Path(service.__file__).parent
 LAYERS = [
     {"exact", "times", "idempotency", "access", "counters", "settings", "logs"},
     {"summary", "stream"},
-    {"formats", "formats.json", "metrics", "store", "table", "client"},
+    {"formats", "formats.json", "formats.mqtt", "metrics", "mqtt.journal", "mqtt.broker", "store", "table", "client"},
     {"demo", "watch"},
     {"committer", "subscription"},
     {"live"},
@@ -29,14 +29,14 @@ LAYERS = [
         *("api.metrics", "api.models", "api.page", "api.readings", "api.streams"),
     },
     {"app", "embedded"},
-    {"server"},
+    {"mqtt", "mqtt.averages", "mqtt.bridge", "mqtt.run", "server"},
     {"cli"},
     {"__main__"},
 ]
 PURE = {"exact", "summary", "stream", "times", "idempotency"}
 MAY_IMPORT_MSGSPEC_TOO = {"formats.json", "store"}
 MAY_IMPORT_REDIS = {"store", "app", "embedded"}
-MAY_IMPORT_SETTINGS = {"app", "server", "cli"}
+MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "cli"}
 
 
 def module_name(path: Path) -> str:
@@ -57,7 +57,11 @@ def imports_in(source: str) -> set[str]:
             assert node.level == 0, "Imports are absolute, so that they can be read."
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             modules = {name for name in inner if name.removeprefix("service.") in MODULES}
-            found |= modules if node.module in {"service", "service.api", "service.formats"} and modules else set()
+            found |= (
+                modules
+                if node.module in {"service", "service.api", "service.formats", "service.mqtt"} and modules
+                else set()
+            )
             found |= {str(node.module)} if inner - modules or not modules else set()
     return found
 
@@ -106,7 +110,7 @@ def test_the_map_names_every_module() -> None:
         service.__doc__ or ""
     ) + " settings.py logs.py __main__.py"  # These are no part of the way a reading takes.
     tops = {name.partition(".")[0] for name in MODULES if name}
-    names = {f"{top}/" if f"{top}.json" in MODULES or f"{top}.body" in MODULES else f"{top}.py" for top in tops}
+    names = {f"{top}/" if (ROOT / top).is_dir() else f"{top}.py" for top in tops}
     assert set() == {name for name in names if name not in described}
 
 
@@ -123,7 +127,7 @@ def test_imports_point_down(name: str) -> None:
 
 def test_the_package_itself_imports_nothing() -> None:
     assert set() == imports_in(MODULES[""].read_text())
-    assert set() == imports_in(MODULES["formats"].read_text()) | imports_in(MODULES["api"].read_text())
+    assert set() == {one for name in ("api", "formats", "mqtt") for one in imports_in(MODULES[name].read_text())}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if allowed_in_pure(name)])
@@ -147,7 +151,9 @@ def test_the_store_imports_the_standard_library_redis_its_codec_msgspec_and_what
 def test_formats_know_streams_and_times_only() -> None:
     formats = {name for name in MODULES if name.startswith("formats.")}
     assert formats
-    assert {"stream", "times"} >= {one for name in formats for one in siblings(name)} - formats - {"formats"}
+    assert {"stream", "times", "idempotency"} >= {one for name in formats for one in siblings(name)} - formats - {
+        "formats"
+    }
 
 
 def test_only_the_store_the_wiring_and_the_embedded_server_know_redis() -> None:

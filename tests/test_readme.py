@@ -11,14 +11,17 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 from redis import Redis
+from typer.main import get_command
 
 from service import problems
 from service.app import create_app
-from service.settings import Settings
+from service.cli import app
+from service.settings import MqttSettings, Settings
 from tests.servers import Service, clean_environment, eventually, service, valkey
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MQTT = (ROOT / "docs" / "mqtt.md").read_text()
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -32,9 +35,9 @@ def commands() -> list[tuple[str, str]]:
     ]
 
 
-def table(header: str) -> list[list[str]]:
-    """The rows of the README's table with this header."""
-    lines = README[README.index(header) :].splitlines()[2:]
+def table(header: str, text: str = README) -> list[list[str]]:
+    """The rows of the table with this header."""
+    lines = text[text.index(header) :].splitlines()[2:]
     rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
@@ -86,6 +89,24 @@ def test_the_settings_table_has_every_setting_with_its_default() -> None:
         [f"`MEANWHILE_{name.upper()}`", defaults.get(name, f"`{str(field.default).lower()}`"), field.description]
         for name, field in Settings.model_fields.items()
     ] == table("| variable |")
+
+
+def test_the_settings_of_mqtt_are_all_documented_with_their_defaults() -> None:
+    def shown(default: object) -> str:
+        text = " ".join(default) if isinstance(default, list) else str(default).lower()
+        return "none" if default in (None, "") else f"`{text}`"
+
+    assert [
+        [f"`MEANWHILE_MQTT_{name.upper()}`", shown(field.default), field.description]
+        for name, field in MqttSettings.model_fields.items()
+    ] == table("| variable |", MQTT)
+
+
+def test_every_option_that_the_documents_name_exists() -> None:
+    known = {name for command in get_command(app).commands.values() for one in command.params for name in one.opts}  # type: ignore[attr-defined]  # it is a group
+    named = set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", MQTT)) | set(re.findall(r"meanwhile mqtt.* (--[a-z-]+)", MQTT))
+    assert {"--topic", "--publish", "--sequence"} <= named
+    assert set() == named - known - {"--profile"}
 
 
 def test_the_status_table_has_every_status_of_the_error_table() -> None:

@@ -115,7 +115,10 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
     _check_size(sum(map(_Body.size, parsed.values())), limits)
     batch: dict[str, Readings] = {}
     for name, one in parsed.items():
-        batch[name] = _readings(one, f"/{escape(name)}", now, limits)
+        try:
+            batch[name] = _readings(one, "", now, limits)
+        except Invalid as error:
+            raise error.under(f"/{escape(name)}") from None
     return batch
 
 
@@ -199,7 +202,8 @@ def _number(literal: str) -> float:
     return nan if number == 0 and literal.lower().partition("e")[0].strip("-0.") else number
 
 
-def _load(body: bytes) -> Any:
+def load(body: bytes) -> Any:
+    """What a JSON text says, each object as the pairs it has. Raises ``Malformed``."""
     try:
         return json.loads(
             body.decode(),
@@ -217,18 +221,19 @@ def _load(body: bytes) -> Any:
 
 
 def _strict_one(body: bytes) -> _Body:
-    return _strict_body(_load(body), "")
+    return _strict_body(load(body), "")
 
 
 def _strict_many(body: bytes) -> dict[str, _Body]:
-    pairs = _members(_load(body), 'Expected {"<stream>": {"value": v}, ...}.', "")
+    pairs = members_of(load(body), 'Expected {"<stream>": {"value": v}, ...}.', "")
     for name in pairs:
         if not is_name(name):
             raise _bad_name(name)
     return {name: _strict_body(one, f"/{escape(name)}") for name, one in pairs.items()}
 
 
-def _members(node: Any, expected: str, pointer: str) -> dict[str, Any]:
+def members_of(node: Any, expected: str, pointer: str) -> dict[str, Any]:
+    """The members of what ``load`` made of an object. Raises ``Invalid`` for anything else, or a key given twice."""
     if not isinstance(node, _Pairs):
         raise Invalid(expected, pointer)
     members = dict(node)
@@ -237,8 +242,25 @@ def _members(node: Any, expected: str, pointer: str) -> dict[str, Any]:
     return members
 
 
+def is_object(node: Any) -> bool:
+    """Whether ``load`` made this of an object."""
+    return isinstance(node, _Pairs)
+
+
+def object_of(members: dict[str, Any]) -> Any:
+    """What ``load`` would make of an object with these members."""
+    return _Pairs(members.items())
+
+
+def readings_of(node: Any, now: int, limits: Limits) -> Readings:
+    """The readings of a body for one stream, as ``load`` made it; otherwise as ``decode``."""
+    parsed = _strict_body(node, "")
+    _check_size(parsed.size(), limits)
+    return _readings(parsed, "", now, limits)
+
+
 def _strict_body(node: Any, pointer: str) -> _Body:
-    members = _members(node, _FORM, pointer)
+    members = members_of(node, _FORM, pointer)
     if not members.keys() <= {"value", "values", "time"}:
         raise Invalid(_FORM, pointer)
     body = _Body()
@@ -262,7 +284,7 @@ def _array(node: Any, pointer: str, expected: str, item: Callable[[Any, str], T]
 def _value(node: Any, pointer: str) -> Value:
     if not isinstance(node, _Pairs):
         return _member(node, pointer)
-    members = _members(node, _NUMBERS, pointer)
+    members = members_of(node, _NUMBERS, pointer)
     parts: dict[str, float | list[float]] = {}
     for name, part in members.items():
         try:

@@ -22,13 +22,17 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
-from tests.servers import eventually
+from service.settings import MqttSettings, Settings
+from tests.mqtt.brokers import MOSQUITTO, free_port
+from tests.servers import eventually, short_directory
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE_FILE = (ROOT / "docker-compose.yml").read_text()
-IMAGE, VALKEY_IMAGE = re.findall(r"^    image: (\S+)$", COMPOSE_FILE, re.MULTILINE)
+COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE)["services"]
+IMAGE, VALKEY_IMAGE = (COMPOSE[name]["image"] for name in ("meanwhile", "valkey"))
 BASE_IMAGES = {*re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE), VALKEY_IMAGE}
 SERVICES = ("meanwhile", "valkey")
 
@@ -159,6 +163,60 @@ def stream() -> str:
 def test_the_image_is_built_with_the_uv_of_the_makefile() -> None:
     (in_makefile,) = re.findall(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert [in_makefile] == re.findall(r"^ARG UV_VERSION=(\S+)$", DOCKERFILE, re.MULTILINE)
+
+
+def test_all_services_are_confined_alike_and_the_profile_starts_mqtt_only_when_asked() -> None:
+    both = {name: COMPOSE[name] for name in ("meanwhile", "valkey", "mqtt", "mosquitto")}
+    assert COMPOSE.keys() == both.keys()
+    for service in both.values():
+        assert (True, ["ALL"], "unless-stopped") == (service["read_only"], service["cap_drop"], service["restart"])
+        assert ["no-new-privileges:true"] == service["security_opt"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert {name: ["mqtt"] for name in ("mqtt", "mosquitto")} == {
+        name: service["profiles"] for name, service in both.items() if "profiles" in service
+    }
+
+
+def test_every_variable_of_the_compose_file_is_a_setting() -> None:
+    known = {f"MEANWHILE_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"MEANWHILE_MQTT_{name.upper()}" for name in MqttSettings.model_fields}
+    assert {name for service in COMPOSE.values() for name in service.get("environment", {})} <= known
+
+
+def test_compose_understands_the_file_with_and_without_the_profile() -> None:
+    compose = next((one for one in (("docker", "compose"), ("docker-compose",)) if works(*one, "version")), None)
+    if compose is None:
+        pytest.skip("there is neither `docker compose` nor `docker-compose`")
+    for profile in ((), ("--profile", "mqtt")):
+        found = output(*compose, *profile, "config", "--services").split()
+        assert {"meanwhile", "valkey"} | ({"mqtt", "mosquitto"} if profile else set()) <= set(found)
+
+
+def test_the_broker_of_the_compose_file_starts_as_it_is_written_there() -> None:
+    """With Debian's Mosquitto, another port and another directory; the image itself is not tried here."""
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed; on Debian: apt install mosquitto")
+    shell, option, script = COMPOSE["mosquitto"]["command"]
+    assert ("sh", "-c") == (shell, option)
+    port = free_port()
+    with short_directory() as directory:
+        directory.chmod(0o777)  # Started as root, it becomes its own user.
+        script = script.replace("1883", f"{port} 127.0.0.1").replace("/mosquitto/data/", f"{directory}/")
+        script = script.replace("exec mosquitto", f"exec {MOSQUITTO}")
+        broker = subprocess.Popen([shell, option, script], stderr=subprocess.PIPE, text=True)
+
+        def accepts() -> bool:
+            assert broker.poll() is None, broker.stderr and broker.stderr.read()
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        try:
+            eventually(accepts)
+        finally:
+            broker.terminate()
+            said = broker.communicate(timeout=20)[1]
+        assert 0 == broker.returncode, said
+        assert (directory / "mosquitto.db").exists()
 
 
 @needs_docker

@@ -361,7 +361,7 @@ def test_both_readers_refuse_names_alike(body: bytes) -> None:
     ],
 )
 def test_an_ordinary_body_is_read_by_the_fast_reader_alone(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(reader, "_load")
+    monkeypatch.delattr(reader, "load")
     assert 1 <= decode(body, NOW, FEW).size
     assert ["a", "b:c"] == list(decode_batch(b'{"a":' + body + b',"b:c" : ' + body + b"}", NOW, FEW))
 

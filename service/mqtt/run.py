@@ -1,0 +1,109 @@
+"""``meanwhile mqtt``: wires broker, bridge, journal and store, runs until a signal, and ends in order."""
+
+import asyncio
+import logging
+import re
+import signal
+from logging.config import dictConfig
+from typing import Any
+
+from service.app import connect, milliseconds_now
+from service.committer import Committer
+from service.embedded import socket_url
+from service.formats.mqtt import Options
+from service.logs import configuration
+from service.mqtt.averages import Averages, state_topic
+from service.mqtt.bridge import Bridge
+from service.mqtt.broker import Address, Broker
+from service.mqtt.journal import Journal
+from service.settings import MqttSettings, Settings
+from service.store import Store
+from service.stream import Limits
+
+log = logging.getLogger(__name__)
+
+_REPORT = 60.0  # Seconds between two lines of the log about what was recorded.
+
+
+def run(settings: Settings, mqtt: MqttSettings) -> None:
+    """Runs until SIGINT or SIGTERM. Raises ``JournalError``, ``ValueError`` for a URL that is none, ``OSError``."""
+    address = Address.parse(mqtt.url, mqtt.username, mqtt.password)._replace(ca=mqtt.ca, cert=mqtt.cert, key=mqtt.key)
+    dictConfig(configuration(settings.log_level, access_log=False))
+    asyncio.run(_run(settings, mqtt, address))
+
+
+async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None:
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", mqtt.client_id)
+    journal = Journal(mqtt.journal or settings.data_dir.expanduser() / f"mqtt-{name}.journal", mqtt.in_flight)
+    client = connect(settings.redis_url or socket_url(settings.data_dir))
+    replicas = settings.replicas if settings.durability == "replicated" else 0
+    store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
+    committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience)
+    averages = None
+    if mqtt.publish is not None:
+        averages = Averages(
+            store,
+            prefix=mqtt.publish,
+            discovery=mqtt.discovery if mqtt.home_assistant else None,
+            patience=settings.patience,
+        )
+    bridge = Bridge(
+        committer,
+        journal,
+        clock=milliseconds_now,
+        options=Options(mqtt.stream_prefix, mqtt.split, mqtt.sequence),
+        limits=Limits(settings.max_readings, settings.max_components, settings.max_names),
+        most=mqtt.in_flight,
+        is_own=(lambda topic: False) if averages is None else averages.is_own,
+    )
+    broker = Broker(
+        address,
+        mqtt.client_id,
+        mqtt.topic,
+        receive_maximum=mqtt.in_flight,
+        arrived=bridge.arrived,
+        resumed=bridge.resumed,
+        last_will=None if mqtt.publish is None else state_topic(mqtt.publish),
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    work = loop.create_task(_work(bridge, broker))
+    others: list[asyncio.Future[Any]] = [loop.create_task(_report(bridge)), loop.create_task(stopping.wait())]
+    if averages is not None:
+        others.append(loop.create_task(averages.run(broker)))
+    try:
+        done, _ = await asyncio.wait([work, *others, broker.failed], return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            one.result()  # What ended by itself says why.
+        bridge.stop()
+        await asyncio.wait([work], timeout=settings.grace)
+    finally:
+        for task in (work, *others):
+            task.cancel()
+        await asyncio.gather(work, *others, return_exceptions=True)
+        await broker.stop()
+        log.info("stopped; %s", _words(bridge))
+        journal.save()
+        journal.close()
+        await client.aclose()
+
+
+async def _work(bridge: Bridge, broker: Broker) -> None:
+    await bridge.recover()
+    broker.start()
+    await bridge.run(broker.acknowledge)
+
+
+async def _report(bridge: Bridge) -> None:
+    said = ""
+    while True:
+        await asyncio.sleep(_REPORT)
+        if _words(bridge) != said:
+            said = _words(bridge)
+            log.info("so far %s", said)
+
+
+def _words(bridge: Bridge) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(bridge.counts.items()) if number) or "nothing came"

@@ -1,0 +1,1 @@
+"""A real Mosquitto, real clients, and what comes of their messages."""

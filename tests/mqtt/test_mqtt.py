@@ -1,0 +1,251 @@
+"""``meanwhile mqtt`` as a process, a real Mosquitto, real clients."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from shutil import which
+from typing import Any
+
+import pytest
+import redis
+
+from service.cli import app
+from service.store import State, decode
+from tests.mqtt.brokers import Bridge, Mosquitto, bridge, free_port, mosquitto
+from tests.servers import Valkey, eventually, meanwhile, short_directory, valkey
+
+
+@dataclass
+class Home:
+    """A broker, a bridge and a Valkey, used by the tests of this module."""
+
+    broker: Mosquitto
+    bridge: Bridge
+    server: Valkey
+
+    def state(self, stream: str) -> State | None:
+        with redis.Redis(unix_socket_path=str(self.server.socket)) as client:
+            stored = client.get(f"meanwhile:stream:{stream}")
+        return decode(stored) if isinstance(stored, bytes) else None
+
+    def count(self, stream: str) -> int:
+        state = self.state(stream)
+        return 0 if state is None else state.summary.count
+
+    def average(self, stream: str) -> Any:
+        state = self.state(stream)
+        assert state is not None
+        return state.shape.value(state.summary.averages())
+
+    def settle(self) -> None:
+        """Returns when what was published before is recorded: messages come in order."""
+        before = self.count("settle")
+        self.broker.publish(("settle", "1"))
+        eventually(lambda: self.count("settle") > before)
+
+    def heard(self, topic: str) -> dict[str, str]:
+        """The retained messages of a topic, or of several."""
+        only_one = [] if "+" in topic else ["-C", "1"]
+        command = ["mosquitto_sub", "-p", str(self.broker.port), "-t", topic, "-v", "-W", "1", *only_one]
+        lines = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout.splitlines()
+        return {topic: payload for topic, _, payload in (line.partition(" ") for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Home]:
+    with mosquitto() as broker, valkey() as server:
+        environment = {"MEANWHILE_REDIS_URL": server.url, "MEANWHILE_MQTT_URL": broker.url}
+        arguments = ("--sequence", "seq", "--publish", "averages", "--home-assistant")
+        with bridge(*arguments, **environment) as running:
+            yield Home(broker, running, server)
+
+
+def test_the_topic_names_the_stream_and_the_payload_is_the_reading(home: Home) -> None:
+    home.broker.publish(
+        ("a/number", "21.5"),
+        ("a/number", "22.5"),
+        ("a/vector", "[1, 2]"),
+        ("a/object", '{"t": 1, "u": [2]}'),
+        ("a/posted", '{"values": [1, 2, 6]}'),
+        ("a/odd topic/count", "7"),
+    )
+    home.settle()
+    assert (2, 22.0) == (home.count("a/number"), home.average("a/number"))
+    assert [1.0, 2.0] == home.average("a/vector")
+    assert {"t": 1.0, "u": [2.0]} == home.average("a/object")
+    assert (3, 3.0) == (home.count("a/posted"), home.average("a/posted"))
+    assert 7.0 == home.average("a/odd~20topic/~63ount")
+
+
+def test_what_cannot_be_recorded_stops_nothing_and_is_logged_now_and_then(home: Home) -> None:
+    bad: list[tuple[str, str | bytes]] = [("b/1", "on"), ("b/1", "[1]"), ("b/2", b"\xff\x00")]
+    home.broker.publish(("b/1", "1"), *bad * 20, ("b/1", "3"))
+    home.settle()
+    assert (2, 2.0) == (home.count("b/1"), home.average("b/1"))
+    assert 0 == home.count("b/2")
+    assert 1 <= home.bridge.log.count("not recorded, from") <= 5
+
+
+def test_one_of_another_shape_concerns_nobody_else(home: Home) -> None:
+    home.broker.publish(("c/1", "1"))
+    home.settle()
+    home.broker.publish(("c/2", "5"), ("c/1", "[1, 2]"), ("c/1", "3"), ("c/3", "6"))
+    home.settle()
+    assert (2, 2.0) == (home.count("c/1"), home.average("c/1"))
+    assert (1, 1) == (home.count("c/2"), home.count("c/3"))
+
+
+def test_a_sequence_in_the_payload_counts_a_message_once(home: Home) -> None:
+    messages = [("d/1", json.dumps({"value": 4**i, "seq": i})) for i in range(20)]
+    home.broker.publish(*messages, *messages[-5:], *messages)
+    home.settle()
+    assert (20, (4**20 - 1) / 3 / 20) == (home.count("d/1"), home.average("d/1"))
+
+
+def test_a_key_in_a_user_property_counts_a_message_once(home: Home) -> None:
+    for key in ("gateway-7:1", "gateway-7:1", "gateway-7:2"):
+        home.broker.publish(("e/1", "1"), key=key)
+    home.broker.publish(("e/1", "1"), key="no key")
+    home.settle()
+    assert 2 == home.count("e/1")
+
+
+def test_a_retained_message_of_before_is_not_counted_and_a_live_one_is(home: Home) -> None:
+    home.broker.publish(("f/1", "5"), retain=True)
+    home.settle()
+    assert 1 == home.count("f/1")
+    home.bridge.stop()
+    home.bridge.start()
+    home.settle()
+    assert 1 == home.count("f/1")
+
+
+def test_what_comes_while_it_is_away_waits_and_sigterm_ends_with_0(home: Home) -> None:
+    assert 0 == home.bridge.stop(), home.bridge.log
+    home.broker.publish(*[("g/1", "1")] * 300)
+    home.bridge.start()
+    home.settle()
+    assert 300 == home.count("g/1")
+
+
+def test_while_redis_is_away_nothing_is_acknowledged_and_nothing_lost(home: Home) -> None:
+    home.server.kill()
+    home.broker.publish(*[("h/1", "1")] * 300)
+    time.sleep(0.5)
+    home.server.start()
+    home.settle()
+    assert 300 == home.count("h/1")
+
+
+def test_after_kill_9_of_the_broker_it_connects_again(home: Home) -> None:
+    home.broker.publish(("i/1", "1"))
+    home.settle()
+    time.sleep(1.5)  # The broker saves its sessions once a second.
+    before = home.bridge.log.count("subscribed to")
+    home.broker.stop()
+    home.broker.start()
+    eventually(lambda: home.bridge.log.count("subscribed to") > before)
+    assert home.bridge.log.rstrip().count("its session is still there") >= 1
+    home.broker.publish(("i/1", "1"))
+    home.settle()
+    assert 2 == home.count("i/1")
+
+
+def test_averages_are_published_with_what_home_assistant_needs_and_never_recorded(home: Home) -> None:
+    home.broker.publish(("j/1", "1"), ("j/1", "2"), ("j/2", '{"t": 1, "u v": [2, 4]}'))
+    home.settle()
+    eventually(lambda: home.heard("averages/j/1") == {"averages/j/1": "1.5"})
+    assert {"t": 1.0, "u v": [2.0, 4.0]} == json.loads(home.heard("averages/j/2")["averages/j/2"])
+    assert {"averages/$state": "online"} == home.heard("averages/$state")
+    configs = [json.loads(config) for config in home.heard("homeassistant/sensor/+/config").values()]
+    of_one = [config for config in configs if config["state_topic"] == "averages/j/1"]
+    assert ["j/1"] == [config["name"] for config in of_one]
+    assert "value_template" not in of_one[0]
+    templates = {config["value_template"] for config in configs if config["state_topic"] == "averages/j/2"}
+    assert {'{{ value_json["t"] }}', '{{ value_json["u v"][0] }}', '{{ value_json["u v"][1] }}'} == templates
+    assert len(configs) == len({config["unique_id"] for config in configs})
+    home.settle()
+    assert None is home.state("averages/j/1")
+
+
+def test_a_deleted_stream_is_taken_off_the_broker(home: Home) -> None:
+    home.broker.publish(("k/1", "1"))
+    eventually(lambda: home.heard("averages/k/1") == {"averages/k/1": "1.0"})
+    with redis.Redis(unix_socket_path=str(home.server.socket)) as client:
+        client.delete("meanwhile:stream:k/1")
+    eventually(lambda: {} == home.heard("averages/k/1"))
+
+
+def test_the_last_will_says_offline_after_a_kill(home: Home) -> None:
+    home.bridge.kill()
+    eventually(lambda: {"averages/$state": "offline"} == home.heard("averages/$state"))
+    home.bridge.start()
+    eventually(lambda: {"averages/$state": "online"} == home.heard("averages/$state"))
+
+
+def test_it_starts_before_the_broker_shows_who_it_is_and_speaks_tls() -> None:
+    if which("openssl") is None:
+        pytest.skip("openssl is not installed; on Debian: apt install openssl")
+    with short_directory() as directory, valkey() as server, mosquitto() as made:
+        made.stop()
+        passwords, certificate, key = (directory / name for name in ("passwords", "certificate", "key"))
+        subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "me", "it's:@/"], check=True, timeout=30)
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"),
+                *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
+        more = f"certfile {certificate}\nkeyfile {key}\nallow_anonymous false\npassword_file {passwords}"
+        broker = Mosquitto(directory, free_port(), more)
+        environment = {
+            "MEANWHILE_REDIS_URL": server.url,
+            "MEANWHILE_MQTT_URL": f"mqtts://me:it's%3A%40%2F@127.0.0.1:{broker.port}",
+            "MEANWHILE_MQTT_CA": str(certificate),
+            "MEANWHILE_MQTT_TOPIC": "plant/+/temperature plant/+/pressure",
+        }
+        running = Bridge(directory, environment)
+        running.start(wait=False)
+        try:
+            eventually(lambda: "no connection to the broker" in running.log, 30)
+            assert running.process is not None
+            assert None is running.process.poll()
+            broker.start()
+            eventually(lambda: "subscribed to 'plant/+/pressure'" in running.log)
+            assert "subscribed to 'plant/+/temperature'" in running.log
+        finally:
+            assert 0 == running.stop(), running.log
+            broker.stop()
+        assert "it's" not in running.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--url", "http://broker"), "--url: "),
+        (("--url", "mqtt://"), "--url: "),
+        (("--url", "mqtt://h/path"), "Expected mqtt://"),
+        (("--url", "mqtt://h:99999"), "Port out of range"),
+        (("--publish", "a/#"), "--publish: "),
+        (("--in-flight", "0"), "--in-flight: "),
+        (("--stream-prefix", "a b"), "--stream-prefix: "),
+        (("--client-id", ""), "--client-id: "),
+    ],
+)
+def test_what_makes_no_sense_is_said(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app(["mqtt", *arguments])
+    assert ended.value.code in (1, 2)
+    assert said in capsys.readouterr().err
+
+
+def test_a_journal_that_cannot_be_made_is_said() -> None:
+    ended = meanwhile("mqtt", "--journal", "/proc/nothing/journal")
+    assert 1 == ended.returncode
+    assert "The journal /proc/nothing/journal cannot be used" in ended.stderr
+    assert "Traceback" not in ended.stderr
