@@ -10,6 +10,8 @@ A map for new readers. Read in this order; imports only ever point up this list:
     formats/        bytes in, readings out
     store.py        states in Redis; commit.lua is the write
     committer.py    group commit: one round trip for everything that waits
+    subscription.py what one subscriber watches
+    live.py         changes as they happen: one poller for all subscribers
     access.py       API keys: who may do what
     counters.py     what the service counts of itself, over all workers
     metrics.py      the same and the averages, for Prometheus
@@ -20,7 +22,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     embedded.py     a Valkey of our own, where no other is given
     server.py       socket, Valkey, workers: start and stop
     mqtt/           from a broker into streams, and averages back: ``meanwhile mqtt``
-    cli.py          the command ``meanwhile``; client.py and table.py serve its ``send``
+    cli.py          the command ``meanwhile``; client.py, table.py, demo.py and watch.py serve it
 
 A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes columns of doubles of it,
 ``committer.py`` lets them gather and sums them, ``store.py`` sends the summaries, ``commit.lua`` merges each into the

@@ -23,11 +23,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import problems
 from service.access import Guard
-from service.api import contract, health, influx, metrics, models, readings, streams
+from service.api import contract, document, events, health, influx, metrics, page, readings, streams
 from service.api.endpoint import Endpoint
 from service.api.upload import Uploads
 from service.committer import Committer, Reader
 from service.counters import Counters
+from service.live import Live
 from service.settings import Settings
 from service.store import Store, StoreUnavailable
 from service.stream import Limits
@@ -92,15 +93,13 @@ class Meanwhile(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document at /openapi.json, with the schema of the problems that every route can answer."""
         if self.openapi_schema is None:
-            schema = models.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components = super().openapi()["components"]["schemas"]
-            components.update(schema.pop("$defs"), Problem=schema)
+            document.complete(super().openapi())
         return super().openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. HEAD is GET without the body, on every route."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope, send = {**scope, "method": "GET"}, _without_body(send)
+            scope, send = {**scope, "method": "GET", "is_head": True}, _without_body(send)
         if scope["type"] == "http" and not scope.get("root_path"):
             above, _, last = scope["path"].rpartition("/")
             endpoint = self.shortcuts.get((scope["method"], last))
@@ -130,6 +129,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     )
     committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience, counters=counters)
     reader = Reader(store, patience=settings.patience)
+    live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
     uploads = Uploads(
         committer,
@@ -156,6 +156,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         checking = asyncio.create_task(_check_durability(store, settings.durability))
         yield
         checking.cancel()
+        await live.close()
         await committer.drain()
         await reader.drain()
         await client.aclose()
@@ -181,6 +182,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
                 require_key=settings.require_idempotency_key,
             ),
             *influx.endpoints(store, writer, app.version),
+            *events.endpoints(live, reader),
             *streams.endpoints(store, reader, settings.patience),
             *health.endpoints(store),
             *metrics.endpoints(store, counters, app.version, settings.patience),
@@ -189,6 +191,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         Guard(settings.api_keys),
         counters,
     )
+    app.router.routes += page.routes()
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
     return app

@@ -1,7 +1,7 @@
-"""The command line: ``meanwhile serve``, ``mqtt``, ``send FILE.csv``, ``average STREAM`` and ``key NAME``."""
+"""The command line: ``meanwhile serve``, ``mqtt``, ``send``, ``average``, ``watch``, ``demo`` and ``key``."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from service import demo, watch
 from service.access import SCOPES, BadKeyFile, entry, new_secret
 from service.client import Client, Outcome, Unsent
 from service.embedded import EmbeddedError
@@ -234,3 +235,47 @@ def average(
     except Unsent as error:
         err.print(str(error), markup=False)
         raise typer.Exit(1) from None
+
+
+@app.command("watch")
+def watch_streams(
+    prefix: Annotated[str | None, typer.Argument(help="Only streams whose names start with this.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once, and do not wait for changes.")] = False,
+    url: Url = _DEFAULT_URL,
+    key: Secret = None,
+) -> None:
+    """Show the streams and their averages as they change, until Ctrl-C."""
+    try:
+        with Client(url, key) as client:
+            (watch.once if once else watch.forever)(client, prefix, out)
+    except Unsent as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command("demo")
+def play_demo(
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so many. By default at Ctrl-C.")] = None,
+    url: Url = _DEFAULT_URL,
+    key: Secret = None,
+) -> None:
+    """Send readings as a handful of sensors would, to streams named demo/..."""
+    sent = 0
+
+    def tell(batch: Mapping[str, list[Any]]) -> None:
+        nonlocal sent
+        if sent == 0:
+            out.print(f"Sending to demo/... at {url} until Ctrl-C; watch it there, or with: meanwhile watch demo/")
+        sent += sum(map(len, batch.values()))
+
+    try:
+        with Client(url, key) as client:
+            demo.play(client, seconds, tell)
+    except Unsent as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        pass
+    out.print(f"{sent} readings sent")

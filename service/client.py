@@ -3,8 +3,9 @@
 Every request that records carries an idempotency key, so whatever happens to a request, it is simply sent again.
 """
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -14,11 +15,16 @@ import httpx
 from service.stream import is_name
 
 _TOO_OLD = "urn:meanwhile:problem:key-too-old"
+_LONGEST_SILENCE = 40  # Seconds in an event stream, which has a comment every 15.
 _TRIES = 60  # A second apart: a service that restarts is waited for.
 
 
 class Unsent(Exception):
-    """The service is away or will not have it; the message says which."""
+    """The service is away or will not have it; the message says which, ``is_temporary`` whether that may change."""
+
+    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
 
 
 @dataclass
@@ -62,6 +68,33 @@ class Client:
         if reply.is_success:
             return reply.text
         raise Unsent(_reason(reply))
+
+    def send(self, batch: Mapping[str, Any], key: str) -> None:
+        """Records readings of any shape by stream, all or none, once under this key. Raises ``Unsent``."""
+        body = {stream: {"values": values} for stream, values in batch.items()}
+        reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": key})
+        if not reply.is_success:
+            raise Unsent(_reason(reply))
+
+    def events(self, prefix: str | None) -> Iterator[tuple[str, Any]]:
+        """The events of all streams with a prefix, with their data, until the connection ends. Raises ``Unsent``."""
+        parameters = {} if prefix is None else {"prefix": prefix}
+        try:
+            with self._http.stream("GET", "/v1/events", params=parameters, timeout=_LONGEST_SILENCE) as reply:
+                if not reply.is_success:
+                    reply.read()
+                    raise Unsent(_reason(reply), is_temporary=reply.is_server_error)
+                event = ""
+                for line in reply.iter_lines():
+                    name, _, content = line.partition(": ")
+                    if name == "event":
+                        event = content
+                    elif name == "data":
+                        yield event, json.loads(content)
+        except httpx.ConnectError:
+            raise Unsent(f"There is no service at {self._http.base_url}.", is_temporary=True) from None
+        except httpx.HTTPError as error:
+            raise Unsent(f"The connection broke: {error}", is_temporary=True) from None
 
     def record(self, batch: Mapping[str, list[float]], producer: str, sequence: int, outcome: Outcome) -> None:
         """Records scalar readings by stream, each once, and adds to ``outcome`` what became of them.

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from service.access import Forbidden, Unauthorized
 from service.committer import KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
 from service.formats.json import Malformed
+from service.live import TooManySubscribers
 from service.store import Crowded, OutcomeUnknown, StoreUnavailable, Unreadable
 from service.stream import Invalid, TooMany
 
@@ -146,6 +147,13 @@ TABLE: Mapping[type[Exception], Problem] = {
     Stopping: Problem(503, "stopping", "The service stops", "Send the rest again.", 1),
     TooManyUploads: Problem(
         503, "too-many-uploads", "Too many uploads are open", "Nothing of this request was recorded. Send it again.", 1
+    ),
+    TooManySubscribers: Problem(
+        503,
+        "too-many-subscribers",
+        "There are as many event streams as may be",
+        "Ask for the states with GET, or try again later.",
+        10,
     ),
     Crowded: Problem(
         503,

@@ -23,6 +23,9 @@ system calls, each of which wakes the client. An application that has both can g
 ``scope["extensions"]["meanwhile.respond"]``. It writes them at once if nothing speaks against it, and says otherwise,
 so that the application sends them as ASGI has it. That saves a sixth of the time of a request (``make bench``).
 
+**Endless responses.** A client that takes nothing of its response for 30 s is dropped, so that what waits for it in
+memory has an end. A response without an end, such as a stream of events, leaves in its scope what ends it ("end"); it
+is called at shutdown, which would wait for it otherwise.
 **Uploads** may last for hours. One holds its connection by ``scope["extensions"]["meanwhile.hold"]``: then it answers
 for its own patience, is told when the server stops, and can have what arrived before its connection broke.
 """
@@ -42,6 +45,8 @@ from service.problems import NotHttp, encode
 PATIENCE = 10.0
 BYTES_A_SECOND = 16 * 1024
 LINGER = 2.0
+STALL = 30.0
+LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
 LARGEST_HEAD = 256 * 1024
 RESPOND = "meanwhile.respond"
 HOLD = "meanwhile.hold"
@@ -79,6 +84,8 @@ class PatientProtocol(HttpToolsProtocol):
         self._unanswered = 0  # Requests that began and have no response: a client may send the next one early.
         self._state = _State.RECEIVING
         self._since = 0.0
+        self._stalled: asyncio.TimerHandle | None = None
+        self._unsent = 0
         self._received = 0
         self._without_body = 0  # Bytes since the last one of a body, or since the request before.
         self._refusal: bytes | None = None  # The last response, once nothing is read any more.
@@ -98,7 +105,29 @@ class PatientProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._extensions.clear()  # It refers back to here.
+        self._stop_stalling()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent."""
+        self._unsent = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(STALL, self._look_at_stall)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has taken what was sent."""
+        self._stop_stalling()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Finishes what is under way; what has no end is ended, and an upload hears of it."""
+        super().shutdown()
+        if self._hold is not None and not self._hold.stopping.done():
+            self._hold.stopping.set_result(None)
+        end: Any = self.scope.get("end") if self.cycle is not None and not self.cycle.response_complete else None
+        if end is not None:
+            self.loop.call_later(LAST_WORDS, self.transport.abort)
+            end()
 
     def data_received(self, data: bytes) -> None:
         """Takes what came, and starts to wait for the rest if there is one."""
@@ -183,11 +212,18 @@ class PatientProtocol(HttpToolsProtocol):
         self._hold = Hold(self.cycle, self.loop.create_future())
         return self._hold
 
-    def shutdown(self) -> None:
-        """The server stops: uploads have to end, other requests are left to finish."""
-        if self._hold is not None and not self._hold.stopping.done():
-            self._hold.stopping.set_result(None)
-        super().shutdown()
+    def _look_at_stall(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent = unsent
+            self._stalled = self.loop.call_later(STALL, self._look_at_stall)
+        else:
+            self.transport.abort()
+
+    def _stop_stalling(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what uvicorn's parser does not understand; ``msg`` is its way to say so."""

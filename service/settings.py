@@ -59,6 +59,7 @@ class Settings(BaseSettings):
         0, ge=0, description="Keys in the Redis database past which no new stream is made; 0 for no limit."
     )
     max_waiting: int = Field(200_000, ge=1, description="Readings that may wait for a commit, per worker.")
+    max_subscribers: int = Field(2_000, ge=0, description="Event streams that may be open at once, per worker.")
     max_body: int = Field(
         8 * 1024 * 1024, ge=1, description="Bytes in a request body, or in a line of NDJSON, after inflation."
     )

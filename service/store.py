@@ -22,10 +22,11 @@ and ends in one of three ways:
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from importlib import resources
+from os.path import commonprefix
 from typing import Any, NamedTuple, TypeVar
 
 import hiredis
@@ -237,6 +238,11 @@ class Store:
         replies = await self._ask(reading, deadline)
         return [None if stored is None else _decode_or_error(stored) for stored in replies]
 
+    async def read_stored(self, names: Sequence[str], deadline: float) -> list[bytes | None]:
+        """The states of streams as they are stored, for ``decode``; None for a stream that does not exist."""
+        reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
+        return await self._ask(reading, deadline)
+
     async def forget(self, name: str, deadline: float) -> State | None:
         """Deletes a stream and returns its last state, in one atomic step; None if there was none.
 
@@ -274,6 +280,21 @@ class Store:
             step = limit - len(found) if names else max(step, min(2 * step, _LONGEST_STEP))
         page, beyond = found[:limit], found[limit:]
         return Page(page, None if at_end and not beyond else f"{position},{','.join(beyond)}")
+
+    async def names_beside(
+        self, known: Container[str], prefixes: tuple[str, ...], most: int, deadline: float
+    ) -> set[str]:
+        """The streams that start with one of ``prefixes`` and are not among ``known``; more than ``most`` not all."""
+        pattern = _escape_glob(self._keys) + commonprefix(prefixes) + "*"  # noqa: RUF071  # Of names, not of paths.
+        found: set[str] = set()
+        position = 0
+        while True:
+            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _LONGEST_STEP)
+            position, keys = await self._ask(scanning, deadline)
+            names = (key.decode(errors="replace").removeprefix(self._keys) for key in keys)
+            found.update(name for name in names if name.startswith(prefixes) and name not in known and is_name(name))
+            if position == 0 or len(found) > most:
+                return found
 
     async def ping(self, deadline: float) -> None:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""

@@ -6,6 +6,8 @@ Request and Response objects, two exit stacks. That costs several times what rec
 it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, and ``problems`` words the refusal.
 """
 
+import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
@@ -14,12 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.access import Forbidden, Guard, Headers, Unauthorized, check_prefix_of
+from service.api import document
 from service.api.body import ClientGone
 from service.counters import Counters
 from service.protocol import RESPOND
@@ -27,6 +30,8 @@ from service.stream import RESERVED
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
+
+log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 _NONE: Mapping[str, Any] = {}
@@ -41,7 +46,15 @@ class Reply(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-Handler = Callable[[Scope, Receive], Awaitable[Reply]]
+class Stream(NamedTuple):
+    """A reply without an end: ``part`` waits for the next bytes and gives None when it is over; ``end`` ends it."""
+
+    part: Callable[[], Awaitable[bytes | None]]
+    media_type: bytes
+    end: Callable[[], None]
+
+
+Handler = Callable[[Scope, Receive], Awaitable[Reply | Stream]]
 
 
 def json_reply(content: object) -> Reply:
@@ -53,16 +66,13 @@ class Endpoint(APIRoute):
     """One method of one path.
 
     ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200; ``media_types`` are
-    texts that a 200 can also be, or only, where there is no ``reply``; with neither, success is a 204 without a body.
-    ``body`` is the request, as JSON Schema alternatives of JSON or as one schema by media type; ``refusals`` are the
-    exceptions that the handler may raise.
+    texts that a 200 can also be, or only, where there is no ``reply``, each with an example; with neither, success is a
+    204 without a body. ``body`` is the request, as JSON Schema alternatives of JSON or as one schema by media type,
+    with examples; ``refusals`` are the exceptions that the handler may raise.
 
     A subclass may take credentials from elsewhere and word refusals as other clients expect them.
     """
 
-    refusal: ClassVar[dict[str, Any]] = {
-        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    }
     needs_body: ClassVar[bool] = True
 
     def __init__(
@@ -76,14 +86,12 @@ class Endpoint(APIRoute):
         refusals: Sequence[type[Exception]] = (),
         body: Sequence[dict[str, Any]] | Mapping[str, dict[str, Any]] = (),
         parameters: Sequence[dict[str, Any]] = (),
-        media_types: Sequence[str] = (),
+        media_types: Mapping[str, str] = _NONE,
     ) -> None:
         self._handler = handler
         self._scope = scope
         self.guard = Guard(None)
-        if scope is not None:
-            refusals = (*refusals, Unauthorized, Forbidden)
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"security": document.security(scope)}
         if "{stream" in path:
             parameters = [_STREAM, *parameters]
         if parameters:
@@ -91,15 +99,14 @@ class Endpoint(APIRoute):
         if body:
             if not isinstance(body, Mapping):
                 body = {"application/json": body[0] if len(body) == 1 else {"oneOf": list(body)}}
-            content = {media_type: {"schema": schema} for media_type, schema in body.items()}
+            content = {
+                media_type: {"schema": schema, "examples": document.examples(schema.get("oneOf", [schema]))}
+                for media_type, schema in body.items()
+            }
             extra["requestBody"] = {"required": self.needs_body, "content": content}
-        responses: dict[int | str, dict[str, Any]] = {}
-        for refusal in refusals:
-            status, title = self.status_of(problems.TABLE[refusal]), problems.TABLE[refusal].title
-            titles = [responses[status]["description"]] if status in responses else []
-            responses[status] = {"description": "; ".join([*titles, title]), **self.refusal}
-        if media_types:
-            responses[200] = {"content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}}
+        responses = document.refusals(document.guarded(refusals, scope), self.documented)
+        if reply is not None or media_types:
+            responses[200] = document.good(reply, media_types)
         super().__init__(
             path,
             _documented,
@@ -110,7 +117,7 @@ class Endpoint(APIRoute):
             summary=handler.__name__.replace("_", " ").capitalize(),
             description=handler.__doc__ or "",
             response_model=reply,
-            response_class=PlainTextResponse if media_types and reply is None else JSONResponse,
+            response_class=document.text(next(iter(media_types))) if media_types and reply is None else JSONResponse,
             responses=responses,
             openapi_extra=extra,
         )
@@ -139,13 +146,18 @@ class Endpoint(APIRoute):
                 prefix = scope["reach"] = self.guard.admit(self.credentials(scope), self._scope)
                 if prefix and "stream" in scope["path_params"]:
                     check_prefix_of(scope["path_params"]["stream"], prefix)
-            body, media_type, status, more = await self._handler(scope, receive)
+            reply = await self._handler(scope, receive)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
             status, headers, body = self.refuse(error)
             self._refused(problems.reason(error))
         else:
+            if isinstance(reply, Stream):
+                self._answered(200, perf_counter() - started)
+                await self._stream(reply, scope, receive, send)
+                return
+            body, media_type, status, more = reply
             headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
             if more:
                 headers += more
@@ -166,9 +178,37 @@ class Endpoint(APIRoute):
         """Status, headers and body of the answer to an exception."""
         return problems.encode(error)
 
-    def status_of(self, problem: problems.Problem) -> int:
-        """The status that a problem has here."""
-        return problem.status
+    def documented(self, problem: problems.Problem) -> document.Refusal:
+        """What the document says of a problem."""
+        return document.problem(problem)
+
+    async def _stream(self, reply: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends what comes until the client goes away, loses its key, or the server shuts down.
+
+        ``await send`` returns when the transport has room again, so a client that does not read holds back its own
+        stream and no other; ``protocol.py`` drops it, and calls what it finds in ``scope["end"]`` at shutdown.
+        """
+        headers = [(b"content-type", reply.media_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        scope["end"] = reply.end
+        gone = asyncio.create_task(_await_end(receive, reply.end))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while not scope.get("is_head") and (part := await reply.part()) is not None:
+                self.guard.admit(scope["headers"], self._scope or "read")
+                if part:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except (Unauthorized, Forbidden):
+            log.info("an event stream ended with its API key")
+        finally:
+            reply.end()
+            gone.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _await_end(receive: Receive, end: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    end()
 
 
 def _documented() -> None:

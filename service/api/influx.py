@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope
 
 from service import problems
 from service.access import Headers, check_prefix_of
-from service.api import models
+from service.api import document, models
 from service.api.body import any_type, read
 from service.api.endpoint import Endpoint, Handler, Reply, json_reply
 from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
@@ -60,7 +60,6 @@ _REFUSALS = (
 class InfluxEndpoint(Endpoint):
     """An endpoint whose errors are InfluxDB's."""
 
-    refusal: ClassVar[dict[str, Any]] = {"model": models.InfluxProblem}
     needs_body: ClassVar[bool] = False  # Home Assistant writes nothing, to see whether it could.
 
     def credentials(self, scope: Scope) -> Headers:
@@ -77,15 +76,23 @@ class InfluxEndpoint(Endpoint):
         """The problem in the words of InfluxDB."""
         problem, members = problems.describe(error)
         _, headers, _ = problems.encode(error)
-        status = self.status_of(problem)
+        status = _status(problem)
         message = "unauthorized access" if status == 401 else members.get("detail", problem.title)
         body = msgspec.json.encode({"code": _CODES.get(status, "internal error"), "message": message, "error": message})
         kept = [header for header in headers if header[0] not in (b"content-type", b"content-length")]
         return status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *kept], body
 
-    def status_of(self, problem: problems.Problem) -> int:
-        """InfluxDB's clients know 400 alone for what is wrong with a request."""
-        return 400 if problem.status == 422 else problem.status
+    def documented(self, problem: problems.Problem) -> document.Refusal:
+        """What the document says of a problem in the words of InfluxDB."""
+        status, message = _status(problem), problem.detail or problem.title
+        example = {"code": _CODES.get(status, "internal error"), "message": message, "error": message}
+        content = {"schema": document.reference(models.InfluxProblem), "example": example}
+        return document.Refusal(status, {"application/json": content})
+
+
+def _status(problem: problems.Problem) -> int:
+    """InfluxDB's clients know 400 alone for what is wrong with a request."""
+    return 400 if problem.status == 422 else problem.status
 
 
 class _Point(NamedTuple):
@@ -208,7 +215,7 @@ def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:
             handler,
             scope="write",
             reply=None,
-            body={"text/plain": {"type": "string", "description": "Line protocol."}},
+            body={"text/plain": _LINES},
             parameters=[*_PARAMETERS, *(_parameter(name, description) for name, description in names.items())],
             refusals=_REFUSALS,
         )
@@ -230,9 +237,15 @@ def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:
 
 def _parameter(name: str, description: str, *values: str) -> dict[str, Any]:
     schema = {"type": "string"} | ({"enum": ["", *values]} if values else {})
-    return {"name": name, "in": "query", "description": description, "schema": schema}
+    example = values[0] if values else "meanwhile"
+    return {"name": name, "in": "query", "description": description, "schema": schema, "example": example}
 
 
+_LINES = {
+    "type": "string",
+    "description": "Line protocol.",
+    "examples": ["weather,site=roof temperature=21.4,humidity=40i 1767225600000000000\n"],
+}
 _PARAMETERS = [
     _parameter("precision", "The unit of timestamps. The default is ns.", *PRECISIONS),
     _parameter(

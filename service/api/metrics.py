@@ -1,6 +1,7 @@
 """Metrics for Prometheus: of the service, and of the streams."""
 
 import asyncio
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope
@@ -17,14 +18,25 @@ MOST_AVERAGES = 10_000
 _AVERAGES = 1_000
 _AT_ONCE = 100  # Streams read in one step: at the largest shape some megabytes.
 
-_TEXTS = ["text/plain", "application/openmetrics-text"]
-_PARAMETERS = [
-    {"name": "prefix", "in": "query", "description": "Start of the names.", "schema": {"type": "string"}},
+_TEXTS = {
+    "text/plain": "# TYPE meanwhile_readings_recorded_total counter\nmeanwhile_readings_recorded_total 1042.0\n",
+    "application/openmetrics-text": "# TYPE meanwhile_readings_recorded counter\n"
+    "meanwhile_readings_recorded_total 1042.0\n# EOF\n",
+}
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "prefix",
+        "in": "query",
+        "description": "Start of the names.",
+        "schema": {"type": "string"},
+        "example": "kitchen/",
+    },
     {
         "name": "limit",
         "in": "query",
         "description": "Averages in the answer; a vector has one for each component.",
         "schema": {"type": "integer", "minimum": 1, "maximum": MOST_AVERAGES, "default": _AVERAGES},
+        "example": 100,
     },
 ]
 

@@ -18,8 +18,12 @@ Time = Annotated[
 ]
 Timestamp = Annotated[str, Field(description="RFC 3339, UTC, milliseconds.", examples=["2026-01-01T00:00:00.500Z"])]
 Name = Annotated[str, Field(description="A stream name.", examples=["kitchen/temperature"])]
-Count = Annotated[int, Field(description="The step count: how many readings the stream has received.", ge=1)]
-Average = Annotated[Value, Field(description="The correctly rounded average of all readings; it has their shape.")]
+Count = Annotated[
+    int, Field(description="The step count: how many readings the stream has received.", ge=1, examples=[2])
+]
+Average = Annotated[
+    Value, Field(description="The correctly rounded average of all readings; it has their shape.", examples=[21.75])
+]
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -33,12 +37,24 @@ class _Strict(BaseModel):
 class OneReading(_Strict):
     """One reading; without a time it is the server's."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"value": 21.4},
+                {"value": 21.4, "time": "2026-01-01T00:00:00Z"},
+                {"value": {"temperature": 21.4, "humidity": 40.2}},
+            ]
+        }
+    )
+
     value: Value
     time: Annotated[Time, Field(default=None, json_schema_extra=_without_default)]
 
 
 class ManyReadings(_Strict):
     """Readings of one shape, at the server's time."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"values": [21.4, 22.1]}]})
 
     values: Annotated[list[Value], Field(min_length=1)]
 
@@ -62,8 +78,8 @@ class Recorded(BaseModel):
 class BatchRecorded(BaseModel):
     """How many readings of how many streams were recorded now."""
 
-    readings: int
-    streams: int
+    readings: Annotated[int, Field(examples=[3])]
+    streams: Annotated[int, Field(examples=[2])]
     duplicates: Annotated[
         int,
         Field(
@@ -105,10 +121,10 @@ class InfluxProblem(BaseModel):
 class InfluxHealth(BaseModel):
     """Whether the service can record, as InfluxDB says it."""
 
-    name: str
-    message: str
+    name: Annotated[str, Field(examples=["meanwhile"])]
+    message: Annotated[str, Field(examples=["ready for writes"])]
     status: Annotated[str, Field(examples=["pass", "fail"])]
-    version: str
+    version: Annotated[str, Field(examples=["0.1.0"])]
     checks: list[str]
 
 
@@ -118,13 +134,22 @@ class StreamState(BaseModel):
     stream: Name
     count: Count
     average: Average
-    minimum: Value
-    maximum: Value
+    minimum: Annotated[Value, Field(examples=[21.4])]
+    maximum: Annotated[Value, Field(examples=[22.1])]
     standard_deviation: Annotated[
-        Value | None, Field(description="Of the sample (n-1), correctly rounded; null below two readings.")
+        Value | None,
+        Field(description="Of the sample (n-1), correctly rounded; null below two readings.", examples=[0.5]),
     ]
     first_reading_at: Timestamp
     last_reading_at: Timestamp
+
+
+class StreamEvent(StreamState):
+    """The data of an event ``state``."""
+
+    state_bytes: Annotated[
+        int, Field(description="What the stream takes in Redis, whatever its count.", ge=1, examples=[112])
+    ]
 
 
 class StreamAverage(BaseModel):
@@ -146,8 +171,10 @@ class StreamCount(BaseModel):
 class StreamNames(BaseModel):
     """A page of stream names, in no particular order."""
 
-    streams: list[Name]
-    cursor: Annotated[str | None, Field(description="Leads to the next page; null at the end.")]
+    streams: Annotated[list[Name], Field(examples=[["kitchen/temperature", "kitchen/humidity"]])]
+    cursor: Annotated[
+        str | None, Field(description="Leads to the next page; null at the end.", examples=["96,kitchen/lux"])
+    ]
 
 
 class Document(BaseModel):
@@ -155,13 +182,13 @@ class Document(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    openapi: str
+    openapi: Annotated[str, Field(examples=["3.1.0"])]
 
 
 class Status(BaseModel):
     """The process is up, or Redis answers."""
 
-    status: str
+    status: Annotated[str, Field(examples=["live"])]
 
 
 class ProblemConflict(BaseModel):

@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope
 
 from service import idempotency
 from service.access import check_prefix_of
-from service.api import models
+from service.api import document, models
 from service.api.body import any_type, media_type, read
 from service.api.endpoint import Endpoint, Reply, json_reply
 from service.api.upload import Uploads
@@ -110,9 +110,19 @@ def endpoints(
         reply = {"readings": sum(sizes.values()) - repeated, "streams": len(batch) - len(duplicates)}
         return reply if key is None else reply | {"duplicates": repeated}
 
-    one = [model.model_json_schema() for model in (models.OneReading, models.ManyReadings)]
-    many = {"type": "object", "additionalProperties": {"oneOf": one}, "minProperties": 1}
-    record_schema = models.SenMLRecord.model_json_schema()
+    one = [document.reference(model) for model in (models.OneReading, models.ManyReadings)]
+    many = {
+        "type": "object",
+        "additionalProperties": {"oneOf": one},
+        "minProperties": 1,
+        "examples": [{"hall/temperature": {"value": 19.5}, "hall/lux": {"values": [120, 130]}}],
+    }
+    pack = {
+        "type": "array",
+        "items": document.reference(models.SenMLRecord),
+        "examples": [[{"bn": "hall/", "n": "temperature", "v": 19.5}, {"n": "lux", "v": 120}]],
+    }
+    lines = {"type": "string", "description": _LINES, "examples": ['{"stream": "hall/temperature", "value": 19.5}\n']}
     return [
         Endpoint(
             "POST",
@@ -132,9 +142,9 @@ def endpoints(
             parameters=[_KEY],
             reply=models.BatchRecorded,
             body={"application/json": many}
-            | {kind: {"type": "array", "items": record_schema} for kind in _SENML if kind.endswith("json")}
+            | {kind: pack for kind in _SENML if kind.endswith("json")}
             | {kind: {"type": "string", "format": "binary"} for kind in _SENML if kind.endswith("cbor")}
-            | {kind: {"type": "string", "description": _LINES} for kind in _NDJSON},
+            | dict.fromkeys(_NDJSON, lines),
             refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),
     ]

@@ -18,15 +18,28 @@ from service.stream import Invalid, check_name, check_prefix
 MOST_NAMES = 10_000
 _NAMES = 1_000
 
-_PARAMETERS = [
-    {"name": "prefix", "in": "query", "description": "Start of the names.", "schema": {"type": "string"}},
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "prefix",
+        "in": "query",
+        "description": "Start of the names.",
+        "schema": {"type": "string"},
+        "example": "kitchen/",
+    },
     {
         "name": "limit",
         "in": "query",
         "description": "Names on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": MOST_NAMES, "default": _NAMES},
+        "example": 100,
     },
-    {"name": "cursor", "in": "query", "description": "From the page before.", "schema": {"type": "string"}},
+    {
+        "name": "cursor",
+        "in": "query",
+        "description": "From the page before.",
+        "schema": {"type": "string"},
+        "example": "96,kitchen/lux",
+    },
 ]
 _REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
 
@@ -60,7 +73,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
 
     async def read_stream(scope: Scope, receive: Receive) -> Reply:
         """Everything that is known of a stream."""
-        return json_reply(_everything(*await read(scope)))
+        return json_reply(everything(*await read(scope)))
 
     async def delete_stream(scope: Scope, receive: Receive) -> Reply:
         """Forgets a stream and answers with its last state, in one step."""
@@ -68,7 +81,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
         state = await store.forget(name, deadline())
         if state is None:
             raise NoSuchStream
-        return json_reply(_everything(name, state))
+        return json_reply(everything(name, state))
 
     async def list_streams(scope: Scope, receive: Receive) -> Reply:
         """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
@@ -92,7 +105,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
             scope="read",
             reply=models.StreamAverage,
             refusals=_REFUSALS,
-            media_types=["text/plain"],
+            media_types={"text/plain": "21.75"},
         ),
         Endpoint("GET", f"{stream}/count", read_count, scope="read", reply=models.StreamCount, refusals=_REFUSALS),
         Endpoint(
@@ -116,7 +129,8 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
     ]
 
 
-def _everything(name: str, state: State) -> dict[str, Any]:
+def everything(name: str, state: State) -> dict[str, Any]:
+    """The members that tell all that is known of a stream."""
     shape, summary = state
     deviations = summary.deviations()
     return {

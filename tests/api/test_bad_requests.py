@@ -355,6 +355,10 @@ METHODS = {
     "/v1/streams/known/readings": "POST",
     "/v1/streams/known/average": "GET, HEAD",
     "/v1/streams/known/count": "GET, HEAD",
+    "/v1/streams/known/events": "GET, HEAD",
+    "/v1/events": "GET, HEAD",
+    "/": "GET, HEAD",
+    "/docs": "GET, HEAD",
     "/v1/streams": "GET, HEAD",
     "/v1/readings": "POST",
     "/livez": "GET, HEAD",
@@ -363,7 +367,17 @@ METHODS = {
 }
 
 NOWHERE = [
-    *("/", "/v1", "/v1/", "/v2/streams", "/v1/streams/known/events", "/v1/stream/known", "/V1/streams", "//v1/streams"),
+    *(
+        "/v1",
+        "/v1/",
+        "/v2/streams",
+        "/v1/event",
+        "/web/",
+        "/web/%2E%2E/app.py",
+        "/v1/stream/known",
+        "/V1/streams",
+        "//v1/streams",
+    ),
     *("/v1/readings/", "/livez/", "/index.html", "/v1/streams%3Flimit=1", "/%00", "/%FF"),
 ]
 

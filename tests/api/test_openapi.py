@@ -26,6 +26,8 @@ ROUTES: dict[tuple[str, str], tuple[str | None, set[int]]] = {
     ("get", "/v1/streams/{stream}/average"): ("StreamAverage", READ),
     ("get", "/v1/streams/{stream}/count"): ("StreamCount", READ),
     ("delete", "/v1/streams/{stream}"): ("StreamState", READ | {504}),
+    ("get", "/v1/streams/{stream}/events"): ("StreamEvent", READ),
+    ("get", "/v1/events"): ("StreamEvent", {422, 503} | KEYS),
     ("get", "/v1/streams"): ("StreamNames", {400, 422, 503} | KEYS),
     ("get", "/metrics"): (TEXT, KEYS),
     ("get", "/metrics/streams"): (TEXT, {422, 503} | KEYS),
@@ -150,6 +152,10 @@ async def test_every_success_has_its_model_or_no_body(document: dict[str, Any]) 
         if model is TEXT:
             assert {"text/plain", "application/openmetrics-text"} == operation["responses"]["200"]["content"].keys()
             continue
+        if model == "StreamEvent":
+            assert ["text/event-stream"] == list(operation["responses"]["200"]["content"])
+            assert model in document["components"]["schemas"]
+            continue
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         assert f"#/components/schemas/{model}" == schema["$ref"]
         properties = resolve(document, schema)["properties"]
@@ -180,12 +186,51 @@ async def test_every_other_status_is_a_problem_of_the_error_table(document: dict
     assert {"type", "title", "status"} <= set(document["components"]["schemas"]["Problem"]["required"])
 
 
+async def test_every_response_has_a_description_and_an_example_that_is_one(document: dict[str, Any]) -> None:
+    for route, operation in operations(document):
+        for status, response in operation["responses"].items():
+            assert response["description"]
+            assert (status == "204") == ("content" not in response)
+            for media_type, media in response.get("content", {}).items():
+                assert "example" in media, (route, status, media_type)
+                assert accepts(document, media["schema"], media["example"]), (route, status)
+            for header in response.get("headers", {}).values():
+                assert header["description"]
+                assert accepts(document, header["schema"], header["example"])
+
+
+async def test_every_parameter_is_described_and_has_an_example_that_is_one(document: dict[str, Any]) -> None:
+    for _, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"]
+            assert accepts(document, parameter["schema"], parameter["example"]), parameter["name"]
+
+
+async def test_what_says_when_to_come_again_says_so_in_a_documented_header(document: dict[str, Any]) -> None:
+    for _, operation in operations(document):
+        for status, response in operation["responses"].items():
+            assert (status == "503") == ("Retry-After" in response.get("headers", {}))
+            assert (status == "401") == ("WWW-Authenticate" in response.get("headers", {}))
+
+
+async def test_every_operation_says_whether_it_takes_a_key(document: dict[str, Any]) -> None:
+    kinds = document["components"]["securitySchemes"].keys()
+    for (_, path), operation in operations(document):
+        keyed = (
+            [] if path in ("/livez", "/readyz", "/ping", "/health") else [{}, *({kind: list[str]()} for kind in kinds)]
+        )
+        assert keyed == operation["security"]
+
+
 async def test_every_post_has_a_body_with_a_schema(document: dict[str, Any]) -> None:
     for (method, path), operation in operations(document):
         assert (method == "post") == ("requestBody" in operation)
         if method == "post":
             assert (path not in INFLUX) == operation["requestBody"]["required"]
-            assert all(content["schema"] for content in operation["requestBody"]["content"].values())
+            for content in operation["requestBody"]["content"].values():
+                assert content["examples"] or content["schema"].get("format") == "binary"  # JSON cannot show bytes.
+                for example in content["examples"].values():
+                    assert accepts(document, content["schema"], example["value"])
     content = document["paths"]["/v1/readings"]["post"]["requestBody"]["content"]
     assert {
         *("application/json", "application/senml+json", "application/sensml+json", "application/senml+cbor"),

@@ -107,7 +107,7 @@ async def test_404_for_a_stream_that_does_not_exist(client: httpx.AsyncClient, m
     } == problem(reply)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", f"/{SECRET}", "/v1/streams/s/events"])
+@pytest.mark.parametrize("path", ["/v1", f"/{SECRET}", "/web/none.js"])
 async def test_404_for_a_path_that_does_not_exist(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.get(path)
     assert 404 == reply.status_code
@@ -123,6 +123,8 @@ async def test_404_for_a_path_that_does_not_exist(client: httpx.AsyncClient, pat
         ("/v1/streams/a/b/readings", ["POST"]),
         ("/v1/streams/s/average", ["GET", "HEAD"]),
         ("/v1/streams/s/count", ["GET", "HEAD"]),
+        ("/v1/streams/s/events", ["GET", "HEAD"]),
+        ("/v1/events", ["GET", "HEAD"]),
         ("/v1/streams", ["GET", "HEAD"]),
         ("/v1/readings", ["POST"]),
         ("/livez", ["GET", "HEAD"]),

@@ -24,6 +24,7 @@ def test_what_the_document_says_is_true_in_five_thousand_cases(tmp_path: Path, r
         ran = subprocess.run(
             [
                 *(str(Path(sys.executable).with_name("st")), "--no-color", "run", f"{server.url}/openapi.json"),
+                *("--exclude-operation-id-regex", "^watch_"),  # Streams of events have no end to wait for.
                 *("--checks", "all", "--max-examples", "600", "--seed", "1", "--continue-on-failure", "--no-shrink"),
             ],
             capture_output=True,

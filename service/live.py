@@ -1,0 +1,226 @@
+"""Changes of streams as they happen, for whoever watches: one poller a process reads for all its subscribers.
+
+Changes are found by reading: every interval, the states of all streams that somebody watches, in a few MGETs, compared
+as the bytes that they are. So the cost depends on what is watched and not on what is written; a change by any worker or
+host is seen, a deletion too; nothing has to be caught up with after an outage, for the next read shows what there is;
+and the write path does not know that anybody watches. With Pub/Sub every commit would publish every stream it touched,
+watched or not, and every process that watches anything would have to take it all in, most of it to be thrown away,
+since a subscriber gets one event a stream and interval. ``make test-faults`` measures what the polling costs.
+
+A subscriber names streams, or a prefix, whose streams are looked for with SCAN in the same rounds. The times of
+subscribers with the same interval are aligned, so that they share rounds; a round takes a third of the poller's time at
+most, a SCAN a tenth, however many streams there are.
+
+Changes are numbered in the order in which they were seen, and a subscriber gets them in that order. So a number says
+all that a client has, and after a broken connection it gets only what is newer, if this process still knows: it keeps
+the numbers of streams that nobody watches any more, up to a limit, and where in doubt it sends everything.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from service.store import State, Store, StoreUnavailable, Unreadable, decode
+from service.stream import Invalid
+from service.subscription import Group, Position, Subscription, Watched
+
+MOST_STREAMS = 20_000  # Watched by one process.
+_AT_ONCE = 250  # Streams in an MGET: short enough for commits to slip in between.
+_WOKEN_AT_ONCE = 16  # Subscribers, before requests get their turn.
+_SCAN_PAUSE = 0.5  # Seconds between two SCANs, at least.
+_AFTER_AN_OUTAGE = 1.0  # Seconds.
+_PHASES = 4  # Of subscribers with the same interval.
+
+Encode = Callable[[str, State | None, int], bytes]
+
+log = logging.getLogger(__name__)
+
+
+class TooManySubscribers(Exception):
+    """As many subscribers are there as may be."""
+
+
+class Live:
+    """The poller of a process and its subscribers.
+
+    ``encode`` makes the frame of a stream: from its name, state and the state's size in bytes, or from its name, None
+    and 0 when it does not exist.
+    """
+
+    def __init__(self, store: Store, encode: Encode, *, patience: float, max_subscribers: int) -> None:
+        self._store = store
+        self._encode = encode
+        self._patience = patience
+        self._max_subscribers = max_subscribers
+        self._streams: dict[str, Watched] = {}
+        self._groups: dict[str, Group] = {}
+        self._subscribers: set[Subscription] = set()
+        self._joined = asyncio.Event()
+        self._poller: asyncio.Task[None] | None = None
+        self._next_scan = 0.0
+        self.epoch = secrets.token_hex(4)  # Names the memory that numbers the changes.
+        self._number = 0
+        self._forgotten = 0  # Changes up to this number may be missing from memory.
+
+    async def subscribe(
+        self, names: Sequence[str], prefix: str | None, interval: float, since: Position | None = None
+    ) -> tuple[Subscription, int]:
+        """Watches ``names``, or all streams with a prefix; returns when their states are there, with how many exist.
+
+        The first thing it gives are these states, or those that changed after ``since``. A stream that is named and
+        does not exist is given as deleted. ``interval`` is in seconds. Raises ``StoreUnavailable``,
+        ``TooManySubscribers``, or ``Invalid`` if the prefix has too many streams.
+        """
+        if len(self._subscribers) >= self._max_subscribers:
+            raise TooManySubscribers
+        one = Subscription(interval, since, self._frame, self._leave)
+        if prefix is None:
+            one.streams = [self._stream(name) for name in dict.fromkeys(names)]
+            for stream in one.streams:
+                stream.watchers.add(one)
+        else:
+            one.group = self._groups.setdefault(prefix, Group(prefix))
+            one.group.subscribers.add(one)
+        self._subscribers.add(one)
+        self._joined.set()
+        if self._poller is None:
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            return one, await one.begin()
+        except BaseException:
+            one.end()
+            raise
+
+    async def close(self) -> None:
+        """Ends all subscriptions and the poller."""
+        self._end_all()
+        if self._poller is not None:
+            self._poller.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._poller
+
+    def _leave(self, one: Subscription) -> None:
+        self._subscribers.discard(one)
+        for stream in one.streams:
+            stream.watchers.discard(one)
+            stream.let_go()
+        group = one.group
+        if group is not None:
+            group.subscribers.discard(one)
+            if not group.subscribers:
+                self._groups.pop(group.prefix, None)
+                for stream in group.streams.values():
+                    stream.groups.remove(group)
+                    stream.let_go()
+        if len(self._streams) > MOST_STREAMS:
+            self._streams = {name: one for name, one in self._streams.items() if one.watchers or one.groups}
+            self._forgotten = self._number
+
+    def _end_all(self) -> None:
+        for one in list(self._subscribers):
+            one.end()
+
+    def _stream(self, name: str) -> Watched:
+        return self._streams.setdefault(name, Watched(name))
+
+    def _frame(self, stream: Watched) -> bytes:
+        """The event that says what a stream is now."""
+        if stream.frame is None:
+            stored = stream.stored
+            try:
+                state = None if stored is None else decode(stored)
+            except Unreadable:
+                stream.frame = b""  # Whoever asks for the stream itself is told.
+            else:
+                stream.frame = self._encode(stream.name, state, len(stored or b""))
+        return stream.frame
+
+    async def _poll(self) -> None:
+        """Makes rounds while there are subscribers."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._subscribers:
+                self._joined.clear()
+                began = loop.time()
+                due = [one for one in self._subscribers if one.due <= began]
+                if due:
+                    await self._make_round(due)
+                    await asyncio.sleep(2 * (loop.time() - began))
+                wait = min((one.due for one in self._subscribers), default=0.0) - loop.time()
+                if wait > 0:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(wait):
+                            await self._joined.wait()
+        except Exception:
+            log.exception("watching failed because of a bug; all event streams end")
+            self._end_all()
+        finally:
+            self._poller = None
+
+    async def _make_round(self, due: list[Subscription]) -> None:
+        """Reads what these subscribers watch, and lets them have what changed."""
+        loop = asyncio.get_running_loop()
+        try:
+            await self._discover({one.group for one in due if one.group is not None})
+            watched = list({stream.name: stream for one in due for stream in one.watched}.values())
+            for start in range(0, len(watched), _AT_ONCE):
+                some = watched[start : start + _AT_ONCE]
+                stored = await self._store.read_stored([one.name for one in some], loop.time() + self._patience)
+                for stream, state in zip(some, stored, strict=True):
+                    self._see(stream, state)
+        except (StoreUnavailable, Invalid) as error:
+            for one in due:
+                one.due = loop.time() + _AFTER_AN_OUTAGE
+                one.fail(error)
+            return
+        now = loop.time()
+        for turn, one in enumerate(due):
+            if one.is_over:
+                continue
+            one.due += one.interval
+            if one.due <= now:
+                phase = one.interval / _PHASES
+                one.due = ((now + one.interval) // phase + 1) * phase
+            if one.has_begun:
+                one.flush()
+            else:
+                one.start(self.epoch, self._forgotten)
+            if turn % _WOKEN_AT_ONCE == _WOKEN_AT_ONCE - 1:
+                await asyncio.sleep(0)
+
+    async def _discover(self, groups: set[Group]) -> None:
+        """Looks for new streams of prefixes. Raises ``Invalid`` where there are too many."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if not groups or (began < self._next_scan and all(group.is_listed for group in groups)):
+            return
+        for group in groups:
+            if not group.is_listed:
+                for stream in [one for name, one in self._streams.items() if name.startswith(group.prefix)]:
+                    stream.join(group)
+        known = {name for group in groups for name in group.streams}
+        prefixes = tuple(group.prefix for group in groups)
+        found = await self._store.names_beside(known, prefixes, MOST_STREAMS, began + self._patience)
+        self._next_scan = loop.time() + max(_SCAN_PAUSE, 10 * (loop.time() - began))
+        if len(known) + len(found) > MOST_STREAMS:
+            for one in [one for group in groups for one in group.subscribers if one.has_begun]:
+                one.end()  # Its client comes again, and is told why not.
+            raise Invalid(f"Expected a prefix of at most {MOST_STREAMS} streams; a longer one has fewer.")
+        for name in found:
+            for group in groups:
+                if group.subscribers and name.startswith(group.prefix):
+                    self._stream(name).join(group)
+        for group in groups:
+            group.is_listed = True
+
+    def _see(self, stream: Watched, stored: bytes | None) -> None:
+        """Takes note of what is stored of a stream now."""
+        if stream.see(stored, self._number + 1):
+            self._number += 1
+            if stored is None and not stream.watchers:
+                for group in stream.groups:
+                    group.streams.pop(stream.name, None)
+                self._streams.pop(stream.name, None)
+                self._forgotten = self._number

@@ -1,0 +1,145 @@
+// One stream: its average in large, what else is known of it, and what arrives.
+
+import { Chart, History } from "./chart.js";
+import * as numbers from "./numbers.js";
+import { curlToFollow, curlToPost, curlToRead, sends } from "./post.js";
+import { isStale, rateNow } from "./streams.js";
+import { nameParts } from "./table.js";
+
+const MOST_KEPT = 20; // Histories of streams that were looked at.
+const byId = (id) => document.getElementById(id);
+
+export class Detail {
+  constructor() {
+    this.histories = new Map();
+    this.chart = new Chart(byId("chart"));
+    this.facts = new Map();
+    for (const title of ["Count", "Per second", "Last reading", "First reading", "Minimum", "Maximum", "Deviation", "State in Redis"]) {
+      const [pair, term, value] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
+      term.textContent = title;
+      pair.append(term, value);
+      byId("facts").append(pair);
+      this.facts.set(title, value);
+    }
+    this.byHand = byId("by-hand");
+    sends(this.byHand, () => this.name);
+    byId("component").addEventListener("change", () => {
+      this.component = byId("component").selectedIndex;
+      this.show(this.stream, this.now);
+    });
+  }
+
+  /** Turns to a stream of which nothing is known yet. */
+  open(name) {
+    this.name = name;
+    this.stream = undefined;
+    this.shape = undefined;
+    this.component = 0;
+    byId("name").replaceChildren(...nameParts(name));
+    byId("known").hidden = true;
+    byId("gone").hidden = true;
+    this.byHand.reset();
+    this.byHand.querySelector(".result").textContent = "";
+    byId("name").focus();
+  }
+
+  history() {
+    if (!this.histories.has(this.name)) this.histories.set(this.name, new History());
+    if (this.histories.size > MOST_KEPT) this.histories.delete(this.histories.keys().next().value);
+    return this.histories.get(this.name);
+  }
+
+  /** Takes in a new state. */
+  add(stream, now) {
+    const { count, average, standard_deviation: deviation } = stream.state;
+    const only = (value) => numbers.components(value).map(([, number]) => number);
+    this.history().add(now, count, only(average), deviation === null ? null : only(deviation));
+    this.show(stream, now);
+  }
+
+  /** The stream does not exist, or not any more. */
+  gone() {
+    const wasThere = this.stream !== undefined;
+    byId("gone").textContent = wasThere
+      ? "This stream was deleted. What is below is its last state; the next reading starts it anew."
+      : "Nothing has been recorded under this name yet. The first reading will show up here.";
+    byId("gone").hidden = false;
+    if (!wasThere) this.#terminal(21.4);
+  }
+
+  /** Shows a stream as of `now`. */
+  show(stream, now) {
+    if (stream === undefined || stream.name !== this.name) return;
+    this.stream = stream;
+    this.now = now;
+    const { state } = stream;
+    const parts = numbers.components(state.average);
+    const shape = parts.map(([label]) => label).join("\n");
+    if (shape !== this.shape) this.#reshape(parts, shape, state.average);
+    const i = Math.min(this.component, parts.length - 1);
+    const pick = (value) => numbers.components(value)[i]?.[1];
+    byId("big-label").textContent = parts.length > 1 || parts[0][0] ? `Average of ${parts[i][0]}` : "Average";
+    const [read, rest] = numbers.exact(parts[i][1]);
+    const tail = document.createElement("span");
+    tail.className = "tail";
+    tail.textContent = rest;
+    byId("big").replaceChildren(read, tail);
+    const seconds = (now - stream.last) / 1000;
+    const stale = isStale(stream, now);
+    byId("detail").classList.toggle("stale", stale);
+    this.facts.get("Last reading").className = "age";
+    const facts = {
+      "Count": numbers.whole(state.count),
+      "Per second": numbers.rate(rateNow(stream, now)),
+      "Last reading": `${stale ? "quiet, " : ""}${numbers.age(seconds)} ago`,
+      "First reading": numbers.fullTime(stream.first),
+      "Minimum": numbers.short(pick(state.minimum)),
+      "Maximum": numbers.short(pick(state.maximum)),
+      "Deviation": numbers.short(pick(state.standard_deviation)),
+      "State in Redis": numbers.bytes(state.state_bytes),
+    };
+    for (const [title, text] of Object.entries(facts)) this.facts.get(title).textContent = text;
+    byId("gone").hidden = true;
+    byId("known").hidden = false;
+    if (!byId("parts-panel").hidden) this.#parts(state);
+    this.chart.draw(this.history(), i, now);
+  }
+
+  #reshape(parts, shape, average) {
+    this.shape = shape;
+    this.component = 0;
+    const isOne = parts.length === 1 && parts[0][0] === "";
+    byId("component").replaceChildren(...parts.map(([label]) => new Option(label)));
+    byId("component-field").hidden = byId("parts-panel").hidden = isOne;
+    byId("parts").replaceChildren(...parts.map(([label]) => {
+      const row = document.createElement("tr");
+      for (let i = 0; i < 5; i++) row.append(document.createElement("td"));
+      row.cells[0].textContent = label;
+      return row;
+    }));
+    byId("value-help").textContent = isOne ? "A number." : "An array or object of the same shape, as JSON.";
+    const example = rounded(average);
+    this.byHand.elements.value.value = JSON.stringify(example);
+    this.#terminal(example);
+  }
+
+  #parts(state) {
+    const columns = [state.average, state.minimum, state.maximum, state.standard_deviation].map(numbers.components);
+    [...byId("parts").rows].forEach((row, i) => {
+      columns.forEach((column, j) => (row.cells[j + 1].textContent = numbers.short(column[i]?.[1])));
+    });
+  }
+
+  #terminal(example) {
+    byId("curl-post").textContent = curlToPost(this.name, example);
+    byId("curl-read").textContent = curlToRead(this.name);
+    byId("curl-events").textContent = curlToFollow(this.name);
+  }
+}
+
+/** An example that has the shape of a value. */
+function rounded(value) {
+  if (typeof value === "number") return Number(value.toPrecision(4));
+  if (Array.isArray(value)) return value.map(rounded);
+  return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, rounded(part)]));
+}
