@@ -3,6 +3,9 @@
     21.5                                     a number, or an array of numbers
     {"value": 21.5, "time": "2026-..."}      what a POST for one stream takes, ``values`` too
     {"temperature": 21.5, "humidity": 40}    any other object: an object reading; or *split*, a stream for each field
+    [{"n": "urn:...:temp", "v": 21.5}]       an array of objects is a SenML pack; its records name their streams
+
+What MQTT 5 says of the content type is heard where it says SenML, which CBOR needs.
 
 Split, objects inside objects are fields of fields, and what is neither a number nor an object is skipped and counted,
 since what Zigbee2MQTT and Tasmota send has texts and switches beside the numbers.
@@ -16,14 +19,20 @@ and what then does not start with a letter or a digit gets ``x~`` in front. Name
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from service.formats import json
+from service.formats import json, senml
 from service.idempotency import LARGEST_SEQUENCE
 from service.stream import RESERVED, Invalid, Limits, Readings, check_name, is_name
 
 _ENCODED = re.compile(r"[^A-Za-z0-9._:-]", re.ASCII)
 _POST = {"value", "values", "time"}
+_SENML: Mapping[str | None, Callable[[bytes, int, Limits], senml.Pack]] = {
+    "application/senml+json": senml.decode_json,
+    "application/sensml+json": senml.decode_json,
+    "application/senml+cbor": senml.decode_cbor,
+}
 
 
 class Options(NamedTuple):
@@ -42,12 +51,18 @@ class Decoded(NamedTuple):
     skipped: int = 0
 
 
-def decode(topic: str, payload: bytes, now: int, options: Options, limits: Limits) -> Decoded:
+def decode(
+    topic: str, payload: bytes, now: int, options: Options, limits: Limits, content_type: str | None = None
+) -> Decoded:
     """The readings of a message. ``now`` (ms since 1970) is the time of those that have none.
 
     Raises ``Malformed``, or ``Invalid``, also for a topic too long to name a stream.
     """
+    if content_type in _SENML:
+        return _of_pack(_SENML[content_type](payload, now, limits), options.prefix)
     node = json.load(payload)
+    if isinstance(node, list) and not json.is_object(node) and node and json.is_object(node[0]):
+        return _of_pack(senml.decode_json(payload, now, limits), options.prefix)
     sequence = None
     if json.is_object(node):
         members = json.members_of(node, "Expected an object.", "")
@@ -63,6 +78,11 @@ def decode(topic: str, payload: bytes, now: int, options: Options, limits: Limit
         node = json.object_of({"value": node})
     stream = stream_of(options.prefix + topic)
     return Decoded({check_name(stream): json.readings_of(node, now, limits)}, sequence)
+
+
+def _of_pack(pack: senml.Pack, prefix: str) -> Decoded:
+    readings = {check_name(prefix + name): readings for name, readings in pack.readings.items()}
+    return Decoded(readings, None, pack.skipped)
 
 
 def _split(topic: str, members: dict[str, Any], sequence: int | None, now: int, limits: Limits) -> Decoded:

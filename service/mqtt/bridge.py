@@ -168,13 +168,13 @@ class Bridge:
         parts: list[_Part] = []
         for note in notes:
             try:
-                decoded = decode(note.topic, note.payload, note.at, self._options, self._limits)
+                decoded = decode(note.topic, note.payload, note.at, self._options, self._limits, note.content_type)
                 key = self._key(note, decoded.sequence)
             except (Malformed, Invalid) as error:
                 self._refuse("malformed", 1, f"{note.topic!r}: {error.detail}")
                 continue
             self.counts["skipped fields"] += decoded.skipped
-            if key is not None:
+            if key is not None and decoded.readings:
                 parts.append(_Part(decoded.readings, key, 1))
                 continue
             for stream, readings in decoded.readings.items():

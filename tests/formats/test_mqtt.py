@@ -12,9 +12,11 @@ from service.stream import LONGEST_NAME, Invalid, Limits, is_name
 NOW = 1_000
 
 
-def read(payload: str | bytes, topic: str = "a/b", *, prefix: str = "", split: bool = False) -> Decoded:
+def read(
+    payload: str | bytes, topic: str = "a/b", *, prefix: str = "", split: bool = False, content_type: str | None = None
+) -> Decoded:
     content = payload.encode() if isinstance(payload, str) else payload
-    return decode(topic, content, NOW, Options(prefix, split, "seq"), Limits())
+    return decode(topic, content, NOW, Options(prefix, split, "seq"), Limits(), content_type)
 
 
 def values(decoded: Decoded) -> dict[str, list[list[float]]]:
@@ -55,7 +57,7 @@ def test_a_reading_may_have_a_time() -> None:
             "{}",
             "[]",
             "[[1]]",
-            '[{"n": "a", "v": 1}]',
+            '[{"n": "a b", "v": 1}]',
             '{"a": "x"}',
             '{"a": {"b": 1}}',
             '{"a": null}',
@@ -78,6 +80,21 @@ def test_any_payload_and_topic_is_read_or_refused(payload: bytes, topic: str, sp
     except (Malformed, Invalid):
         return
     assert all(map(is_name, decoded.readings))
+
+
+def test_senml_names_its_own_streams() -> None:
+    pack = '[{"bn": "urn:dev:1:", "n": "temp", "v": 21.5}, {"n": "door", "vb": true}, {"n": "temp", "v": 22.5}]'
+    for decoded in (read(pack), read(pack, content_type="application/senml+json")):
+        assert {"urn:dev:1:temp": [[21.5, 22.5]]} == values(decoded)
+        assert 1 == decoded.skipped
+    assert {"home/urn:dev:1:temp"} == read(pack, prefix="home/").readings.keys()
+
+
+def test_senml_in_cbor_is_known_by_its_content_type() -> None:
+    pack = bytes.fromhex("81a2006161 02f93e00".replace(" ", ""))  # [{0: "a", 2: 1.5}]
+    assert {"a": [[1.5]]} == values(read(pack, content_type="application/senml+cbor"))
+    with pytest.raises(Malformed):
+        read(pack)
 
 
 def test_split_makes_a_stream_of_each_number() -> None:

@@ -70,6 +70,7 @@ def test_the_topic_names_the_stream_and_the_payload_is_the_reading(home: Home) -
         ("a/object", '{"t": 1, "u": [2]}'),
         ("a/posted", '{"values": [1, 2, 6]}'),
         ("a/odd topic/count", "7"),
+        ("a/pack", '[{"bn": "urn:dev:1:", "n": "temp", "v": 3}, {"n": "door", "vb": true}]'),
     )
     home.settle()
     assert (2, 22.0) == (home.count("a/number"), home.average("a/number"))
@@ -77,6 +78,7 @@ def test_the_topic_names_the_stream_and_the_payload_is_the_reading(home: Home) -
     assert {"t": 1.0, "u": [2.0]} == home.average("a/object")
     assert (3, 3.0) == (home.count("a/posted"), home.average("a/posted"))
     assert 7.0 == home.average("a/odd~20topic/~63ount")
+    assert 3.0 == home.average("urn:dev:1:temp")
 
 
 def test_what_cannot_be_recorded_stops_nothing_and_is_logged_now_and_then(home: Home) -> None:
