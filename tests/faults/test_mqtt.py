@@ -47,6 +47,7 @@ class Publisher:
     def run(self) -> None:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         client.max_inflight_messages_set(5_000)
+        client.max_queued_messages_set(0)  # A busy machine may fall behind; what is sent late is sent all the same.
         client.connect("127.0.0.1", self.port)
         client.loop_start()
         started = time.monotonic()
