@@ -125,7 +125,7 @@ class InfluxHealth(BaseModel):
     message: Annotated[str, Field(examples=["ready for writes"])]
     status: Annotated[str, Field(examples=["pass", "fail"])]
     version: Annotated[str, Field(examples=["0.1.0"])]
-    checks: list[str]
+    checks: Annotated[list[str], Field(examples=[[]])]
 
 
 class StreamState(BaseModel):
