@@ -6,6 +6,7 @@ Python, in MessagePack, and as a double in Lua.
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 EARLIEST = -62_135_596_800_000  # 0001-01-01T00:00:00Z
 LATEST = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
@@ -39,17 +40,24 @@ def _from_text(text: str) -> int | None:
     if match is None:
         return None
     date, minute, second, fraction, zulu, sign, hours, minutes = match.groups()
-    if int(second) > 60:
+    start = _start_of(date, minute)
+    if start is None or int(second) > 60:
         return None
-    try:
-        start = datetime.fromisoformat(f"{date}T{minute}:00+00:00") - _EPOCH
-    except ValueError:  # Such as the 30th of February.
-        return None
-    milliseconds = start // timedelta(milliseconds=1) + int(second) * 1000 + int(f"{fraction or 0:<03}"[:3])
+    milliseconds = start + int(second) * 1000 + int(f"{fraction or 0:<03}"[:3])
     if zulu is None:
         offset = (int(hours) * 60 + int(minutes)) * 60_000
         milliseconds += offset if sign == "-" else -offset
     return milliseconds
+
+
+@lru_cache(maxsize=1024)  # Times that come together are close together.
+def _start_of(date: str, minute: str) -> int | None:
+    """Milliseconds since 1970 of a minute; None if there is none, such as one of the 30th of February."""
+    try:
+        start = datetime.fromisoformat(f"{date}T{minute}:00+00:00") - _EPOCH
+    except ValueError:
+        return None
+    return start // timedelta(milliseconds=1)
 
 
 def to_text(milliseconds: int) -> str:
