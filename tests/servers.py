@@ -34,6 +34,13 @@ def short_directory() -> Iterator[Path]:
         yield Path(path)
 
 
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def answers_ping(path: Path) -> bool:
     """Whether a Redis at this unix socket answers commands now."""
     with socket.socket(socket.AF_UNIX) as probe:

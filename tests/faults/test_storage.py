@@ -23,19 +23,13 @@ import pytest
 from service.app import connect
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing
-from tests.servers import Service, Valkey, eventually, service, valkey
+from tests.servers import Service, Valkey, eventually, free_port, service, valkey
 
 pytestmark = pytest.mark.faults
 
 CUTS = 5
 EVERYSEC = ("--appendonly", "yes", "--appendfsync", "everysec")
 IGNORING_SIGXFSZ = ("env", "--ignore-signal=XFSZ")  # A write past the limit fails then, as on a full disk.
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def log_of(server: Valkey) -> Path:

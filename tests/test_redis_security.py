@@ -1,0 +1,214 @@
+"""A Redis that is guarded: the service under exactly the ACL of the README, with a password, over TLS.
+
+The Valkey that tests start has no TLS of its own, so a proxy ends it in front of one; where a redis-server or
+valkey-server on PATH was built with TLS, it takes the same test by itself.
+"""
+
+import asyncio
+import logging
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, RedisError
+
+from service.app import connect
+from service.idempotency import Key
+from service.store import OutcomeUnknown, State, Store
+from service.stream import NUMBER
+from service.summary import summarize
+from tests.servers import Service, Valkey, free_port, service, short_directory
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+ONE = State(NUMBER, summarize([[1.0]], 5, 5))
+
+
+def acl() -> str:
+    """The ACL of the README, as it stands there."""
+    found = re.search(r"```text\n(\s*user default off\n.*?)```", README, re.DOTALL)
+    assert found is not None
+    return "".join(f"{line.strip()}\n" for line in found[1].splitlines())
+
+
+@contextmanager
+def guarded_valkey() -> Iterator[Valkey]:
+    """A server that admits whom the ACL of the README admits, and nobody else."""
+    with short_directory() as directory:
+        (directory / "users.acl").write_text(acl())
+        arguments = ("--aclfile", str(directory / "users.acl"), "--appendonly", "yes", "--appendfsync", "always")
+        server = Valkey(directory, arguments)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The files of a certificate for 127.0.0.1 that vouches for itself, and of its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not on PATH")
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "ca.pem", directory / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=meanwhile test"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+@asynccontextmanager
+async def tls_in_front_of(server: Valkey, certificate: tuple[Path, Path]) -> AsyncIterator[int]:
+    """The port of a proxy that ends TLS and passes on to the server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(str(server.socket))
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
+        yield proxy.sockets[0].getsockname()[1]
+
+
+@contextmanager
+def behind_a_proxy(certificate: tuple[Path, Path]) -> Iterator[int]:
+    """The TLS port of a guarded server, in front of which a thread ends TLS."""
+    with guarded_valkey() as server:
+        ready, port, ending, loop = threading.Event(), [0], asyncio.Event(), asyncio.new_event_loop()
+
+        async def run() -> None:
+            async with tls_in_front_of(server, certificate) as port[0]:
+                ready.set()
+                await ending.wait()
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+
+        thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+        thread.start()
+        try:
+            assert ready.wait(10)
+            yield port[0]
+        finally:
+            loop.call_soon_threadsafe(ending.set)
+            thread.join()
+            loop.close()
+
+
+@contextmanager
+def with_tls_of_its_own(certificate: tuple[Path, Path]) -> Iterator[int]:
+    """The TLS port of a guarded server from PATH."""
+    binary = shutil.which("valkey-server") or shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("there is no valkey-server or redis-server on PATH: apt install redis-server")
+    with short_directory() as directory:
+        (directory / "users.acl").write_text(acl())
+        port = free_port()
+        process = subprocess.Popen(
+            [
+                *(binary, "--port", "0", "--tls-port", str(port), "--dir", str(directory), "--save", ""),
+                *("--aclfile", str(directory / "users.acl"), "--appendonly", "yes", "--appendfsync", "always"),
+                *("--tls-cert-file", str(certificate[0]), "--tls-key-file", str(certificate[1])),
+                *("--tls-ca-cert-file", str(certificate[0]), "--tls-auth-clients", "no"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            if not any("Ready to accept connections" in line for line in lines):
+                pytest.skip(f"{binary} was not built with TLS")
+            yield port
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def everything_works(running: Service) -> None:
+    with httpx.Client(base_url=running.url, timeout=20) as client:
+        key = {"Idempotency-Key": "gateway:1"}
+        assert 200 == client.get("/readyz").status_code
+        for duplicate in (False, True):
+            reply = client.post("/v1/streams/a/readings", json={"value": 1.5}, headers=key)
+            assert duplicate == reply.json().get("duplicate", False)
+        assert {"readings": 2, "streams": 2} == client.post(
+            "/v1/readings", json={"a": {"value": 2.5}, "b": {"value": 1}}
+        ).json()
+        assert {"stream": "a", "count": 2} == client.get("/v1/streams/a/count").json()
+        assert 2.0 == client.get("/v1/streams/a").json()["average"]
+        assert ["a", "b"] == client.get("/v1/streams").json()["streams"]
+        assert 2 == client.delete("/v1/streams/a").json()["count"]
+        assert 404 == client.get("/v1/streams/a").status_code
+
+
+@pytest.mark.parametrize("guarded", [behind_a_proxy, with_tls_of_its_own], ids=["Valkey behind TLS", "TLS of its own"])
+def test_everything_works_under_the_acl_of_the_readme_over_tls(
+    certificate: tuple[Path, Path], guarded: Callable[[tuple[Path, Path]], AbstractContextManager[int]]
+) -> None:
+    with guarded(certificate) as port:
+        url = f"rediss://meanwhile:secret@127.0.0.1:{port}/0?ssl_ca_certs={certificate[0]}"
+        with service(MEANWHILE_REDIS_URL=url, MEANWHILE_MAX_STREAMS="100") as running:
+            everything_works(running)
+            assert "NOPERM" not in running.log
+            assert "permission" not in running.log
+
+
+def test_a_certificate_that_nobody_vouches_for_and_a_wrong_password_are_refused(
+    certificate: tuple[Path, Path],
+) -> None:
+    async def ready(url: str) -> bool:
+        async with connect(url) as redis:
+            return bool(await redis.ping())
+
+    with behind_a_proxy(certificate) as port:
+        trusted = f"?ssl_ca_certs={certificate[0]}"
+        assert asyncio.run(ready(f"rediss://meanwhile:secret@127.0.0.1:{port}/0{trusted}"))
+        for user, host, options in (
+            ("meanwhile:secret", "127.0.0.1", ""),
+            ("meanwhile:secret", "localhost", trusted),  # The certificate is not for this name.
+            ("meanwhile:wrong", "127.0.0.1", trusted),
+            ("default:", "127.0.0.1", trusted),
+        ):
+            with pytest.raises((ConnectionError, RedisError)):
+                asyncio.run(ready(f"rediss://{user}@{host}:{port}/0{options}"))
+
+
+async def test_the_acl_of_the_readme_allows_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    with guarded_valkey() as server:
+        url = f"unix://meanwhile:secret@{server.socket}"
+        async with connect(url) as redis:
+            store = Store(redis, "meanwhile", replicas=1)
+            with caplog.at_level(logging.WARNING), pytest.raises(OutcomeUnknown):
+                await store.commit([{"s": ONE}], asyncio.get_running_loop().time() + 0.2, {0: Key("p", 1, 0)})
+            assert "0 of 1 replicas have it" in caplog.text  # WAIT was allowed.
+            for command in (
+                *(["GET", "other"], ["SET", "other", "1"], ["MGET", "meanwhile:stream:s", "other"], ["KEYS", "*"]),
+                *(["EVAL", "return 1", "1", "other"], ["FLUSHALL"], ["FLUSHDB"], ["CONFIG", "SET", "maxmemory", "1"]),
+                *(["CONFIG", "GET", "*"], ["ACL", "LIST"], ["SHUTDOWN"], ["REPLICAOF", "NO", "ONE"]),
+            ):
+                with pytest.raises(NoPermissionError):
+                    await run(redis, *command)
+
+
+async def run(redis: "Redis", *command: str) -> None:
+    await redis.execute_command(*command)  # type: ignore[no-untyped-call]  # theirs
