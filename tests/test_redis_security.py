@@ -7,22 +7,25 @@ valkey-server on PATH was built with TLS, it takes the same test by itself.
 import asyncio
 import logging
 import re
+import select
 import shutil
+import socket
+import socketserver
 import ssl
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError
 
 from service.app import connect
 from service.idempotency import Key
-from service.store import OutcomeUnknown, State, Store
+from service.store import OutcomeUnknown, State, Store, StoreUnavailable
 from service.stream import NUMBER
 from service.summary import summarize
 from tests.servers import Service, Valkey, free_port, service, short_directory
@@ -70,47 +73,46 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return certificate, key
 
 
-@asynccontextmanager
-async def tls_in_front_of(server: Valkey, certificate: tuple[Path, Path]) -> AsyncIterator[int]:
-    """The port of a proxy that ends TLS and passes on to the server."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
+class Proxy(socketserver.ThreadingTCPServer):
+    """Ends TLS, and passes on to a server at a unix socket."""
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            writer.write(data)
-        writer.close()
+    daemon_threads, block_on_close = True, False
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_unix_connection(str(server.socket))
-        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer), return_exceptions=True)
+    def __init__(self, server: Valkey, certificate: tuple[Path, Path]) -> None:
+        super().__init__(("127.0.0.1", 0), Connection)
+        self.server = server
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(*certificate)
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
-        yield proxy.sockets[0].getsockname()[1]
+
+class Connection(socketserver.BaseRequestHandler):
+    """One connection to the proxy, until either side closes it."""
+
+    server: Proxy
+
+    def handle(self) -> None:
+        wrap = self.server.context.wrap_socket
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as up, wrap(self.request, server_side=True) as down:
+            up.connect(str(self.server.server.socket))
+            while True:
+                for one in select.select([up, down], [], [])[0]:
+                    data = one.recv(65_536)
+                    if not data:
+                        return
+                    (down if one is up else up).sendall(data)
 
 
 @contextmanager
 def behind_a_proxy(certificate: tuple[Path, Path]) -> Iterator[int]:
-    """The TLS port of a guarded server, in front of which a thread ends TLS."""
-    with guarded_valkey() as server:
-        ready, port, ending, loop = threading.Event(), [0], asyncio.Event(), asyncio.new_event_loop()
-
-        async def run() -> None:
-            async with tls_in_front_of(server, certificate) as port[0]:
-                ready.set()
-                await ending.wait()
-                for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                    task.cancel()
-
-        thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    """The TLS port of a guarded server, in front of which a proxy ends TLS."""
+    with guarded_valkey() as server, Proxy(server, certificate) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,))
         thread.start()
         try:
-            assert ready.wait(10)
-            yield port[0]
+            yield proxy.server_address[1]
         finally:
-            loop.call_soon_threadsafe(ending.set)
+            proxy.shutdown()
             thread.join()
-            loop.close()
 
 
 @contextmanager
@@ -173,24 +175,23 @@ def test_everything_works_under_the_acl_of_the_readme_over_tls(
             assert "permission" not in running.log
 
 
-def test_a_certificate_that_nobody_vouches_for_and_a_wrong_password_are_refused(
+async def test_a_certificate_that_nobody_vouches_for_and_a_wrong_password_are_refused(
     certificate: tuple[Path, Path],
 ) -> None:
-    async def ready(url: str) -> bool:
-        async with connect(url) as redis:
-            return bool(await redis.ping())
-
+    trusted = f"?ssl_ca_certs={certificate[0]}"
     with behind_a_proxy(certificate) as port:
-        trusted = f"?ssl_ca_certs={certificate[0]}"
-        assert asyncio.run(ready(f"rediss://meanwhile:secret@127.0.0.1:{port}/0{trusted}"))
+        async with connect(f"rediss://meanwhile:secret@127.0.0.1:{port}/0{trusted}") as redis:
+            assert await redis.ping()
         for user, host, options in (
             ("meanwhile:secret", "127.0.0.1", ""),
             ("meanwhile:secret", "localhost", trusted),  # The certificate is not for this name.
             ("meanwhile:wrong", "127.0.0.1", trusted),
             ("default:", "127.0.0.1", trusted),
         ):
-            with pytest.raises((ConnectionError, RedisError)):
-                asyncio.run(ready(f"rediss://{user}@{host}:{port}/0{options}"))
+            async with connect(f"rediss://{user}@{host}:{port}/0{options}") as redis:
+                with pytest.raises(StoreUnavailable):
+                    await Store(redis, "meanwhile").ping(asyncio.get_running_loop().time() + 10)
+        await asyncio.sleep(0.1)  # A connection that failed is closed by the loop, later.
 
 
 async def test_the_acl_of_the_readme_allows_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
