@@ -14,13 +14,13 @@ from service.formats import json
 from service.idempotency import Key
 from service.problems import BadEncoding, BadKey, BodyTooLarge, UnsupportedMediaType
 from service.store import Crowded, OutcomeUnknown, StoreUnavailable
-from service.stream import Invalid, Limits, TooMany, check_name
+from service.stream import FORM, LONGEST_NAME, Invalid, Limits, TooMany, check_name
 
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "<producer>:<sequence>. Each stream counts a key once; the sequence grows with every new request.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~:/@+-]{1,64}:(0|[1-9][0-9]{0,14}|[1-8][0-9]{15})$"},
     "example": "gateway-7:1042",
 }
 _REFUSALS = (
@@ -85,7 +85,8 @@ def endpoints(
         return json_reply(reply if key is None else reply | {"duplicates": repeated})
 
     one = [model.model_json_schema() for model in (models.OneReading, models.ManyReadings)]
-    many = {"type": "object", "additionalProperties": {"oneOf": one}, "minProperties": 1}
+    names = {"minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM}
+    many = {"type": "object", "additionalProperties": {"oneOf": one}, "propertyNames": names, "minProperties": 1}
     return [
         Endpoint(
             "POST",

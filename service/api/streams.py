@@ -13,20 +13,26 @@ from service.api.endpoint import TEXT, Endpoint, Reply, json_reply
 from service.committer import Reader
 from service.problems import BadCursor, NoSuchStream
 from service.store import OutcomeUnknown, State, Store, StoreUnavailable
-from service.stream import Invalid, check_name, check_prefix
+from service.stream import LONGEST_NAME, Invalid, check_name, check_prefix
 
 MOST_NAMES = 10_000
 _NAMES = 1_000
 
+_CURSOR = {"type": "string", "pattern": "^[0-9]{1,20},[A-Za-z0-9._:~/,-]*$"}
 _PARAMETERS = [
-    {"name": "prefix", "in": "query", "description": "Start of the names.", "schema": {"type": "string"}},
+    {
+        "name": "prefix",
+        "in": "query",
+        "description": "Start of the names.",
+        "schema": {"type": "string", "maxLength": LONGEST_NAME, "pattern": "^[A-Za-z0-9._:~/-]*$"},
+    },
     {
         "name": "limit",
         "in": "query",
         "description": "Names on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": MOST_NAMES, "default": _NAMES},
     },
-    {"name": "cursor", "in": "query", "description": "From the page before.", "schema": {"type": "string"}},
+    {"name": "cursor", "in": "query", "description": "From the page before.", "schema": _CURSOR},
 ]
 _REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
 

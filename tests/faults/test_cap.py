@@ -10,6 +10,7 @@ import pytest
 
 from service.app import connect
 from tests.faults.conftest import Row
+from tests.faults.writers import tally
 from tests.servers import service, valkey
 
 pytestmark = pytest.mark.faults
@@ -61,7 +62,7 @@ async def test_100_000_new_names_make_no_more_streams_than_the_cap(report: Calla
 
     acknowledged = len(made) + 1 + existing[200]
     lost, doubled = len(made - keys) + max(0, 1 + existing[200] - counted), max(0, counted - 1 - existing[200])
-    note = f"{len(keys)} streams with a cap of {CAP}; {dict(statuses)}, an existing stream {dict(existing)}"
+    note = f"{len(keys)} streams with a cap of {CAP}; {tally(statuses)}; an existing stream: {tally(existing)}"
     report(Row("100,000 new stream names", f"{CLIENTS} clients", acknowledged, lost, doubled, 0, note=note))
     assert len(keys) <= CAP
     assert made | {"known"} == keys

@@ -12,6 +12,7 @@ import pytest
 
 from service.access import entry
 from tests.faults.conftest import Row
+from tests.faults.writers import tally
 from tests.servers import service
 
 pytestmark = pytest.mark.faults
@@ -79,7 +80,7 @@ async def test_who_has_no_key_for_it_is_refused_every_time(tmp_path: Path, repor
         Row(
             *("wrong keys, other prefix, read key on POST, key in the query", f"{tries} requests, 16 clients", 1),
             *(1 - counted["count"] if counted["count"] < 1 else 0, max(0, counted["count"] - 1), 0),
-            note=f"{statuses}",
+            note=tally(statuses),
         )
     )
     assert {(401, 401), (403, 403)} == answered.keys()
