@@ -50,7 +50,11 @@ class BadEncoding(Refused):
 
 
 class NotHttp(Refused):
-    """What came over the connection is no HTTP request, or its header is too large."""
+    """What came over the connection is no HTTP request."""
+
+
+class HeaderTooLarge(Refused):
+    """The header of a request is larger than the limit."""
 
 
 class BadKey(Refused):
@@ -77,6 +81,7 @@ class Problem(NamedTuple):
 
 TABLE: Mapping[type[Exception], Problem] = {
     NotHttp: Problem(400, "not-http", "This is not an HTTP request"),
+    HeaderTooLarge: Problem(431, "header-too-large", "The header is too large"),
     Malformed: Problem(400, "malformed", "The body is not JSON"),
     BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
     BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),

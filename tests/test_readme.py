@@ -113,7 +113,7 @@ def test_every_option_that_the_documents_name_exists() -> None:
 
 def test_the_status_table_has_every_status_of_the_error_table() -> None:
     shown = {int(status) for row in table("| status |") for status in row[0].split(", ")}
-    assert {problem.status for problem in problems.TABLE.values()} | {200, 405, 431, 500} == shown
+    assert {problem.status for problem in problems.TABLE.values()} | {200, 405, 500} == shown
 
 
 def test_the_table_of_faults_is_what_a_run_measured() -> None:
