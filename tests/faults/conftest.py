@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.results import COLUMNS, cells, machine
+from tests.faults.results import COLUMNS, cells, machine, merged
 
 ROWS = pytest.StashKey[list["Row"]]()
 
@@ -59,4 +59,4 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
     Console(width=180).print(table)
     if path := os.environ.get("FAULTS_JSON"):
         result = {"machine": machine(), "command": "make test-faults", "rows": [asdict(row) for row in rows]}
-        Path(path).write_text(json.dumps(result, indent=2) + "\n")
+        Path(path).write_text(json.dumps(merged(Path(path), result), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The README's table of faults, made from what a run of all of them measured.
+"""The README's table of faults, made from what runs of all of them measured.
 
 FAULTS_JSON=tests/faults/results.json make test-faults && .venv/bin/python -m tests.faults.results
 """
@@ -36,6 +36,13 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     recovery = "" if row["recovery"] is None else f"{row['recovery']:.2f} s"
     numbers = [f"{row[name]:,}" for name in ("acknowledged", "lost", "doubled", "unknown")]
     return [row["fault"], row["load"], *numbers, recovery, row["note"]]
+
+
+def merged(file: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """``result``, and what ``file`` holds of faults that were not measured again: a run may be of a part only."""
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    rows = {(row["fault"], row["load"]): row for row in [*before, *result["rows"]]}
+    return {**result, "rows": list(rows.values())}
 
 
 def block(result: Mapping[str, Any]) -> str:

@@ -104,8 +104,19 @@ async def test_sigterm_with_200_requests_in_flight_answers_them_all(
             load.unknown = {(client, 0) for client in range(200) if replies[client][9:12] in {b"", b"504"}}
             times = await load.times(server.url)
     answers = ", ".join(f"{n} x {status.decode() or 'no answer'}" for status, n in statuses.items())
-    note = f"{processes} worker{'s' * (processes > 1)}, {answers}, exit code {code}"
+    note = f"{answers}, exit code {code}"
     lost, doubled = len(load.acknowledged - times.keys()), sum(n > 1 for n in times.values())
-    report(Row("SIGTERM", "200 in flight", len(load.acknowledged), lost, doubled, len(load.unknown), took, note))
+    report(
+        Row(
+            f"SIGTERM, {processes} worker{'s' * (processes > 1)}",
+            "200 in flight",
+            len(load.acknowledged),
+            lost,
+            doubled,
+            len(load.unknown),
+            took,
+            note,
+        )
+    )
     assert {b"200": 200} == statuses
     assert took <= GRACE

@@ -68,6 +68,6 @@ async def test_script_flush_every_100_ms_is_never_seen_by_a_client(report: Calla
                     await redis.script_flush()
                     flushes += 1
                     await asyncio.sleep(0.1)  # The rate of the fault.
-            row = await load.settle(server.url, f"SCRIPT FLUSH x{flushes}", None, load.answers)
+            row = await load.settle(server.url, "SCRIPT FLUSH every 100 ms", None, f"{flushes} times, {load.answers}")
     report(row)
     assert {200} == set(load.statuses)
