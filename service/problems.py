@@ -4,10 +4,10 @@ Code raises what happened; only this module knows how HTTP says it. The body nev
 nothing that cannot be encoded, and no secret, can come back in it.
 
     400 404 405 409 413 415 422 431    not recorded, and never will be: fix the request
-    401 403                        not recorded: no key, or not one for this
-    503 with Retry-After           not recorded: send again
-    504                            unknown: it was sent to Redis and no answer came in time
-    500                            a bug
+    401 403                            not recorded: no key, or not one for this
+    503 with Retry-After               not recorded: send again
+    504                                unknown: it was sent to Redis and no answer came in time
+    500                                a bug
 """
 
 import logging
