@@ -1,11 +1,13 @@
 # The service alone; docker-compose.yml adds the Valkey that it needs.
 # Builds with BuildKit and with the legacy builder: no mounts in RUN, no heredocs.
 
+# To pin the images by digest, here and in docker-compose.yml: docker buildx imagetools inspect python:3.13-slim prints it,
+# and python:3.13-slim@sha256:... takes it.
 FROM python:3.13-slim AS build
 
-# The same uv as in the Makefile; a test compares them.
-ARG UV_VERSION=0.13.9
-RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore uv==${UV_VERSION}
+# The same uv as in the Makefile, pinned by hash.
+COPY .ci/uv.txt /tmp/uv.txt
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes --requirement /tmp/uv.txt
 
 # Copied, because a hard link into the cache does not reach across layers. Compiled here, because nobody can write it later.
 ENV UV_PROJECT_ENVIRONMENT=/opt/meanwhile \

@@ -3,10 +3,9 @@
 
 PYTHON ?= python3
 VENV := .venv
-UV_VERSION := 0.13.9
 RUN := $(VENV)/bin/
 
-# uv from PATH, or else one of our own beside the environment that it fills from uv.lock.
+# uv from PATH, or else one of our own, pinned by hash, beside the environment that it fills from uv.lock.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
@@ -51,7 +50,7 @@ $(VENV)/ready: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed; choose one with PYTHON=python3.x"; exit 1; }
 	@[ -x "$(UV)" ] || { \
-	  $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); } || \
+	  $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/uv.txt; } || \
 	  { echo "A virtual environment is needed to set this up; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(UV) sync --quiet --frozen $(WITHOUT) --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 	@touch $@

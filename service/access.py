@@ -2,7 +2,8 @@
 
 Without a file of keys the service is open, which it says at start-up. Then whoever can connect may do anything, except
 a web page: a browser says in ``Sec-Fetch-Site`` that a request comes from another site, and such writes are refused,
-so that no page somebody visits can post to a service on their machine or in their network.
+so that no page somebody visits can post to a service on their machine or in their network. Browsers leave that header
+out for plain HTTP beyond localhost; there ``Origin`` has to name the host that was asked.
 
 With a file, every route but ``/livez``, ``/readyz``, ``/ping`` and ``/health`` needs a key. The file holds SHA-256
 digests, never keys, so it can be read by whoever may see it:
@@ -14,7 +15,8 @@ digests, never keys, so it can be read by whoever may see it:
     sha256 = "9f86d081884c7d65..."
 
 A key is 256 random bits, so a plain digest is enough: there is nothing to guess. It is looked up by its digest, and the
-digest is then compared in constant time; neither step depends on the characters of the key.
+digest is then compared in constant time; neither step depends on the characters of the key. A request that presents two
+different keys is refused, so that it never depends on the order of its headers which of them counts.
 """
 
 import base64
@@ -45,7 +47,7 @@ class BadKeyFile(Exception):
 
 
 class Unauthorized(Exception):
-    """No key, or one that is not in the file."""
+    """No key, one that is not in the file, or two of them."""
 
 
 class Forbidden(Exception):
@@ -75,7 +77,7 @@ class Keys:
     def __len__(self) -> int:
         return len(self._by_digest)
 
-    def find(self, secret: str) -> Key | None:
+    def find(self, secret: bytes) -> Key | None:
         """The key whose secret this is."""
         digest = digest_of(secret)
         key = self._by_digest.get(digest)
@@ -105,8 +107,8 @@ class Guard:
             if scope != "read" and _is_from_another_site(headers):
                 raise Forbidden("Expected a request that no other web site makes; or configure API keys.")
             return ""
-        secret = _secret(headers)
-        key = None if secret is None else self._keys.find(secret)
+        presented = _secrets(headers)
+        key = self._keys.find(presented.pop()) if len(presented) == 1 else None
         if key is None:
             raise Unauthorized
         if scope not in key.scopes:
@@ -130,7 +132,13 @@ def read_keys(file: Path) -> Keys:
         raise BadKeyFile(f"The file of API keys is not TOML: {error}") from None
     if not isinstance(tables, list) or not tables:
         raise BadKeyFile("The file of API keys has no [[key]].")
-    return Keys(_key(table, number) for number, table in enumerate(tables, start=1))
+    keys = [_key(table, number) for number, table in enumerate(tables, start=1)]
+    seen: set[str] = set()
+    for number, key in enumerate(keys, start=1):
+        if key.sha256 in seen:
+            raise BadKeyFile(f"In the file of API keys, [[key]] number {number} has the sha256 of an earlier one.")
+        seen.add(key.sha256)
+    return Keys(keys)
 
 
 def _key(table: Any, number: int) -> Key:
@@ -149,32 +157,45 @@ def _key(table: Any, number: int) -> Key:
 
 
 def _is_from_another_site(headers: Headers) -> bool:
-    for name, value in headers:  # noqa: SIM110  # On every write, and any() with a generator takes three times as long.
-        if name == b"sec-fetch-site" and value not in (b"same-origin", b"none"):
-            return True
-    return False
+    """Whether a browser says so. What comes from none has neither header."""
+    site = origin = host = None
+    for name, value in headers:
+        if name == b"sec-fetch-site":
+            site = value
+        elif name == b"origin":
+            origin = value
+        elif name == b"host":
+            host = value
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    return origin is not None and origin.partition(b"://")[2] != host
 
 
-def _secret(headers: Headers) -> str | None:
-    """The key of a request: X-API-Key, or Authorization with Bearer, Token or Basic, there as the password."""
+def _secrets(headers: Headers) -> set[bytes]:
+    """The keys that a request presents: X-API-Key; Authorization with Bearer, Token or Basic, there as the password."""
+    found = set()
     for name, value in headers:
         if name == b"x-api-key":
-            return value.decode("latin-1")
-        if name == b"authorization":
-            kind, _, credentials = value.decode("latin-1").partition(" ")
-            if kind.lower() in ("bearer", "token"):
-                return credentials.strip()
-            if kind.lower() == "basic":
-                try:
-                    return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-                except (binascii.Error, UnicodeDecodeError):
-                    return None
-    return None
+            found.add(value)
+        elif name == b"authorization":
+            kind, _, credentials = value.partition(b" ")
+            if kind.lower() in (b"bearer", b"token"):
+                found.add(credentials.strip())
+            elif kind.lower() == b"basic":
+                found.add(_password(credentials))
+    return found
 
 
-def digest_of(secret: str) -> str:
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
+
+
+def digest_of(secret: bytes) -> str:
     """What the file holds of a key."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(secret).hexdigest()
 
 
 def new_secret() -> str:
@@ -190,6 +211,6 @@ def entry(name: str, scopes: Sequence[str], prefix: str, secret: str) -> str:
             f"name = {json.dumps(name)}",
             f"scopes = {json.dumps(list(scopes))}",
             *([f"prefix = {json.dumps(prefix)}"] if prefix else []),
-            f'sha256 = "{digest_of(secret)}"',
+            f'sha256 = "{digest_of(secret.encode())}"',
         ]
     )

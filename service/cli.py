@@ -114,7 +114,7 @@ def serve(**options: Any) -> None:
 def _announce(url: str, where: str, keys: int) -> None:
     out.print(f"Meanwhile listens on {url} and keeps its streams in {where}.", markup=False, soft_wrap=True)
     if keys:
-        out.print(f"Every request needs one of {keys} API keys.")
+        out.print(f"Every request needs one of {keys} API keys: -H 'Authorization: Bearer <key>'.", markup=False)
     else:
         out.print("It is open: no API keys are set, so whoever reaches this address can read, write and delete.")
     out.print(

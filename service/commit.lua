@@ -18,11 +18,13 @@
 --
 -- A delta has the form of a state (service/store.py): {1: version, 2: shape, 3: count, 4: first, 5: last, 6: minimums,
 -- 7: maximums, 8: sums, 9: squares}, and a state that has counted keys has 10: an array of {producer, highest sequence,
--- window of the 32 sequences below it, window of the 32 below those, when it last counted} (service/idempotency.py). Sums are canonical expansions, smallest part first (service/exact.py); this is the
--- same law as Summary.merge, to the bit. Lua's numbers are IEEE doubles and cmsgpack keeps every one of them; nothing
--- here may pass through tostring, which keeps 14 digits.
+-- window of the 32 sequences below it, window of the 32 below those, when it last counted} (service/idempotency.py).
+-- Sums are canonical expansions, smallest part first (service/exact.py); this is the same law as Summary.merge, to the
+-- bit. Lua's numbers are IEEE doubles and cmsgpack keeps every one of them; nothing here may pass through tostring, which
+-- keeps 14 digits.
 --
 -- Everything is read, checked and encoded before the first write, so an error on the way leaves nothing half written.
+-- If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.
 
 local VERSION = 1
 local UNREADABLE = {}
@@ -191,9 +193,19 @@ local function mark(state, producer, sequence, now, first)
   entry[5] = math.max(entry[5], now)
 end
 
+local function is_window(producers)
+  if not is_list(producers, 'table') then return false end
+  for _, entry in ipairs(producers) do
+    if type(entry[1]) ~= 'string' then return false end
+    if not is_list({entry[2], entry[3], entry[4], entry[5]}, 'number', 4) then return false end
+  end
+  return true
+end
+
 local function is_state(state)
   if type(state) ~= 'table' or state[1] ~= VERSION or type(state[2]) ~= 'string' then return false end
   if not is_list({state[3], state[4], state[5]}, 'number', 3) or state[3] < 1 then return false end
+  if state[3] % 1 + state[4] % 1 + state[5] % 1 ~= 0 then return false end
   if not is_list(state[6], 'number') or not is_list(state[7], 'number', #state[6]) then return false end
   for i = 8, 9 do
     if not is_list(state[i], 'table', #state[6]) then return false end
@@ -201,7 +213,7 @@ local function is_state(state)
       if not is_list(state[i][component], 'number') then return false end
     end
   end
-  return #state[6] > 0 and (state[10] == nil or is_list(state[10], 'table'))
+  return #state[6] > 0 and (state[10] == nil or is_window(state[10]))
 end
 
 local function load(key)
@@ -222,6 +234,7 @@ local function refusal(i, delta, producer, sequence, now, first)
   local state = states[i]
   if state == UNREADABLE then return {i, false} end
   if state and delta and state[2] ~= delta[2] then return {i, state[2]} end
+  if state and delta and #state[6] ~= #delta[6] then return {i, false} end
   if not producer then return end
   local verdict, entry = check(state, producer, sequence, now, first)
   if verdict == PARTLY then return {i, PARTLY, entry[2]} end
@@ -266,9 +279,13 @@ end
 
 local reply = {cmsgpack.pack(verdicts)}
 for i = 1, #KEYS do reply[i + 1] = answered[i] and states[i] and cmsgpack.pack(states[i]) or false end
+local write = redis.pcall  -- If the first write is refused, nothing was written; any later one must not say so.
 for i, key in ipairs(KEYS) do
   if changed[i] then
-    if forgotten[i] then redis.call('DEL', key) else redis.call('SET', key, reply[i + 1]) end
+    local done
+    if forgotten[i] then done = write('DEL', key) else done = write('SET', key, reply[i + 1]) end
+    if type(done) == 'table' and done.err then return redis.error_reply('UNWRITTEN ' .. done.err) end
+    write = redis.call
   end
 end
 return reply

@@ -3,12 +3,12 @@
 Code raises what happened; only this module knows how HTTP says it. The body never repeats what the client sent, so
 nothing that cannot be encoded, and no secret, can come back in it.
 
-    400 404 405 409 413 415 422    not recorded, and never will be: fix the request
-    401 403                        not recorded: no key, or not one for this
-    408                            an upload said nothing for too long: its lines until then are recorded
-    503 with Retry-After           not recorded: send again
-    504                            unknown: it was sent to Redis and no answer came in time
-    500                            a bug
+    400 404 405 409 413 415 422 431    not recorded, and never will be: fix the request
+    401 403                            not recorded: no key, or not one for this
+    408                                an upload said nothing for too long: its lines until then are recorded
+    503 with Retry-After               not recorded: send again
+    504                                unknown: it was sent to Redis and no answer came in time
+    500                                a bug
 """
 
 import logging
@@ -52,7 +52,11 @@ class BadEncoding(Refused):
 
 
 class NotHttp(Refused):
-    """What came over the connection is no HTTP request, or its header is too large."""
+    """What came over the connection is no HTTP request."""
+
+
+class HeaderTooLarge(Refused):
+    """The header of a request is larger than the limit."""
 
 
 class Idle(Refused):
@@ -108,6 +112,7 @@ class Problem(NamedTuple):
 
 TABLE: Mapping[type[Exception], Problem] = {
     NotHttp: Problem(400, "not-http", "This is not an HTTP request"),
+    HeaderTooLarge: Problem(431, "header-too-large", "The header is too large"),
     Malformed: Problem(400, "malformed", "The body is not JSON"),
     PartialWrite: Problem(400, "partial-write", "Some lines were not recorded"),
     BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),

@@ -16,7 +16,8 @@ one piece, touches no timer at all, where uvicorn sets one and cancels one for e
 **What is not HTTP** uvicorn refuses in plain text, and at once: ahead of the responses to earlier requests on the same
 connection, so that a client takes it for the response to a reading that was recorded. Here it is a problem like every
 other and waits its turn. And a header may be as large as a client likes; here what comes without a byte of a body (a
-header, a trailer, the extension of a chunk) is refused past 256 KiB.
+header, a trailer, the extension of a chunk) is refused past 64 KiB. So is a request for no host or for two (RFC 9112,
+3.2).
 
 **Responses in one piece.** uvicorn hands the head and the body of a response to the kernel one after the other: two
 system calls, each of which wakes the client. An application that has both can give them together to
@@ -40,16 +41,18 @@ from typing import Any
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.problems import NotHttp, encode
+from service.problems import HeaderTooLarge, NotHttp, Refused, encode
 
 PATIENCE = 10.0
 BYTES_A_SECOND = 16 * 1024
 LINGER = 2.0
 STALL = 30.0
 LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
-LARGEST_HEAD = 256 * 1024
+LARGEST_HEAD = 64 * 1024
 RESPOND = "meanwhile.respond"
 HOLD = "meanwhile.hold"
+
+_TOO_LARGE = HeaderTooLarge(f"Expected a header of at most {LARGEST_HEAD} bytes.")
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -89,6 +92,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._received = 0
         self._without_body = 0  # Bytes since the last one of a body, or since the request before.
         self._refusal: bytes | None = None  # The last response, once nothing is read any more.
+        self._why: Refused = NotHttp("Expected a request as RFC 9112 has it.")
         self._timer: asyncio.TimerHandle | None = None
         self._fires = inf
         self._default_headers: list[tuple[bytes, bytes]] = []
@@ -142,7 +146,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._received = 0
             self._enter(_State.RECEIVING)
         if self._without_body > LARGEST_HEAD and self._refusal is None:
-            self._refuse(f"Expected a header of at most {LARGEST_HEAD} bytes.")
+            self._refuse(_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -150,6 +154,20 @@ class PatientProtocol(HttpToolsProtocol):
         self._unanswered += 1
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # an extension of our own
+
+    def on_headers_complete(self) -> None:
+        """The header of a request is complete. Raises ``Refused``, which ends the parser's work."""
+        hosts, size = 0, len(self.url)
+        for name, value in self.headers:
+            size += len(name) + len(value)
+            hosts += name == b"host"
+        if size > LARGEST_HEAD:
+            self._why = _TOO_LARGE
+            raise self._why
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._why = NotHttp("Expected one Host.")
+            raise self._why
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body is here."""
@@ -226,12 +244,12 @@ class PatientProtocol(HttpToolsProtocol):
             self._stalled = None
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what uvicorn's parser does not understand; ``msg`` is its way to say so."""
-        self._refuse("Expected a request as RFC 9112 has it.")
+        """Refuses what uvicorn's parser does not understand, or what stopped it; ``msg`` is its way to say so."""
+        self._refuse(self._why)
 
-    def _refuse(self, detail: str) -> None:
+    def _refuse(self, why: Refused) -> None:
         """Reads no more, and says why after the responses to the requests that came whole."""
-        status, headers, body = encode(NotHttp(detail))
+        status, headers, body = encode(why)
         headers = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
         head = b"".join([b"%b: %b\r\n" % header for header in headers])
         self._refusal = b"".join((_STATUS_LINES[status], head, b"\r\n", body))

@@ -83,7 +83,17 @@ def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None
         if settings.workers == 1:
             uvicorn.Server(config).run(sockets=[listener])
         else:
-            Multiprocess(config, sockets=[listener]).run()
+            _Workers(config, sockets=[listener]).run()
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which on SIGHUP would replace every worker; here they read their keys again and go on."""
+
+    def handle_hup(self) -> None:
+        """Passes SIGHUP on. A worker that is only starting dies of it, and the one after it reads the new file."""
+        for process in self.processes:
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, signal.SIGHUP)
 
 
 def create_worker() -> Meanwhile:

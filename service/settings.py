@@ -83,7 +83,10 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _has_a_port_that_is_one(cls, url: str | None) -> str | None:
-        urlsplit(url or "").port  # noqa: B018  # It is worked out, and refused, when it is looked at.
+        try:
+            urlsplit(url or "").port  # noqa: B018  # It is worked out, and refused, when it is looked at.
+        except ValueError:  # Its words may hold part of a password.
+            raise ValueError("Expected a port from 0 to 65535, and %2F for a / in a password.") from None
         return url
 
     @field_validator("line_protocol_stream")

@@ -47,11 +47,12 @@ NO_KEYS: Mapping[int, Key] = {}
 _LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
 _MOST_STEPS = 1_000  # Before a page is returned as it is.
 
-# Refusals that the server gives before it runs a command or a script.
+# Refusals that the server gives before it runs a command or a script; UNWRITTEN is the script's own, before it writes.
 _NOT_RUN = frozenset(
-    {"NOSCRIPT", "LOADING", "BUSY", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS"}
+    {"NOSCRIPT", "LOADING", "BUSY", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS", "UNWRITTEN"}
     | {"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"}
 )
+_RAISED = " on @user_script:"  # The server puts this behind what a script raised, which may have written before.
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,14 @@ class StoreUnavailable(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """A write was sent to Redis and no answer came in time: it may or may not have been recorded."""
+    """A write was sent to Redis and no answer came in time: it may or may not have been recorded.
+
+    ``answered`` where Redis did answer, with an error that proves nothing: sent again, it would get the same.
+    """
+
+    def __init__(self, *, answered: bool = False) -> None:
+        super().__init__()
+        self.answered = answered
 
 
 class Unreadable(Exception):
@@ -350,16 +358,14 @@ class Store:
                 is_sent = True
                 await connection.send_packed_command(packed, check_health=False)
                 reply = await connection.read_response()
-                if self._replicas:
-                    await self._await_replicas(connection, deadline)
+            if self._replicas:
+                await self._await_replicas(connection, deadline)
         except NoScriptError as error:
             raise StoreUnavailable from error
         except (RedisError, OSError, TimeoutError) as error:
             if not is_sent or _is_proof_of_not_running(error):
                 raise self._away(error) from error
-            log.warning("a write to Redis has an unknown outcome: %s", str(error) or type(error).__name__)
-            self._failed("unknown")
-            raise OutcomeUnknown from error
+            raise self._unknown(error, answered=isinstance(error, ResponseError)) from error
         finally:
             if connection is not None:
                 with suppress(RedisError, OSError):
@@ -368,12 +374,24 @@ class Store:
         return reply
 
     async def _await_replicas(self, connection: AbstractConnection, deadline: float) -> None:
-        """Returns when enough replicas have what this connection wrote. Raises ``TimeoutError``."""
+        """Returns when enough replicas have what this connection wrote.
+
+        Raises ``OutcomeUnknown``, whatever happens: the write has run, so no refusal of WAIT says that it has not.
+        """
         left = max(1, int((deadline - asyncio.get_running_loop().time()) * 1000))
-        await connection.send_command("WAIT", self._replicas, left, check_health=False)
-        have = await connection.read_response()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await connection.send_command("WAIT", self._replicas, left, check_health=False)
+                have = await connection.read_response()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._unknown(error) from error
         if have < self._replicas:
-            raise TimeoutError(f"{have} of {self._replicas} replicas have it")
+            raise self._unknown(f"{have} of {self._replicas} replicas have it")
+
+    def _unknown(self, why: Exception | str, *, answered: bool = False) -> OutcomeUnknown:
+        self._failed("unknown")
+        log.warning("a write to Redis has an unknown outcome: %s", str(why) or type(why).__name__)
+        return OutcomeUnknown(answered=answered)
 
     def _away(self, error: Exception) -> StoreUnavailable:
         """Says it in the log once, not for every request."""
@@ -399,7 +417,7 @@ def _decode_or_error(stored: bytes) -> State | Unreadable:
 def _is_proof_of_not_running(error: Exception) -> bool:
     """Whether ``error`` is a refusal by the server that it gives before it runs anything."""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    return code in _NOT_RUN
+    return code in _NOT_RUN and _RAISED not in str(error)
 
 
 def _refusal(stream: str, reason: str | int | bool, highest: str | int | bool | None = None) -> Refusal:

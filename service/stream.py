@@ -29,6 +29,7 @@ Value = float | list[float] | dict[str, float | list[float]]
 
 LONGEST_NAME = 255
 _NAME = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9][A-Za-z0-9._:~-]*(?:/[A-Za-z0-9._:~-]+)*", re.ASCII)
+FORM = "^[A-Za-z0-9][A-Za-z0-9._:~-]*(/[A-Za-z0-9._:~-]+)*$"  # For JSON Schema: a name has this form, and is_name.
 _PREFIX = re.compile(r"[A-Za-z0-9._:~/-]*", re.ASCII)
 RESERVED = frozenset({"readings", "average", "count", "events"})  # Routes below a stream's own path.
 

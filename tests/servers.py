@@ -34,6 +34,13 @@ def short_directory() -> Iterator[Path]:
         yield Path(path)
 
 
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def answers_ping(path: Path) -> bool:
     """Whether a Redis at this unix socket answers commands now."""
     with socket.socket(socket.AF_UNIX) as probe:
@@ -41,7 +48,7 @@ def answers_ping(path: Path) -> bool:
         try:
             probe.connect(str(path))
             probe.sendall(b"PING\r\n")
-            return probe.recv(64).startswith(b"+PONG")
+            return probe.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 
@@ -106,7 +113,7 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("MEANWHILE_")}
 
 
-def meanwhile(*arguments: str) -> subprocess.CompletedProcess[str]:
+def meanwhile(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
@@ -114,7 +121,7 @@ def meanwhile(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
-        env=clean_environment() | {"COLUMNS": "200"},
+        env=clean_environment() | {"COLUMNS": "200"} | environment,
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from service.settings import Settings
 from tests.servers import Service, eventually, meanwhile, service
@@ -195,3 +197,45 @@ def test_sending_the_same_file_again_changes_nothing(running: Service, batch: st
     recorded = sum(reply["count"] for reply in before)
     assert f"{recorded} readings recorded\n" in first.stdout
     assert f"{recorded} readings recorded, {recorded} of them in an earlier run" in again.stdout
+
+
+def test_a_key_is_shown_once_and_opens_the_service_for_send_and_average(tmp_path: Path) -> None:
+    made = meanwhile("key", "laptop", "--scope", "read", "--scope", "write", "--prefix", "air/")
+    (secret,) = re.findall(r"mw_\S+", made.stderr)
+    assert secret not in made.stdout
+    keys, file = tmp_path / "keys.toml", tmp_path / "air.csv"
+    keys.write_text(made.stdout)
+    file.write_text("T\n1\n2\n")
+    with service("--api-keys", str(keys)) as guarded:
+        at = ["--url", guarded.url]
+        assert "2 readings recorded\n" in meanwhile("send", str(file), "--prefix", "air/", "--key", secret, *at).stdout
+        for refused in (
+            meanwhile("send", str(file), "--prefix", "water/", "--key", secret, *at),
+            meanwhile("average", "air/T", *at),
+        ):
+            assert 1 == refused.returncode
+            assert re.search("401: A key is needed|403: The key does not allow this", refused.stderr)
+        assert "1.5\n" == meanwhile("average", "air/T", *at, MEANWHILE_KEY=secret).stdout
+
+
+def test_a_key_of_an_unknown_scope_is_not_made() -> None:
+    refused = meanwhile("key", "laptop", "--scope", "root")
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert "Unknown scope root; there are read, write, admin." in refused.stderr
+
+
+def test_a_file_of_keys_that_cannot_be_used_keeps_the_service_from_starting(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text("[[key]]\nscopes = ['write']\nsha256 = 'mw_a_secret'\n")
+    refused = meanwhile("serve", "--port", "0", "--data-dir", str(tmp_path), "--api-keys", str(keys))
+    assert 1 == refused.returncode
+    assert "In the file of API keys, [[key]] number 1 needs a sha256" in refused.stderr
+    assert "mw_a_secret" not in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("url", ["redis://user:pa/ssword@h:6379", "http://user:pa@ssword", "redis://u:ssword@h:99999"])
+def test_a_redis_url_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Settings(redis_url=url)
+    (problem,) = refusal.value.errors()  # Of which the command line prints the message.
+    assert "ssword" not in problem["msg"].replace("password", "")

@@ -21,9 +21,11 @@ from redis.asyncio import Redis
 from service.app import connect
 from service.committer import Committer, Conflict, Overloaded, Reader, ShapeConflict
 from service.exact import ratio
+from service.idempotency import Key
 from service.store import OutcomeUnknown, State, Store, StoreUnavailable, Unreadable
 from service.stream import NUMBER, Limits, Readings, Value, collect, shape_of
 from tests.servers import Valkey, valkey
+from tests.test_store import peer
 
 PATIENCE = 10.0
 
@@ -216,6 +218,15 @@ async def test_a_commit_that_is_refused_was_not_recorded_and_the_next_one_goes_o
         assert [StoreUnavailable, StoreUnavailable] == [type(error) for error in refused]
         assert (2, Fraction(4**0 + 4**3)) == await total(store, "s")
         assert [None, None] == await store.read(["s1", "s2"], soon())
+
+
+async def test_a_commit_that_redis_answers_with_an_error_is_not_sent_again_even_with_a_key() -> None:
+    """It would get the same answer, and hold up all others until its time is up."""
+    async with peer(lambda _: b"-ERR a bug\r\n") as (url, received), connect(url) as redis:
+        committer = Committer(Store(redis, "p"), max_waiting=1_000, patience=PATIENCE)
+        with pytest.raises(OutcomeUnknown):
+            await committer.record({"s": readings(1.0)}, Key("p", 1, 0))
+        assert [b"EVALSHA"] == received
 
 
 async def test_a_server_that_is_gone_and_comes_back_needs_no_restart_of_the_service(own: Valkey) -> None:

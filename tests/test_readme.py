@@ -1,5 +1,6 @@
 """The README cannot lie: its commands run, their replies are compared, its tables are held against the code."""
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from service import problems
 from service.app import create_app
 from service.cli import app
 from service.settings import MqttSettings, Settings
+from tests.faults.results import with_block
 from tests.servers import Service, clean_environment, eventually, service, valkey
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +114,12 @@ def test_every_option_that_the_documents_name_exists() -> None:
 def test_the_status_table_has_every_status_of_the_error_table() -> None:
     shown = {int(status) for row in table("| status |") for status in row[0].split(", ")}
     assert {problem.status for problem in problems.TABLE.values()} | {200, 405, 500} == shown
+
+
+def test_the_table_of_faults_is_what_a_run_measured() -> None:
+    result = json.loads((ROOT / "tests" / "faults" / "results.json").read_text())
+    assert README == with_block(README, result)
+    assert all((0, 0) == (row["lost"], row["doubled"]) for row in result["rows"])
 
 
 def test_the_commands_to_start_with_are_targets_of_the_makefile() -> None:

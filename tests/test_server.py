@@ -1,5 +1,6 @@
 """The process as a user runs it: what it says, how it stops, what survives when it is killed."""
 
+import base64
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ import httpx
 import pytest
 import redis
 
-from tests.servers import Service, Valkey, eventually, meanwhile, service, short_directory
+from service.access import entry
+from tests.servers import Service, Valkey, eventually, meanwhile, service, short_directory, valkey
 
 
 def post(running: Service, stream: str, value: float) -> httpx.Response:
@@ -50,6 +52,7 @@ def is_alive(pid: int) -> bool:
 
 def test_start_up_says_where_it_listens_where_the_data_is_and_how_to_post() -> None:
     with service() as running:
+        assert "It is open: no API keys are set" in running.log
         assert f"Meanwhile listens on {running.url} and keeps its streams in {running.data_dir}." in running.log
         assert f"curl {running.url}/v1/streams/kitchen/temperature/readings" in running.log
         assert "-d '{\"value\": 21.4}'" in running.log
@@ -205,3 +208,62 @@ def test_a_service_whose_redis_is_away_starts_says_so_and_recovers(workers: str)
             finally:
                 assert running.stop() == 0
                 server.stop()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sighup_reads_the_keys_again_in_every_worker_and_stops_none(workers: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(entry("old", ["write"], "", "mw_old"))
+    with service("--workers", workers, MEANWHILE_API_KEYS=str(keys)) as running:
+        assert running.process is not None
+        eventually(lambda: running.log.count("Application startup complete") == int(workers))
+        assert "Every request needs one of 1 API keys" in running.log
+        processes = children(running.process.pid)
+
+        def statuses() -> set[int]:
+            """What each key is told on a few connections of its own, so that every worker is asked."""
+            return {
+                httpx.post(f"{running.url}/v1/streams/s/readings", json={"value": 1}, headers=presented).status_code
+                * sign
+                for _ in range(8)
+                for presented, sign in (({"X-API-Key": "mw_old"}, 1), ({"Authorization": "Bearer mw_new"}, -1))
+            }
+
+        assert {200, -401} == statuses()
+        keys.write_text(entry("new", ["write"], "", "mw_new"))
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: running.log.count("1 API keys are in use") == int(workers))
+        assert {401, -200} == statuses()
+
+        keys.write_text("[[key]]")
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: running.log.count("the API keys stay as they were") == int(workers))
+        assert {401, -200} == statuses()
+        assert processes == children(running.process.pid)
+        assert running.stop() == 0
+
+
+def test_no_secret_is_in_the_log_even_with_an_access_log(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(entry("k", ["read", "write"], "", "mw_known"))
+    with valkey("--requirepass", "redissecret", "--appendonly", "yes", "--appendfsync", "always") as server:
+        options = ("--access-log", "--log-level", "debug", "--api-keys", str(keys))
+        with service(*options, MEANWHILE_REDIS_URL=f"unix://:redissecret@{server.socket}") as running:
+            basic = httpx.BasicAuth("u", "mw_known")
+            headers = {"X-API-Key": "mw_known"}
+            path = f"{running.url}/v1/streams/s"
+            assert 200 == httpx.post(f"{path}/readings", json={"value": 1}, headers=headers).status_code
+            assert 200 == httpx.get(f"{path}/count", auth=basic).status_code
+            assert 401 == httpx.get(f"{path}/count?key=mw_known&x-api-key=mw_known").status_code
+            assert 401 == httpx.get(f"{path}/count", headers={"Authorization": "Bearer mw_wrong"}).status_code
+            assert 400 == httpx.post(f"{path}/readings", content=b"mw_known", headers=headers).status_code
+            server.kill()
+            assert 503 == httpx.get(f"{path}/count", headers=headers).status_code
+            server.start()
+            assert running.process is not None
+            running.process.send_signal(signal.SIGHUP)
+            eventually(lambda: "API keys are in use" in running.log)
+            assert running.stop() == 0
+            assert '"GET /v1/streams/s/count HTTP/1.1" 401' in running.log
+            for secret in ("mw_", "redissecret", base64.b64encode(b"u:mw_known").decode()):
+                assert secret not in running.log

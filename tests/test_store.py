@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 
 from service.app import connect
 from service.exact import ratio
+from service.idempotency import Key
 from service.store import OutcomeUnknown, Refusal, State, Store, StoreUnavailable, Unreadable, Why, decode, encode
 from service.stream import NUMBER, Limits, Value, collect, shape_of
 from service.summary import summarize
@@ -102,6 +103,9 @@ FOREIGN = {
     "text for a number": pack([1, "", 1, 5, 5, [1.0], [1.0], [["x"]], [[1.0]]]),
     "a count of zero": pack([1, "", 0, 5, 5, [1.0], [1.0], [[1.0]], [[1.0]]]),
     "text for a count": pack([1, "", "x", 5, 5, [1.0], [1.0], [[1.0]], [[1.0]]]),
+    "half a reading": pack([1, "", 1.5, 5, 5, [1.0], [1.0], [[1.0]], [[1.0]]]),
+    "half a millisecond": pack([1, "", 1, 5, 5.5, [1.0], [1.0], [[1.0]], [[1.0]]]),
+    "more components than the shape has": pack([1, "", 1, 5, 5, [1.0] * 2, [1.0] * 2, [[1.0]] * 2, [[1.0]] * 2]),
 }
 
 
@@ -147,6 +151,20 @@ async def test_a_key_that_holds_something_else_is_refused_with_its_group_and_kep
     assert isinstance(unreadable, Unreadable)
     assert None is companion
     assert ONE == other
+
+
+@pytest.mark.parametrize(
+    "producers", [1, "p", [1], [["p"]], [["p", 1, 0, 0]], [["p", 1, 0, 0, "x"]], [[1, 1, 0, 0, 1]]]
+)
+async def test_a_window_that_is_none_is_refused_with_its_group_and_kept(
+    store: Store, redis: "Redis", prefix: str, producers: Any
+) -> None:
+    stored = pack([*msgspec.msgpack.decode(encode(ONE)), producers])
+    await redis.set(f"{prefix}:stream:foreign", stored)
+    committed = await store.commit([{"foreign": ONE}, {"other": ONE}], soon(), {0: Key("p", 1, 0)})
+    assert [[Refusal("foreign", None, Why.UNREADABLE)], []] == committed.refusals
+    assert stored == await redis.get(f"{prefix}:stream:foreign")
+    assert {"other": ONE} == committed.states
 
 
 KINDS: dict[str, Callable[["Redis", str], Awaitable[Any]]] = {
@@ -383,7 +401,7 @@ REFUSALS = (
     *("MASTERDOWN Link with MASTER is down.", "NOREPLICAS Not enough good replicas to write.", "NOAUTH Required."),
     *("NOPERM User default has no permissions.", "MOVED 3999 127.0.0.1:1", "ASK 3999 127.0.0.1:1"),
     *("TRYAGAIN Multiple keys request during rehashing of slot", "CLUSTERDOWN Hash slot not served"),
-    "CROSSSLOT Keys in request don't hash to the same slot",
+    *("CROSSSLOT Keys in request don't hash to the same slot", "UNWRITTEN ERR ACL failure in script"),
 )
 
 
@@ -400,7 +418,13 @@ async def test_a_refusal_to_run_a_write_means_that_nothing_was_recorded(client: 
         assert [b"EVALSHA", b"EVALSHA"] == received
 
 
-@pytest.mark.parametrize("error", ["ERR user_script:88: attempt to index a nil value", "ERR", "FUTURE no idea"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *("ERR user_script:88: attempt to index a nil value", "ERR", "FUTURE no idea"),
+        "MISCONF Errors writing to the AOF file script: 0123, on @user_script:290.",  # It may have written before.
+    ],
+)
 async def test_an_error_that_proves_nothing_leaves_the_outcome_unknown(error: str) -> None:
     async with peer(lambda _: f"-{error}\r\n".encode()) as (url, received), connect(url) as redis:
         with pytest.raises(OutcomeUnknown):
@@ -473,6 +497,7 @@ SABOTAGE = {
     "READONLY": (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
     "NOREPLICAS": (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
     "NOPERM": (["ACL", "SETUSER", "default", "-evalsha"], ["ACL", "SETUSER", "default", "+evalsha"]),
+    "UNWRITTEN": (["ACL", "SETUSER", "default", "-set"], ["ACL", "SETUSER", "default", "+set"]),
 }
 
 
@@ -515,6 +540,75 @@ async def test_a_real_server_that_is_busy_with_another_script_records_nothing_an
         assert 1 == await count(store, "s")
         await store.commit([{"s": ONE}], soon())
         assert 2 == await count(store, "s")
+
+
+async def test_a_refusal_of_wait_does_not_mean_that_nothing_was_recorded(own: Valkey) -> None:
+    async with connect(own.url) as redis, connect(own.url) as operator:
+        await run(operator, "ACL", "SETUSER", "default", "-wait")
+        store = Store(redis, "p", replicas=1)
+        with pytest.raises(OutcomeUnknown):
+            await store.commit([{"s": ONE}], soon())
+        assert 1 == await count(store, "s")
+
+
+async def test_a_server_that_loads_its_data_records_nothing_and_later_does(own: Valkey) -> None:
+    async with connect(own.url) as redis:
+        store = Store(redis, "p")
+        await store.commit([{f"s{n}": ONE for n in range(5_000)}], soon())
+        await redis.bgrewriteaof()
+        while (await redis.info("persistence"))["aof_rewrite_in_progress"]:
+            pass
+        own.kill()
+        slowly = ("--key-load-delay", "200", "--loading-process-events-interval-bytes", "1024")  # Microseconds.
+        own.arguments = (*own.arguments, *slowly)
+        with pytest.raises((StoreUnavailable, OutcomeUnknown)):  # The loss of the old connection shows itself here.
+            await store.commit([{"s": ONE}], soon())
+        starting = asyncio.create_task(asyncio.to_thread(own.start))
+        refusals = []
+        while not starting.done():
+            for attempt in (store.commit([{"s": ONE}], soon(0.5)), store.read(["s"], soon(0.5))):
+                try:
+                    await attempt
+                except StoreUnavailable as error:
+                    refusals.append(type(error.__cause__))
+            await asyncio.sleep(0.01)  # Without a socket to connect to, nothing above lets anybody else run.
+        await starting
+        assert 2 <= refusals.count(BusyLoadingError)
+        before = await count(store, "s")
+        await store.commit([{"s": ONE}], soon())
+        assert before + 1 == await count(store, "s")
+
+
+async def test_a_server_that_takes_no_more_clients_means_that_nothing_was_recorded(own: Valkey) -> None:
+    async with connect(own.url) as operator, connect(own.url) as redis:
+        await operator.config_set("maxclients", 1)
+        store = Store(redis, "p")
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await store.commit([{"s": ONE}], soon())
+            with pytest.raises(StoreUnavailable):
+                await store.read(["s"], soon())
+        await operator.config_set("maxclients", 100)
+        await store.commit([{"s": ONE}], soon())
+        assert 1 == await count(store, "s")
+
+
+async def test_the_reply_to_a_read_that_was_given_up_is_never_taken_for_that_of_the_next(own: Valkey) -> None:
+    async with connect(own.url) as redis:
+        store = Store(redis, "p")
+        await store.commit([{"a": state(1.0), "b": state(2.0)}], soon())
+        assert own.process is not None
+        own.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(StoreUnavailable):
+            await store.read(["a"], soon(0.2))
+        own.process.send_signal(signal.SIGCONT)
+        assert [state(2.0)] == await store.read(["b"], soon())
+        own.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(OutcomeUnknown):
+            await store.commit([{"a": state(1.0)}], soon(0.2))
+        own.process.send_signal(signal.SIGCONT)
+        committed = await store.commit([{"b": state(2.0)}], soon())
+        assert ["b"] == list(committed.states)
 
 
 def _is_busy(server: Valkey) -> bool:

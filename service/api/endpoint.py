@@ -26,7 +26,7 @@ from service.api import document
 from service.api.body import ClientGone
 from service.counters import Counters
 from service.protocol import RESPOND
-from service.stream import RESERVED
+from service.stream import FORM, LONGEST_NAME, RESERVED
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
@@ -220,6 +220,6 @@ _STREAM = {
     "in": "path",
     "required": True,
     "description": "The stream's name; its '/' need no encoding.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM},
     "example": "kitchen/temperature",
 }

@@ -4,9 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Number = Annotated[float, Field(description="0, or a magnitude from 1e-140 to 1e140.")]
+_DOMAIN = [{"const": 0}, {"minimum": 1e-140, "maximum": 1e140}, {"minimum": -1e140, "maximum": -1e-140}]
+Number = Annotated[
+    float, Field(description="0, or a magnitude from 1e-140 to 1e140.", json_schema_extra={"anyOf": list(_DOMAIN)})
+]
+Numbers = Annotated[list[Number], Field(min_length=1)]
 Value = Annotated[
-    Number | list[Number] | dict[str, Number | list[Number]],
+    Number | Numbers | Annotated[dict[str, Number | Numbers], Field(min_length=1)],
     Field(
         description="A number, an array of numbers, or an object of named numbers and arrays of numbers.",
         examples=[21.5, [0.1, 0.2], {"temperature": 21.4, "humidity": 40.2}],

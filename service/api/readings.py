@@ -15,13 +15,13 @@ from service.formats import json, senml
 from service.idempotency import Key
 from service.problems import BadEncoding, BadKey, BodyTooLarge, Idle, Stopping, TooManyUploads, UnsupportedMediaType
 from service.store import Crowded, OutcomeUnknown, StoreUnavailable
-from service.stream import Invalid, Limits, Readings, TooMany, check_name
+from service.stream import FORM, LONGEST_NAME, Invalid, Limits, Readings, TooMany, check_name
 
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "<producer>:<sequence>. Each stream counts a key once; the sequence grows with every new request.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~:/@+-]{1,64}:(0|[1-9][0-9]{0,14}|[1-8][0-9]{15})$"},
     "example": "gateway-7:1042",
 }
 _LINES = 'Lines of {"stream": s, "value": v, "time"?: t}; as many as you like, committed as they come.'
@@ -114,6 +114,7 @@ def endpoints(
     many = {
         "type": "object",
         "additionalProperties": {"oneOf": one},
+        "propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM},
         "minProperties": 1,
         "examples": [{"hall/temperature": {"value": 19.5}, "hall/lux": {"values": [120, 130]}}],
     }

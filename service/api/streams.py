@@ -13,17 +13,18 @@ from service.api.endpoint import TEXT, Endpoint, Reply, json_reply
 from service.committer import Reader
 from service.problems import BadCursor, NoSuchStream
 from service.store import OutcomeUnknown, State, Store, StoreUnavailable
-from service.stream import Invalid, check_name, check_prefix
+from service.stream import LONGEST_NAME, Invalid, check_name, check_prefix
 
 MOST_NAMES = 10_000
 _NAMES = 1_000
 
+_CURSOR = {"type": "string", "pattern": "^[0-9]{1,20},[A-Za-z0-9._:~/,-]*$"}
 _PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "prefix",
         "in": "query",
         "description": "Start of the names.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "maxLength": LONGEST_NAME, "pattern": "^[A-Za-z0-9._:~/-]*$"},
         "example": "kitchen/",
     },
     {
@@ -37,7 +38,7 @@ _PARAMETERS: list[dict[str, Any]] = [
         "name": "cursor",
         "in": "query",
         "description": "From the page before.",
-        "schema": {"type": "string"},
+        "schema": _CURSOR,
         "example": "96,kitchen/lux",
     },
 ]

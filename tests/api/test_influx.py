@@ -13,7 +13,7 @@ from tests.conftest import Api
 from tests.servers import valkey
 
 PATHS = ["/api/v2/write?org=o&bucket=b", "/write?db=d"]
-KEY = f'[[key]]\nscopes = ["write"]\nprefix = "m"\nsha256 = "{digest_of("secret")}"\n'
+KEY = f'[[key]]\nscopes = ["write"]\nprefix = "m"\nsha256 = "{digest_of(b"secret")}"\n'
 
 
 async def write(client: httpx.AsyncClient, body: str | bytes, query: str = "", **headers: str) -> httpx.Response:

@@ -19,7 +19,7 @@ from service.access import digest_of
 from tests.servers import Service, Valkey, service, valkey
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-KEY = f'[[key]]\nscopes = ["write", "read"]\nsha256 = "{digest_of("secret")}"\n'
+KEY = f'[[key]]\nscopes = ["write", "read"]\nsha256 = "{digest_of(b"secret")}"\n'
 
 
 @pytest.fixture(scope="module")

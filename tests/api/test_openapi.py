@@ -74,8 +74,14 @@ def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 def accepts(document: dict[str, Any], schema: Any, value: Any) -> bool:  # noqa: PLR0911  # One line a keyword.
     """Whether ``value`` satisfies ``schema``, by the keywords of JSON Schema that the document uses."""
     schema = resolve(document, schema)
+    if schema.get("type") == "number" and (not isinstance(value, int | float) or isinstance(value, bool)):
+        return False
     if "anyOf" in schema:
         return any(accepts(document, one, value) for one in schema["anyOf"])
+    if "const" in schema:
+        return bool(value == schema["const"])
+    if "minimum" in schema and "type" not in schema:
+        return bool(schema["minimum"] <= value <= schema["maximum"])
     if "oneOf" in schema:
         return sum(accepts(document, one, value) for one in schema["oneOf"]) == 1
     match schema["type"]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from service.protocol import LARGEST_HEAD
 from tests.servers import Service, eventually, service
 
 BODY = b'{"value": 1}'
@@ -166,13 +167,10 @@ def test_a_plain_request_is_answered(server: Service, stream: str) -> None:
         *("a NUL in a header", "a CR in a header", "a space in a name", "a header without a name"),
     ],
 )
-def test_uvicorn_refuses_what_can_be_read_in_two_ways(
-    server: Service, stream: str, headers: list[bytes], body: bytes
-) -> None:
+def test_what_can_be_read_in_two_ways_is_400(server: Service, stream: str, headers: list[bytes], body: bytes) -> None:
     """Two readers that disagree about where a request ends are how requests get smuggled."""
-    for answer in parse(exchange(server, post(stream, HOST, *headers, CLOSE), body)):
-        assert 400 <= answer.status < 500
-        assert b"application/problem+json" == answer.headers[b"content-type"]
+    answer = ask(server, post(stream, HOST, *headers, CLOSE), body)
+    assert (400, b"application/problem+json") == (answer.status, answer.headers[b"content-type"])
     assert 0 == count(server, stream)
 
 
@@ -193,18 +191,16 @@ def test_uvicorn_refuses_what_can_be_read_in_two_ways(
         b"GET /v1/streams?prefix=\xff HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n",
         b"GET /livez\0 HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n",
         b"CONNECT x:80 HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n",
-        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n",
     ],
     ids=[
         *("TLS", "HTTP/2", "Redis", "NUL", "no ASCII", "an unknown method", "a method in small letters"),
         *("an unknown version", "no slash", "Latin-1 in the path", "UTF-8 in the path", "Latin-1 in the query"),
-        *("NUL in the path", "CONNECT", "a path of 200 KB"),
+        *("NUL in the path", "CONNECT"),
     ],
 )
-def test_what_is_no_request_is_refused_or_hung_up_on(server: Service, data: bytes) -> None:
-    for answer in parse(exchange(server, data)):
-        assert 400 <= answer.status < 500
-        assert b"application/problem+json" == answer.headers[b"content-type"]
+def test_what_is_no_request_is_400(server: Service, data: bytes) -> None:
+    answer = ask(server, data)
+    assert (400, b"application/problem+json") == (answer.status, answer.headers[b"content-type"])
 
 
 @pytest.mark.parametrize(
@@ -233,28 +229,51 @@ def test_targets_as_they_stand_in_the_request_line(server: Service, status: int,
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("status", "headers"),
     [
-        [],
-        [HOST, b"Host: elsewhere\r\n"],
-        [b"Host: a b\r\n"],
-        [HOST, b"X: " + b"a" * 200_000 + b"\r\n"],
-        [HOST, *(b"X%d: a\r\n" % i for i in range(5_000))],
-        [HOST, b"Transfer-Encoding: gzip\r\n"],
-        [HOST, b"Expect: the impossible\r\n"],
-        [HOST, b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"],
-        [HOST, b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"],
+        (400, []),
+        (400, [HOST, b"Host: elsewhere\r\n"]),
+        (400, [HOST, HOST]),
+        (431, [HOST, b"X: " + b"a" * 200_000 + b"\r\n"]),
+        (431, [HOST, b"X: " + b"a" * LARGEST_HEAD + b"\r\n"]),
+        (431, [HOST, b"a" * LARGEST_HEAD + b": x\r\n"]),
+        (431, [HOST, *(b"X%d: aaaaaaaa\r\n" % i for i in range(10_000))]),
+        (200, [HOST, b"X: " + b"a" * (LARGEST_HEAD - 1_000) + b"\r\n"]),
+        (200, [b"Host: a b\r\n"]),
+        (400, [HOST, b"Transfer-Encoding: gzip\r\n"]),
+        (200, [HOST, b"Expect: the impossible\r\n"]),
+        (
+            400,
+            [
+                HOST,
+                b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+            ],
+        ),
+        (400, [HOST, b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"]),
     ],
     ids=[
-        *("no host", "two hosts", "a bad host", "a header of 200 KB", "5,000 headers", "a transfer coding"),
-        *("an expectation", "an upgrade to websocket", "an upgrade to HTTP/2"),
+        *("no host", "two hosts", "a host twice", "a header of 200 KB", "a header over the limit", "a name over it"),
+        *("10,000 headers", "a header below the limit", "a bad host", "a transfer coding", "an expectation"),
+        *("an upgrade to websocket", "an upgrade to HTTP/2"),
     ],
 )
-def test_what_uvicorn_lets_pass_or_not_is_told_the_truth(server: Service, stream: str, headers: list[bytes]) -> None:
-    """RFC 9112 wants a 400 for some; uvicorn 0.54 takes all but the coding. Recorded if and only if answered 200."""
-    answers = parse(exchange(server, post(stream, *headers, LENGTH, CLOSE), BODY))
-    assert all(answer.status == 200 or 400 <= answer.status < 500 for answer in answers)
-    assert [answer.status for answer in answers].count(200) == count(server, stream)
+def test_heads_that_are_nearly_right(server: Service, stream: str, status: int, headers: list[bytes]) -> None:
+    """Recorded if and only if answered 200. An upgrade with a body is too much for uvicorn 0.54."""
+    answer = ask(server, post(stream, *headers, LENGTH, CLOSE), BODY)
+    assert status == answer.status
+    assert (status == 200) == count(server, stream)
+    if status != 200:
+        assert b"application/problem+json" == answer.headers[b"content-type"]
+
+
+def test_a_head_over_the_limit_behind_another_request_is_refused_alone(server: Service, stream: str) -> None:
+    first = post(stream, HOST, LENGTH) + BODY
+    with connect(server) as connection:
+        connection.sendall(first)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        connection.sendall(post(stream, HOST, LENGTH, b"X: " + b"a" * LARGEST_HEAD + b"\r\n") + BODY)
+        assert receive(connection).startswith(b"HTTP/1.1 431")
+    assert 1 == count(server, stream)
 
 
 def test_a_header_that_is_no_ascii_is_no_media_type(server: Service, stream: str) -> None:

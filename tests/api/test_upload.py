@@ -156,7 +156,7 @@ async def test_gzip_is_inflated_as_it_comes(client: httpx.AsyncClient) -> None:
 
 async def test_a_key_for_some_streams_ends_an_upload_at_others(api: Api, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    file.write_text(f'[[key]]\nscopes = ["write", "read"]\nprefix = "mine/"\nsha256 = "{digest_of("secret")}"\n')
+    file.write_text(f'[[key]]\nscopes = ["write", "read"]\nprefix = "mine/"\nsha256 = "{digest_of(b"secret")}"\n')
     client = await api(api_keys=file)
     client.headers["x-api-key"] = "secret"
     reply = await upload(client, line("mine/a", 1) + line("mine/a", 1) + line("other", 1) + line("mine/a", 1))

@@ -160,9 +160,21 @@ def stream() -> str:
     return f"docker/{secrets.token_hex(8)}"
 
 
-def test_the_image_is_built_with_the_uv_of_the_makefile() -> None:
-    (in_makefile,) = re.findall(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert [in_makefile] == re.findall(r"^ARG UV_VERSION=(\S+)$", DOCKERFILE, re.MULTILINE)
+def test_make_and_the_image_take_the_same_uv_pinned_by_hash() -> None:
+    pinned = (ROOT / ".ci" / "uv.txt").read_text()
+    assert re.search(r"^uv==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", pinned, re.MULTILINE)
+    for builder in ((ROOT / "Makefile").read_text(), DOCKERFILE):
+        assert re.search(r"pip install .* --require-hashes --requirement \S+/uv\.txt", builder)
+
+
+def test_the_lock_has_a_hash_for_everything_that_is_downloaded() -> None:
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    downloads = [
+        one for package in packages for one in [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
+    ]
+    assert len(downloads) > len(packages)
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one["hash"]) for one in downloads)
+    assert ["meanwhile"] == [package["name"] for package in packages if "registry" not in package["source"]]
 
 
 def test_all_services_are_confined_alike_and_the_profile_starts_mqtt_only_when_asked() -> None:

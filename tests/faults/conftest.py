@@ -14,6 +14,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.faults.results import COLUMNS, cells, machine, merged
+
 ROWS = pytest.StashKey[list["Row"]]()
 
 
@@ -47,15 +49,14 @@ def report(request: pytest.FixtureRequest) -> Callable[[Row], None]:
 
 
 def pytest_terminal_summary(config: pytest.Config) -> None:
-    """Prints the table, and writes it to the file that FAULTS_JSON names, for the README."""
+    """Prints the table, and writes it to the file that FAULTS_JSON names; ``results.py`` makes the README's of it."""
     rows = config.stash.get(ROWS, [])
     if not rows:
         return
-    table = Table("fault", "load", "acknowledged", "lost", "doubled", "unknown", "recovered in", "")
+    table = Table(*COLUMNS)
     for row in rows:
-        recovery = "" if row.recovery is None else f"{row.recovery:.2f} s"
-        numbers = map(str, (row.acknowledged, row.lost, row.doubled, row.unknown))
-        table.add_row(row.fault, row.load, *numbers, recovery, row.note)
+        table.add_row(*cells(asdict(row)))
     Console(width=180).print(table)
     if path := os.environ.get("FAULTS_JSON"):
-        Path(path).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        result = {"machine": machine(), "command": "make test-faults", "rows": [asdict(row) for row in rows]}
+        Path(path).write_text(json.dumps(merged(Path(path), result), indent=2) + "\n")

@@ -50,7 +50,7 @@ async def test_kill_9_of_valkey_under_64_writers_loses_and_doubles_nothing(repor
                     killed = time.monotonic()
                     await asyncio.to_thread(server.start)
                     recoveries.append(await load.served(killed))
-            row = await load.settle(server.url, f"kill -9 Valkey x{KILLS}, fsync", max(recoveries), str(load.statuses))
+            row = await load.settle(server.url, f"kill -9 Valkey x{KILLS}, fsync", max(recoveries), load.answers)
     report(row)
     assert load.statuses[503] + load.statuses[504] > 0, "nobody noticed"
 
@@ -68,9 +68,7 @@ async def test_kill_9_of_a_worker_under_load_loses_nothing_and_it_is_replaced(re
                     killed = time.monotonic()
                     await load.until(lambda n=kill: running.log.count("Application startup complete") == 2 + n)  # type: ignore[misc]  # a default binds it
                     replaced.append(time.monotonic() - killed)
-            row = await load.settle(
-                server.url, f"kill -9 one of two workers x{KILLS}", max(replaced), str(load.statuses)
-            )
+            row = await load.settle(server.url, f"kill -9 one of two workers x{KILLS}", max(replaced), load.answers)
     report(row)
     assert load.statuses[0] > 0, "nobody noticed"
     assert max(replaced) <= 3, replaced
@@ -95,18 +93,30 @@ async def test_sigterm_with_200_requests_in_flight_answers_them_all(
             running.process.send_signal(signal.SIGTERM)
             await load.until(lambda: "Shutting down" in running.log, 4)
             server.process.send_signal(signal.SIGCONT)
-            answers = [await reader.read() for reader, _ in connections]
+            replies = [await reader.read() for reader, _ in connections]
             code = await asyncio.to_thread(running.process.wait, 30)
             took = time.monotonic() - asked
             for _, writer in connections:
                 writer.close()
                 await writer.wait_closed()
-            statuses = Counter(answer[9:12] for answer in answers)  # Empty: hung up on.
-            load.acknowledged = {(client, 0) for client in range(200) if answers[client][9:12] == b"200"}
-            load.unknown = {(client, 0) for client in range(200) if answers[client][9:12] in {b"", b"504"}}
+            statuses = Counter(reply[9:12] for reply in replies)  # Empty: hung up on.
+            load.acknowledged = {(client, 0) for client in range(200) if replies[client][9:12] == b"200"}
+            load.unknown = {(client, 0) for client in range(200) if replies[client][9:12] in {b"", b"504"}}
             times = await load.times(server.url)
-    note = f"{processes} workers, {dict(statuses)}, exit code {code}"
+    answers = ", ".join(f"{n} x {status.decode() or 'no answer'}" for status, n in statuses.items())
+    note = f"{answers}, exit code {code}"
     lost, doubled = len(load.acknowledged - times.keys()), sum(n > 1 for n in times.values())
-    report(Row("SIGTERM", "200 in flight", len(load.acknowledged), lost, doubled, len(load.unknown), took, note))
+    report(
+        Row(
+            f"SIGTERM, {processes} worker{'s' * (processes > 1)}",
+            "200 in flight",
+            len(load.acknowledged),
+            lost,
+            doubled,
+            len(load.unknown),
+            took,
+            note,
+        )
+    )
     assert {b"200": 200} == statuses
     assert took <= GRACE

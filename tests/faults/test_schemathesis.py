@@ -17,13 +17,15 @@ from tests.servers import service
 pytestmark = pytest.mark.faults
 
 CASES = 5_000
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
 def test_what_the_document_says_is_true_in_five_thousand_cases(tmp_path: Path, report: Callable[[Row], None]) -> None:
     with service() as server:
         ran = subprocess.run(
             [
-                *(str(Path(sys.executable).with_name("st")), "--no-color", "run", f"{server.url}/openapi.json"),
+                *(str(Path(sys.executable).with_name("st")), "--no-color", "--config-file", str(CONFIGURATION)),
+                *("run", f"{server.url}/openapi.json"),
                 *("--exclude-operation-id-regex", "^watch_"),  # Streams of events have no end to wait for.
                 *("--checks", "all", "--max-examples", "600", "--seed", "1", "--continue-on-failure", "--no-shrink"),
             ],

@@ -49,7 +49,7 @@ async def test_a_stopped_valkey_delays_no_answer_past_the_deadline(
                 await load.served(continued)
                 await load.more(300)
             await reading
-            note = f"slowest answer {load.slowest:.2f} s, read {slowest_read:.2f} s, {load.statuses}"
+            note = f"slowest answer {load.slowest:.2f} s, read {slowest_read:.2f} s, {load.answers}"
             row = await load.settle(server.url, f"SIGSTOP Valkey {seconds} s", ready, note)
     report(row)
     assert seconds * 0.9 <= load.slowest or seconds > PATIENCE, "nobody noticed"
@@ -68,6 +68,6 @@ async def test_script_flush_every_100_ms_is_never_seen_by_a_client(report: Calla
                     await redis.script_flush()
                     flushes += 1
                     await asyncio.sleep(0.1)  # The rate of the fault.
-            row = await load.settle(server.url, f"SCRIPT FLUSH x{flushes}", None, str(load.statuses))
+            row = await load.settle(server.url, "SCRIPT FLUSH every 100 ms", None, f"{flushes} times, {load.answers}")
     report(row)
     assert {200} == set(load.statuses)

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -23,19 +24,13 @@ import pytest
 from service.app import connect
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing
-from tests.servers import Service, Valkey, eventually, service, valkey
+from tests.servers import Service, Valkey, eventually, free_port, service, valkey
 
 pytestmark = pytest.mark.faults
 
 CUTS = 5
 EVERYSEC = ("--appendonly", "yes", "--appendfsync", "everysec")
 IGNORING_SIGXFSZ = ("env", "--ignore-signal=XFSZ")  # A write past the limit fails then, as on a full disk.
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def log_of(server: Valkey) -> Path:
@@ -62,7 +57,7 @@ def durable(trace: str, size: int) -> int:
     return synced
 
 
-async def power_cut(server: Valkey, load_more: Callable[[], object]) -> int:
+async def power_cut(server: Valkey) -> int:
     """Traces the server while the load goes on, cuts its power, and returns how many bytes that cost."""
     assert server.process is not None
     trace, size = server.directory / "trace", log_of(server).stat().st_size
@@ -77,7 +72,6 @@ async def power_cut(server: Valkey, load_more: Callable[[], object]) -> int:
     assert tracer.stderr is not None
     attached = await asyncio.to_thread(tracer.stderr.readline)
     assert b"attached" in attached, attached
-    load_more()
     await asyncio.sleep(1.5)  # Longer than a second, so that everysec has synced once.
     await asyncio.to_thread(server.kill)
     await asyncio.to_thread(tracer.communicate, None, 20)
@@ -91,28 +85,36 @@ async def power_cut(server: Valkey, load_more: Callable[[], object]) -> int:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
 async def test_a_power_cut_loses_nothing_that_was_answered_with_200(report: Callable[[Row], None]) -> None:
-    cut = lost = acknowledged = 0
+    cut: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    acknowledged: Counter[str] = Counter()
+    rows = []
     for arguments, durability in ((EVERYSEC, "everysec"), ((), "fsync")):
         with valkey(*arguments) as server:
             for _ in range(CUTS):
                 with service(MEANWHILE_REDIS_URL=server.url, MEANWHILE_DURABILITY=durability) as running:
                     async with clients(running.url, 16) as load:
-                        started = asyncio.Event()
                         async with writing(load):
-                            bytes_lost = await power_cut(server, started.set)
+                            cut[durability] += await power_cut(server)
                             load.stopping.set()
                             await asyncio.to_thread(server.start)
-                        if durability == "everysec":
-                            cut += bytes_lost
-                            acknowledged += len(load.acknowledged)
-                            lost += len(load.acknowledged - (await load.times(server.url)).keys())
-                        else:
-                            note = f"{bytes_lost} bytes cut; everysec lost {lost} of {acknowledged} in {CUTS} cuts"
-                            report(await load.settle(server.url, "power cut, fsync", None, note))
+                        acknowledged[durability] += len(load.acknowledged)
+                        lost[durability] += len(load.acknowledged - (await load.times(server.url)).keys())
+                        if durability == "fsync":
+                            rows.append(await load.settle(server.url, ""))
                 async with connect(server.url) as redis:
                     await redis.delete(*await redis.keys("meanwhile:*"))
-    assert cut > 0, "nothing was cut: the trace does not see what is unsynced"
-    assert lost > 0, "everysec lost nothing, so the cut shows nothing"
+    control = f"the same with everysec lost {lost['everysec']} of {acknowledged['everysec']}"
+    report(
+        Row(
+            *(f"power cut x{CUTS}, fsync", "16 writers", acknowledged["fsync"], sum(row.lost for row in rows)),
+            *(sum(row.doubled for row in rows), sum(row.unknown for row in rows)),
+            note=f"{cut['fsync']} unsynced bytes cut; {control}",
+        )
+    )
+    assert 0 == lost["fsync"]
+    assert cut["everysec"] > 0, "nothing was cut: the trace does not see what is unsynced"
+    assert lost["everysec"] > 0, "everysec lost nothing, so the cut shows nothing"
 
 
 async def until_full(running_url: str, asker: httpx.AsyncClient) -> None:
@@ -156,7 +158,7 @@ async def test_a_full_server_refuses_and_recovers_when_there_is_room(report: Cal
                     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, unlimited)
                 recovered = await load.served(freed)
                 await load.more(200)
-            row = await load.settle(server.url, fault, recovered, str(load.statuses))
+            row = await load.settle(server.url, fault, recovered, load.answers)
     report(row)
     assert load.statuses[503] > 0
     if not died:
@@ -223,7 +225,7 @@ async def test_a_primary_that_dies_with_a_lagging_replica_loses_nothing_that_was
         with service(MEANWHILE_REDIS_URL=replica.url) as running:  # It has no replica of its own yet.
             load.url = running.url
             row = await load.settle(
-                replica.url, "primary killed, lagging replica", time.monotonic() - promoted, str(load.statuses)
+                replica.url, "primary killed, lagging replica", time.monotonic() - promoted, load.answers
             )
     report(row)
     assert load.unknown, "the replica did not lag"
@@ -247,4 +249,4 @@ async def test_a_retry_is_not_answered_with_200_before_the_replica_has_the_readi
             await redis.replicaof("NO", "ONE")
         times = await load.times(replica.url)
     lost, doubled = len(load.acknowledged - times.keys()), sum(n > 1 for n in times.values())
-    report(Row("fewer replicas in time", "1 writer", 2, lost, doubled, 0, None, str(load.statuses)))
+    report(Row("fewer replicas in time", "1 writer", 2, lost, doubled, 0, None, load.answers))

@@ -10,7 +10,7 @@ becomes too old however late that is.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -28,6 +28,11 @@ REFUSED_PAUSE = 0.005
 Reading = tuple[int, int]  # A writer's number, and which of its readings.
 
 
+def tally(statuses: Mapping[int, int]) -> str:
+    """How often each status was answered; 0 stands for a connection that broke or was refused."""
+    return ", ".join(f"{n} x {status or 'no answer'}" for status, n in sorted(statuses.items(), reverse=True))
+
+
 @dataclass
 class Load:
     """Writers under way, and what they were answered."""
@@ -40,6 +45,11 @@ class Load:
     slowest: float = 0.0
     last_served: float = 0.0  # When the latest request that was answered with 200 had been sent.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def answers(self) -> str:
+        """The statuses in words, for the table."""
+        return tally(self.statuses)
 
     async def send(self, reading: Reading) -> bool | None:
         """Sends a reading once. True: recorded; False: not recorded; None: unknown."""

@@ -1,0 +1,299 @@
+"""API keys: what the file may say, which key a request presents, and what the file says to it."""
+
+import base64
+import hashlib
+import logging
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from service.access import (
+    BadKeyFile,
+    Forbidden,
+    Guard,
+    Unauthorized,
+    check_prefix_of,
+    entry,
+    new_secret,
+    read_keys,
+)
+
+WRITER, READER, OTHER = "mw_writer", "mw_reader", "mw_other"
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+def bearer(secret: str) -> tuple[bytes, bytes]:
+    return b"authorization", b"Bearer " + secret.encode()
+
+
+def basic(user: str, password: str) -> tuple[bytes, bytes]:
+    return b"authorization", b"Basic " + base64.b64encode(f"{user}:{password}".encode())
+
+
+def written(directory: Path, *entries: str) -> Path:
+    file = directory / "keys.toml"
+    file.write_text("\n".join(entries))
+    return file
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Guard:
+    keys = entry("w", ["write"], "plant/", WRITER), entry("r", ["read"], "", READER), entry("o", ["admin"], "", OTHER)
+    return Guard(written(tmp_path, *keys))
+
+
+# The key that a request presents ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        bearer(WRITER),
+        (b"authorization", b"bearer mw_writer"),
+        (b"authorization", b"BEARER   mw_writer "),
+        (b"authorization", b"Token mw_writer"),
+        (b"authorization", b"token mw_writer"),
+        (b"x-api-key", b"mw_writer"),
+        basic("", WRITER),
+        basic("anybody", WRITER),
+        (b"authorization", b"basic " + base64.b64encode(b"u:mw_writer")),
+    ],
+)
+def test_a_key_is_presented_in_four_ways(guard: Guard, header: tuple[bytes, bytes]) -> None:
+    assert "plant/" == guard.admit([(b"host", b"t"), header], "write")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"authorization", b"")],
+        [(b"authorization", b"mw_writer")],
+        [(b"authorization", b"Bearer")],
+        [(b"authorization", b"Bearer ")],
+        [(b"authorization", b"Bearer mw_write")],
+        [(b"authorization", b"Bearer mw_writer2")],
+        [(b"authorization", b"Bearer MW_WRITER")],
+        [(b"authorization", b"Bearer mw_writer mw_writer")],
+        [(b"authorization", b"Bearer \xff")],
+        [(b"authorization", b"Digest mw_writer")],
+        [(b"authorization", b"Basic mw_writer")],
+        [(b"authorization", b"Basic !")],
+        [(b"authorization", b"Basic " + base64.b64encode(b"mw_writer"))],
+        [basic(WRITER, "")],
+        [basic(WRITER, "x")],
+        [(b"x-api-key", b"")],
+        [(b"x-api-key", b"Bearer mw_writer")],
+        [(b"cookie", b"key=mw_writer")],
+        [(b"idempotency-key", b"mw_writer:1")],
+        [(b"x-api-key", hashlib.sha256(b"mw_writer").hexdigest().encode())],
+    ],
+)
+@pytest.mark.parametrize("scope", ["read", "write", "admin"])
+def test_anything_else_is_no_key(guard: Guard, headers: Headers, scope: str) -> None:
+    with pytest.raises(Unauthorized):
+        guard.admit(headers, scope)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [bearer(WRITER), (b"x-api-key", READER.encode())],
+        [(b"x-api-key", READER.encode()), bearer(WRITER)],
+        [bearer(WRITER), (b"x-api-key", b"wrong")],
+        [bearer("wrong"), (b"x-api-key", WRITER.encode())],
+        [bearer(WRITER), bearer(READER)],
+        [(b"x-api-key", WRITER.encode()), (b"x-api-key", b"")],
+        [bearer(WRITER), basic("u", "p")],
+    ],
+)
+def test_two_different_keys_are_none_in_whatever_order(guard: Guard, headers: Headers) -> None:
+    for scope in ("read", "write"):
+        with pytest.raises(Unauthorized):
+            guard.admit(headers, scope)
+
+
+def test_the_same_key_twice_is_one(guard: Guard) -> None:
+    assert "plant/" == guard.admit([bearer(WRITER), (b"x-api-key", WRITER.encode()), basic("u", WRITER)], "write")
+
+
+def test_credentials_of_another_kind_are_somebody_elses(guard: Guard) -> None:
+    assert "" == guard.admit([(b"authorization", b"Negotiate abc"), (b"x-api-key", READER.encode())], "read")
+
+
+@pytest.mark.parametrize(
+    ("secret", "allowed"), [(WRITER, "write"), (READER, "read"), (OTHER, "admin")], ids=["write", "read", "admin"]
+)
+@pytest.mark.parametrize("scope", ["read", "write", "admin"])
+def test_a_key_allows_its_scopes_and_no_other(guard: Guard, secret: str, allowed: str, scope: str) -> None:
+    if scope == allowed:
+        guard.admit([bearer(secret)], scope)
+        return
+    with pytest.raises(Forbidden) as forbidden:
+        guard.admit([bearer(secret)], scope)
+    assert f"Expected a key with the scope {scope}." == forbidden.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "reaches"),
+    [
+        ("plant/a", "plant/", True),
+        ("plant/", "plant/", True),
+        ("anything", "", True),
+        ("plant", "plant/", False),
+        ("plants/a", "plant/", False),
+        ("Plant/a", "plant/", False),
+        ("", "plant/", False),
+        ("x/plant/a", "plant/", False),
+    ],
+)
+def test_a_prefix_is_the_start_of_a_name(name: str, prefix: str, reaches: bool) -> None:
+    if reaches:
+        check_prefix_of(name, prefix)
+        return
+    with pytest.raises(Forbidden):
+        check_prefix_of(name, prefix)
+
+
+def test_a_secret_that_is_no_ascii_is_known_by_its_bytes(tmp_path: Path) -> None:
+    guard = Guard(written(tmp_path, entry("w", ["write"], "", "schlüssel")))
+    assert "" == guard.admit([bearer("schlüssel")], "write")
+    assert "" == guard.admit([basic("u", "schlüssel")], "write")
+
+
+# Without keys ----------------------------------------------------------------------------------------------------
+
+BROWSERS: dict[str, tuple[Headers, bool]] = {
+    "no browser": ([(b"host", b"t:8000")], True),
+    "the same site": ([(b"sec-fetch-site", b"same-origin"), (b"origin", b"http://t"), (b"host", b"t")], True),
+    "the address bar": ([(b"sec-fetch-site", b"none")], True),
+    "another site": ([(b"sec-fetch-site", b"cross-site")], False),
+    "a neighbour of the site": ([(b"sec-fetch-site", b"same-site")], False),
+    "an unknown word": ([(b"sec-fetch-site", b"")], False),
+    "the same origin, plain HTTP": ([(b"host", b"t:8000"), (b"origin", b"http://t:8000")], True),
+    "another port, plain HTTP": ([(b"host", b"t:8000"), (b"origin", b"http://t")], False),
+    "another host, plain HTTP": ([(b"origin", b"http://evil.example"), (b"host", b"t:8000")], False),
+    "an opaque origin": ([(b"origin", b"null"), (b"host", b"t:8000")], False),
+}
+
+
+@pytest.mark.parametrize(("headers", "allowed"), BROWSERS.values(), ids=BROWSERS.keys())
+@pytest.mark.parametrize("scope", ["write", "admin"])
+def test_without_keys_no_other_site_may_write(headers: Headers, allowed: bool, scope: str) -> None:
+    if allowed:
+        assert "" == Guard(None).admit(headers, scope)
+        return
+    with pytest.raises(Forbidden):
+        Guard(None).admit(headers, scope)
+
+
+@pytest.mark.parametrize("headers", [headers for headers, _ in BROWSERS.values()], ids=BROWSERS.keys())
+def test_without_keys_everybody_may_read(headers: Headers) -> None:
+    assert "" == Guard(None).admit(headers, "read")
+
+
+def test_with_a_key_it_does_not_matter_where_a_page_comes_from(guard: Guard) -> None:
+    assert "plant/" == guard.admit([bearer(WRITER), (b"sec-fetch-site", b"cross-site")], "write")
+
+
+# The file --------------------------------------------------------------------------------------------------------
+
+
+def test_what_meanwhile_key_prints_is_an_entry_of_the_file(tmp_path: Path) -> None:
+    secret = new_secret()
+    text = entry('the "gateway"\n', ["read", "write"], "plant-1/", secret)
+    assert {
+        "name": 'the "gateway"\n',
+        "scopes": ["read", "write"],
+        "prefix": "plant-1/",
+        "sha256": hashlib.sha256(secret.encode()).hexdigest(),
+    } == tomllib.loads(text)["key"][0]
+    assert secret not in text
+    assert "plant-1/" == Guard(written(tmp_path, text)).admit([bearer(secret)], "read")
+
+
+def test_secrets_are_256_random_bits_behind_a_prefix_that_scanners_know() -> None:
+    secrets = {new_secret() for _ in range(1_000)}
+    assert 1_000 == len(secrets)
+    assert all(re.fullmatch(r"mw_[A-Za-z0-9_-]{43}", secret) for secret in secrets)
+
+
+def test_a_digest_may_be_written_in_capitals_and_a_name_left_out(tmp_path: Path) -> None:
+    file = written(tmp_path, f'[[key]]\nscopes = ["read"]\nsha256 = "{hashlib.sha256(b"x").hexdigest().upper()}"')
+    assert "key 1" == getattr(read_keys(file).find(b"x"), "name", None)
+
+
+SOUND = entry("w", ["write"], "", WRITER)
+BAD = {
+    "nothing": "",
+    "no TOML": "[[key",
+    "no key": 'title = "x"',
+    "an empty list": "key = []",
+    "one table": '[key]\nname = "x"',
+    "text for keys": 'key = "x"',
+    "numbers for keys": "key = [1]",
+    "no scopes": '[[key]]\nsha256 = "' + "0" * 64 + '"',
+    "empty scopes": SOUND.replace('["write"]', "[]"),
+    "an unknown scope": SOUND.replace('["write"]', '["write", "root"]'),
+    "text for scopes": SOUND.replace('["write"]', '"write"'),
+    "a number for a scope": SOUND.replace('["write"]', "[1]"),
+    "no digest": '[[key]]\nscopes = ["read"]',
+    "a short digest": SOUND[:-2] + '"',
+    "a secret for a digest": f'[[key]]\nscopes = ["read"]\nsha256 = "{new_secret()}"',
+    "a number for a digest": '[[key]]\nscopes = ["read"]\nsha256 = 1',
+    "a number for a prefix": SOUND + "\nprefix = 1",
+    "a misspelt member": SOUND + '\nprefx = "plant/"',
+    "the second one": SOUND + "\n[[key]]\nname = 'x'",
+}
+
+
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD.keys())
+def test_a_file_that_cannot_be_used_is_refused_without_its_contents(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadKeyFile) as refusal:
+        read_keys(written(tmp_path, text))
+    assert "mw_" not in str(refusal.value)
+    assert "0000" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadKeyFile, match="No such file"):
+        read_keys(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadKeyFile, match="not TOML"):
+        read_keys(tmp_path / "binary.toml")
+
+
+def test_two_entries_of_one_key_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadKeyFile, match="number 2"):
+        read_keys(written(tmp_path, SOUND, entry("again", ["read"], "", WRITER)))
+
+
+def test_reading_again_takes_what_is_new_and_leaves_out_what_is_gone(tmp_path: Path) -> None:
+    file = written(tmp_path, SOUND)
+    guard = Guard(file)
+    written(tmp_path, entry("r", ["read"], "", READER))
+    guard.reload()
+    assert "" == guard.admit([bearer(READER)], "read")
+    with pytest.raises(Unauthorized):
+        guard.admit([bearer(WRITER)], "write")
+
+
+def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = Guard(written(tmp_path, SOUND))
+    for broken in BAD.values():
+        written(tmp_path, broken)
+        guard.reload()
+        assert "" == guard.admit([bearer(WRITER)], "write")
+    assert {logging.ERROR} == {record.levelno for record in caplog.records}
+    assert len(BAD) == caplog.text.count("the API keys stay as they were")
+
+
+def test_a_guard_without_a_file_has_nothing_to_read_again() -> None:
+    guard = Guard(None)
+    guard.reload()
+    assert "" == guard.admit([], "admin")
