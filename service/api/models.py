@@ -4,10 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_DOMAIN = [{"const": 0}, {"minimum": 1e-140, "maximum": 1e140}, {"minimum": -1e140, "maximum": -1e-140}]
-Number = Annotated[
-    float, Field(description="0, or a magnitude from 1e-140 to 1e140.", json_schema_extra={"anyOf": list(_DOMAIN)})
-]
+Number = Annotated[float, Field(description="0, or a magnitude from 1e-140 to 1e140.", ge=-1e140, le=1e140)]
 Numbers = Annotated[list[Number], Field(min_length=1)]
 Value = Annotated[
     Number | Numbers | Annotated[dict[str, Number | Numbers], Field(min_length=1)],

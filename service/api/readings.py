@@ -100,6 +100,12 @@ def endpoints(
         batch, skipped = _SENML[kind](body, now, limits)
         return json_reply(await record(scope, batch, key) | {"skipped": skipped})
 
+    async def upload_readings(scope: Scope, receive: Receive) -> Reply:
+        """Records NDJSON as POST does; this is what curl -T sends."""
+        if media_type(scope, _MEDIA_TYPES) not in _NDJSON:
+            raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}; with POST also other types.")
+        return json_reply(await uploads.record(scope, receive, key_of(scope, clock())))
+
     async def record(scope: Scope, batch: dict[str, Readings], key: Key | None) -> dict[str, int]:
         if scope["reach"]:
             for name in batch:
@@ -146,6 +152,16 @@ def endpoints(
             | {kind: pack for kind in _SENML if kind.endswith("json")}
             | {kind: {"type": "string", "format": "binary"} for kind in _SENML if kind.endswith("cbor")}
             | dict.fromkeys(_NDJSON, lines),
+            refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
+        ),
+        Endpoint(
+            "PUT",
+            "/v1/readings",
+            upload_readings,
+            scope="write",
+            parameters=[_KEY],
+            reply=models.BatchRecorded,
+            body=dict.fromkeys(_NDJSON, lines),
             refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),
     ]

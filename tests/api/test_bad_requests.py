@@ -360,7 +360,7 @@ METHODS = {
     "/": "GET, HEAD",
     "/docs": "GET, HEAD",
     "/v1/streams": "GET, HEAD",
-    "/v1/readings": "POST",
+    "/v1/readings": "POST, PUT",
     "/livez": "GET, HEAD",
     "/readyz": "GET, HEAD",
     "/openapi.json": "GET, HEAD",

@@ -301,7 +301,7 @@ async def test_a_service_that_stops_ends_uploads_at_once_and_says_what_is_record
 @pytest.mark.parametrize("options", [[], ["-H", "Expect:"], ["-H", "Expect: 100-continue"]], ids=str)
 def test_curl_uploads_from_a_pipe(running: Service, stream: str, options: list[str]) -> None:
     """curl sends the first lines while the pipe is open, and asks to continue before it does."""
-    command = ["curl", "-sS", "-X", "POST", "-T", "-", "-H", "Content-Type: application/x-ndjson", *options]
+    command = ["curl", "-sS", "-T", "-", "-H", "Content-Type: application/x-ndjson", *options]
     with subprocess.Popen(
         [*command, f"{running.url}/v1/readings"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as curl:
