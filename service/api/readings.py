@@ -1,6 +1,7 @@
 """Recording readings: one stream or many."""
 
 from collections.abc import Callable
+from typing import Any
 
 from starlette.types import Receive, Scope
 
@@ -24,7 +25,6 @@ _KEY = {
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~:/@+-]{1,64}:(0|[1-9][0-9]{0,14}|[1-8][0-9]{15})$"},
     "example": "gateway-7:1042",
 }
-_LINES = 'Lines of {"stream": s, "value": v, "time"?: t}; as many as you like, committed as they come.'
 _REFUSALS = (
     json.Malformed,
     BadEncoding,
@@ -53,6 +53,27 @@ _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _MEDIA_TYPES = ("application/json", *_SENML, *_NDJSON)
 
 
+_ONE: list[dict[str, Any]] = [document.reference(model) for model in (models.OneReading, models.ManyReadings)]
+_MANY: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {"oneOf": _ONE},
+    "propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM},
+    "minProperties": 1,
+    "examples": [{"hall/temperature": {"value": 19.5}, "hall/lux": {"values": [120, 130]}}],
+}
+_PACK: dict[str, Any] = {
+    "type": "array",
+    "items": document.reference(models.SenMLRecord),
+    "examples": [[{"bn": "hall/", "n": "temperature", "v": 19.5}, {"n": "lux", "v": 120}]],
+}
+_BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
+_LINES: dict[str, Any] = {
+    "type": "string",
+    "description": 'Lines of {"stream": s, "value": v, "time"?: t}; as many as you like, committed as they come.',
+    "examples": ['{"stream": "hall/temperature", "value": 19.5}\n'],
+}
+
+
 def endpoints(
     committer: Committer,
     clock: Callable[[], int],
@@ -67,21 +88,12 @@ def endpoints(
     With ``require_key`` every request needs an idempotency key.
     """
 
-    def key_of(scope: Scope, now: int) -> Key | None:
-        values = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-        if not values and not require_key:
-            return None
-        key = idempotency.parse(values[0].decode("latin-1"), now) if len(values) == 1 else None
-        if key is None:
-            raise BadKey(idempotency.FORM)
-        return key
-
     async def record_readings(scope: Scope, receive: Receive) -> Reply:
         """Records readings of one stream, all or none, and answers with the state as of the commit that holds them."""
         name = check_name(scope["path_params"]["stream"])
         body = await read(scope, receive, max_body)
         now = clock()
-        key = key_of(scope, now)
+        key = _key_of(scope, now, require_key)
         states, duplicates = await committer.record({name: json.decode(body, now, limits)}, key)
         shape, summary = states[name]
         reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
@@ -91,10 +103,10 @@ def endpoints(
         """Records readings of many streams, all or none; of NDJSON, those of the lines before the first wrong one."""
         kind = media_type(scope, _MEDIA_TYPES)
         if kind in _NDJSON:
-            return json_reply(await uploads.record(scope, receive, key_of(scope, clock())))
+            return json_reply(await uploads.record(scope, receive, _key_of(scope, clock(), require_key)))
         body = await read(scope, receive, max_body, any_type)
         now = clock()
-        key = key_of(scope, now)
+        key = _key_of(scope, now, require_key)
         if kind not in _SENML:
             return json_reply(await record(scope, json.decode_batch(body, now, limits), key))
         batch, skipped = _SENML[kind](body, now, limits)
@@ -104,7 +116,7 @@ def endpoints(
         """Records NDJSON as POST does; this is what curl -T sends."""
         if media_type(scope, _MEDIA_TYPES) not in _NDJSON:
             raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}; with POST also other types.")
-        return json_reply(await uploads.record(scope, receive, key_of(scope, clock())))
+        return json_reply(await uploads.record(scope, receive, _key_of(scope, clock(), require_key)))
 
     async def record(scope: Scope, batch: dict[str, Readings], key: Key | None) -> dict[str, int]:
         if scope["reach"]:
@@ -116,20 +128,6 @@ def endpoints(
         reply = {"readings": sum(sizes.values()) - repeated, "streams": len(batch) - len(duplicates)}
         return reply if key is None else reply | {"duplicates": repeated}
 
-    one = [document.reference(model) for model in (models.OneReading, models.ManyReadings)]
-    many = {
-        "type": "object",
-        "additionalProperties": {"oneOf": one},
-        "propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM},
-        "minProperties": 1,
-        "examples": [{"hall/temperature": {"value": 19.5}, "hall/lux": {"values": [120, 130]}}],
-    }
-    pack = {
-        "type": "array",
-        "items": document.reference(models.SenMLRecord),
-        "examples": [[{"bn": "hall/", "n": "temperature", "v": 19.5}, {"n": "lux", "v": 120}]],
-    }
-    lines = {"type": "string", "description": _LINES, "examples": ['{"stream": "hall/temperature", "value": 19.5}\n']}
     return [
         Endpoint(
             "POST",
@@ -138,7 +136,7 @@ def endpoints(
             scope="write",
             parameters=[_KEY],
             reply=models.Recorded,
-            body=one,
+            body=_ONE,
             refusals=_REFUSALS,
         ),
         Endpoint(
@@ -148,10 +146,8 @@ def endpoints(
             scope="write",
             parameters=[_KEY],
             reply=models.BatchRecorded,
-            body={"application/json": many}
-            | {kind: pack for kind in _SENML if kind.endswith("json")}
-            | {kind: {"type": "string", "format": "binary"} for kind in _SENML if kind.endswith("cbor")}
-            | dict.fromkeys(_NDJSON, lines),
+            body={"application/json": _MANY, **dict.fromkeys(_SENML, _PACK), "application/senml+cbor": _BYTES}
+            | dict.fromkeys(_NDJSON, _LINES),
             refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),
         Endpoint(
@@ -161,7 +157,17 @@ def endpoints(
             scope="write",
             parameters=[_KEY],
             reply=models.BatchRecorded,
-            body=dict.fromkeys(_NDJSON, lines),
+            body=dict.fromkeys(_NDJSON, _LINES),
             refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),
     ]
+
+
+def _key_of(scope: Scope, now: int, is_required: bool) -> Key | None:
+    values = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not values and not is_required:
+        return None
+    key = idempotency.parse(values[0].decode("latin-1"), now) if len(values) == 1 else None
+    if key is None:
+        raise BadKey(idempotency.FORM)
+    return key

@@ -18,6 +18,7 @@ TEXT = None  # Not JSON: what Prometheus reads has no model.
 ROUTES: dict[tuple[str, str], tuple[str | None, set[int]]] = {
     ("post", "/v1/streams/{stream}/readings"): ("Recorded", WRITE),
     ("post", "/v1/readings"): ("BatchRecorded", WRITE | {408}),
+    ("put", "/v1/readings"): ("BatchRecorded", WRITE | {408}),
     ("post", "/api/v2/write"): (None, KEYS | {400, 413, 415, 503, 504}),
     ("post", "/write"): (None, KEYS | {400, 413, 415, 503, 504}),
     ("get", "/ping"): (None, set()),
@@ -228,10 +229,10 @@ async def test_every_operation_says_whether_it_takes_a_key(document: dict[str, A
         assert keyed == operation["security"]
 
 
-async def test_every_post_has_a_body_with_a_schema(document: dict[str, Any]) -> None:
+async def test_what_records_has_a_body_with_a_schema(document: dict[str, Any]) -> None:
     for (method, path), operation in operations(document):
-        assert (method == "post") == ("requestBody" in operation)
-        if method == "post":
+        assert (method in {"post", "put"}) == ("requestBody" in operation)
+        if "requestBody" in operation:
             assert (path not in INFLUX) == operation["requestBody"]["required"]
             for content in operation["requestBody"]["content"].values():
                 assert content["examples"] or content["schema"].get("format") == "binary"  # JSON cannot show bytes.
