@@ -21,7 +21,7 @@ run: $(VENV)/ready
 	$(RUN)meanwhile serve
 
 test: $(VENV)/ready
-	$(RUN)pytest --numprocesses 2 -m "not docker and not faults" $(ARGS)
+	$(RUN)pytest --numprocesses 4 --dist worksteal -m "not docker and not faults" $(ARGS)
 
 lint: $(VENV)/ready
 	$(RUN)ruff check

@@ -17,10 +17,7 @@ from rich.table import Table
 from service import demo, watch
 from service.access import SCOPES, BadKeyFile, entry, new_secret
 from service.client import Client, Outcome, Unsent
-from service.embedded import EmbeddedError
 from service.mqtt.journal import JournalError
-from service.mqtt.run import run as run_mqtt
-from service.server import serve as run_service
 from service.settings import MqttSettings, Settings
 from service.table import Column, Sheet, Unusable, fingerprint
 
@@ -97,6 +94,10 @@ def _option(settings: type[BaseSettings], name: str, field: FieldInfo) -> Any:
 @_from_settings((Settings, Settings.model_fields))
 def serve(**options: Any) -> None:
     """Start the service; without a Redis URL also an embedded Valkey of its own."""
+    # The service takes a second to import, which the other commands need not wait for.
+    from service.embedded import EmbeddedError  # noqa: PLC0415  # See above.
+    from service.server import serve as run_service  # noqa: PLC0415  # See above.
+
     settings = _parse(Settings, options)
     try:
         run_service(settings, _announce)
@@ -135,6 +136,8 @@ def mqtt(**options: Any) -> None:
     """
     settings, mqtt_settings = _parse(Settings, options), _parse(MqttSettings, options)
     try:
+        from service.mqtt.run import run as run_mqtt  # noqa: PLC0415  # As in serve.
+
         run_mqtt(settings, mqtt_settings)
     except (JournalError, ValueError, OSError) as error:
         err.print(str(error), markup=False)
