@@ -44,7 +44,6 @@ test-docker: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(RUN)python -m benchmarks $(ARGS)
-	$(RUN)python -m benchmarks.formats
 
 $(VENV)/ready: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import plan, report, sizes
+from benchmarks import formats, plan, report, sizes
 from benchmarks.load import LoadError, Wrk, WrkMissing
 
 _RESULTS = Path(__file__).with_name("results.json")
@@ -31,6 +31,7 @@ def main(
         with ExitStack() as stack, err.status("starting") as status:
             measured = sizes.measure()
             found["sizes"] = {name: [value] for name, value in measured.items()}
+            found["formats"] = formats.measure(rounds)
             measurements = plan.measurements(stack, wrk, connections)
             for title in plan.run(measurements, rounds, seconds, found):
                 status.update(title)

@@ -100,4 +100,13 @@ BARS = [
         "post.requests_per_second",
         "script_one.requests_per_second",
     ),
+    *(
+        Bar(f"{title} for a second of the worker's CPU", f"formats.{name}_recording", at_least=bar)
+        for name, title, bar in (
+            ("line_protocol", "line protocol: lines", 300_000),
+            ("senml_json", "SenML JSON: records", 200_000),
+            ("senml_cbor", "SenML CBOR: records", None),
+            ("ndjson", "NDJSON: lines", 300_000),
+        )
+    ),
 ]
