@@ -119,7 +119,7 @@ def measurements(stack: ExitStack, wrk: Wrk, connections: int) -> list[Measureme
     many = load(
         "batch_many", "POST of 1,000 readings of 200 streams", ours, workloads.batches_of_many_streams(), streams
     )
-    many.readings, many.connections = 1_000, 4
+    many.readings = 1_000
     one = load(
         "batch_one",
         "POST of 10,000 readings of one stream",
@@ -127,7 +127,7 @@ def measurements(stack: ExitStack, wrk: Wrk, connections: int) -> list[Measureme
         workloads.batches_of_one_stream(),
         [workloads.ONE_STREAM],
     )
-    one.readings, one.connections = 10_000, 4
+    one.readings, one.connections = 10_000, 8
     reads = [
         load(
             f"read_{count}",
