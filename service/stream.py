@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from math import isfinite
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from service.exact import LARGEST, SMALLEST
 
@@ -204,6 +204,15 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
     for component, column in enumerate(columns):
         _check_domain(column, shape, component)
     return Readings(shape, columns, first, last)
+
+
+def is_usual(value: object) -> TypeGuard[float]:
+    """Whether this is a number of the domain and not zero.
+
+    >>> is_usual(21.5), is_usual(0.0), is_usual(1e-300)
+    (True, False, False)
+    """
+    return type(value) is float and SMALLEST <= abs(value) <= LARGEST
 
 
 def collect_numbers(values: list[float], first: int, last: int) -> Readings:

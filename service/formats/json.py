@@ -27,6 +27,7 @@ from msgspec import UNSET, UnsetType
 
 from service import times
 from service.stream import (
+    NUMBER,
     Invalid,
     Limits,
     Readings,
@@ -38,6 +39,7 @@ from service.stream import (
     escape,
     is_member_name,
     is_name,
+    is_usual,
 )
 
 T = TypeVar("T")
@@ -95,9 +97,10 @@ def decode(body: bytes, now: int, limits: Limits) -> Readings:
     Raises ``Malformed``, or ``Invalid`` with a pointer, or ``TooMany``.
     """
     parsed: _Body | None = _first_that_understands(_one, body)
-    # Almost every request is one number, neither zero nor beside another key: beyond doubt, in a tenth of the time.
-    is_plain = isinstance(parsed, _Numbers) and parsed.value and body.count(b":") == 1
-    if parsed is None or (not is_plain and _is_doubtful(body, [parsed], "")):
+    if isinstance(parsed, _Numbers) and is_usual(parsed.value) and body.count(b":") == 1:
+        # Almost every request is one such number, beside no other key: beyond doubt, in a tenth of the time.
+        return Readings(NUMBER, [[parsed.value]], now, now)
+    if parsed is None or _is_doubtful(body, [parsed], ""):
         parsed = _strict_one(body)
     _check_size(parsed.size(), limits)
     return _readings(parsed, "", now, limits)
