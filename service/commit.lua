@@ -3,16 +3,17 @@
 -- one run of this script.
 --
 -- KEYS[i]   the key of a stream; every key once
--- ARGV[1]   MessagePack: an array of groups; a group is {entries, producer, sequence, now, first}, the last four only if it
---           has an idempotency key, first only if that is a range. An entry is {i, delta}: a summary for the stream at KEYS[i], or {i}: forget that stream.
---           The entries of a group stand or fall together, with a stream at most once.
+-- ARGV[1]   MessagePack: an array of groups; a group is {entries, producer, sequence, now, first}, the last four only
+--           if it has an idempotency key, first only if that is a range. An entry is {i, delta}: a summary for the
+--           stream at KEYS[i], or {i}: forget that stream. The entries of a group stand or fall together, with a stream
+--           at most once.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
 -- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
 -- Reply     {verdicts, state_1, ..., state_n}
 --           verdicts: MessagePack, one a group: {refusals, duplicates}. Refusals are {i, reason}; if there are any,
---           nothing of the group is recorded. The reason is the stored shape if it is another one, false if the state is
---           not readable, or a number: BELOW, FULL or PARTLY about the key, with PARTLY the
---           highest sequence as a third item; CROWDED past the limit. Duplicates are the i that had counted it before.
+--           nothing of the group is recorded. The reason is the stored shape if it is another one, false if the state
+--           is not readable, or a number: BELOW, FULL or PARTLY about the key, with PARTLY the highest sequence as a
+--           third item; CROWDED past the limit. Duplicates are the i that had counted it before.
 --           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
 --           where every group was refused or there was nothing to forget.
 --
@@ -20,8 +21,8 @@
 -- 7: maximums, 8: sums, 9: squares}, and a state that has counted keys has 10: an array of {producer, highest sequence,
 -- window of the 32 sequences below it, window of the 32 below those, when it last counted} (service/idempotency.py).
 -- Sums are canonical expansions, smallest part first (service/exact.py); this is the same law as Summary.merge, to the
--- bit. Lua's numbers are IEEE doubles and cmsgpack keeps every one of them; nothing here may pass through tostring, which
--- keeps 14 digits.
+-- bit. Lua's numbers are IEEE doubles and cmsgpack keeps every one of them; nothing here may pass through tostring,
+-- which keeps 14 digits.
 --
 -- Everything is read, checked and encoded before the first write, so an error on the way leaves nothing half written.
 -- If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.

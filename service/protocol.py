@@ -22,7 +22,7 @@ header, a trailer, the extension of a chunk) is refused past 64 KiB. So is a req
 **Responses in one piece.** uvicorn hands the head and the body of a response to the kernel one after the other: two
 system calls, each of which wakes the client. An application that has both can give them together to
 ``scope["extensions"]["meanwhile.respond"]``. It writes them at once if nothing speaks against it, and says otherwise,
-so that the application sends them as ASGI has it. That saves a sixth of the time of a request (``make bench``).
+so that the application sends them as ASGI has it.
 
 **Endless responses.** A client that takes nothing of its response for 30 s is dropped, so that what waits for it in
 memory has an end. A response without an end, such as a stream of events, leaves in its scope what ends it ("end"); it

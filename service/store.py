@@ -180,6 +180,14 @@ class _States(Mapping[str, State]):
         return len(self._stored)
 
 
+class _Script:
+    """A script and the name that the server has for it."""
+
+    def __init__(self, source: bytes) -> None:
+        self.source = source
+        self.sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
+
+
 class Store:
     """Streams in Redis, below ``prefix``. ``client`` must leave replies as bytes and have no socket timeout.
 
@@ -204,9 +212,11 @@ class Store:
         self._options = (str(max_streams), "1" if replicas else "0")
         self._replicas = replicas
         self._keys = f"{prefix}:stream:"
-        self._script = resources.files("service").joinpath("commit.lua").read_bytes()
-        self._sha = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
-        self._answers = True  # As far as is known; only for the log.
+        source = resources.files("service").joinpath("commit.lua").read_bytes()
+        self._record = _Script(source)
+        # To forget takes no memory, and is what helps where there is none.
+        self._forget = _Script(source.replace(b"#!lua\n", b"#!lua flags=allow-oom\n", 1))
+        self._failing: set[str] = set()  # "reads" and "writes", as far as is known; only for the log.
 
     async def commit(
         self, groups: Sequence[Mapping[str, State]], deadline: float, keys: Mapping[int, Key] = NO_KEYS
@@ -232,7 +242,7 @@ class Store:
             for number, group in enumerate(groups)
         ]
         names = list(positions)
-        verdicts, *stored = await self._run_script(names, _encode(encoded), deadline)
+        verdicts, *stored = await self._run_script(self._record, names, _encode(encoded), deadline)
         decoded = _decode_verdicts(verdicts)
         return Committed(
             [[_refusal(names[int(i) - 1], *reason) for i, *reason in refusals] for refusals, _ in decoded],
@@ -256,7 +266,7 @@ class Store:
 
         Raises ``StoreUnavailable``, ``OutcomeUnknown``, or ``Unreadable``, and then nothing was deleted.
         """
-        verdicts, stored = await self._run_script([name], _encode([([(1,)],)]), deadline)
+        verdicts, stored = await self._run_script(self._forget, [name], _encode([([(1,)],)]), deadline)
         if _decode_verdicts(verdicts)[0][0]:
             raise Unreadable
         return None if stored is None else decode(stored)
@@ -329,20 +339,20 @@ class Store:
             async with asyncio.timeout_at(deadline):
                 reply = await command
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._away(error) from error
-        self._back()
+            raise self._away("reads", error) from error
+        self._back("reads")
         return reply
 
-    async def _run_script(self, names: Sequence[str], groups: bytes, deadline: float) -> Any:
+    async def _run_script(self, script: "_Script", names: Sequence[str], groups: bytes, deadline: float) -> Any:
         """EVALSHA; where the server does not know the script (yet, or after SCRIPT FLUSH), EVAL, which loads it."""
         keys = [self._keys + name for name in names]
         arguments: list[str | int | bytes] = [len(keys), *keys, groups, *self._options]
         try:
-            return await self._send(deadline, "EVALSHA", self._sha, *arguments)
+            return await self._send(deadline, "EVALSHA", script.sha, *arguments)
         except StoreUnavailable as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
-        return await self._send(deadline, "EVAL", self._script, *arguments)
+        return await self._send(deadline, "EVAL", script.source, *arguments)
 
     async def _send(self, deadline: float, *command: str | int | bytes) -> Any:
         """Sends a write once and returns the reply."""
@@ -364,13 +374,13 @@ class Store:
             raise StoreUnavailable from error
         except (RedisError, OSError, TimeoutError) as error:
             if not is_sent or _is_proof_of_not_running(error):
-                raise self._away(error) from error
+                raise self._away("writes", error) from error
             raise self._unknown(error, answered=isinstance(error, ResponseError)) from error
         finally:
             if connection is not None:
                 with suppress(RedisError, OSError):
                     await pool.release(connection)
-        self._back()
+        self._back("writes")
         return reply
 
     async def _await_replicas(self, connection: AbstractConnection, deadline: float) -> None:
@@ -393,18 +403,18 @@ class Store:
         log.warning("a write to Redis has an unknown outcome: %s", str(why) or type(why).__name__)
         return OutcomeUnknown(answered=answered)
 
-    def _away(self, error: Exception) -> StoreUnavailable:
-        """Says it in the log once, not for every request."""
+    def _away(self, what: str, error: Exception) -> StoreUnavailable:
+        """Says it in the log once, not for every request. A full server takes reads all the while."""
         self._failed("unavailable")
-        if self._answers:
-            log.warning("Redis is not available: %s", str(error) or type(error).__name__)
-        self._answers = False
+        if what not in self._failing:
+            log.warning("Redis takes no %s: %s", what, str(error) or type(error).__name__)
+        self._failing.add(what)
         return StoreUnavailable()
 
-    def _back(self) -> None:
-        if not self._answers:
-            log.warning("Redis answers again")
-        self._answers = True
+    def _back(self, what: str) -> None:
+        if what in self._failing:
+            log.warning("Redis takes %s again", what)
+            self._failing.remove(what)
 
 
 def _decode_or_error(stored: bytes) -> State | Unreadable:

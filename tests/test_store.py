@@ -523,6 +523,22 @@ async def test_a_real_server_that_refuses_records_nothing_and_later_does(
         assert 2 == await count(store, "s")
 
 
+async def test_a_server_without_memory_still_forgets(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the one way in which a client can make room."""
+    async with connect(own.url) as redis, connect(own.url) as operator:
+        store = Store(redis, "p")
+        await store.commit([{"s": ONE}], soon())
+        await run(operator, "CONFIG", "SET", "maxmemory", "1")
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await store.commit([{"t": ONE}], soon())
+            assert [ONE] == await store.read(["s"], soon())
+        assert ONE == await store.forget("s", soon())
+        assert [None] == await store.read(["s"], soon())
+    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.store"]
+    assert ["Redis takes no writes", "Redis takes writes again"] == said
+
+
 async def test_a_real_server_that_is_busy_with_another_script_records_nothing_and_later_does(own: Valkey) -> None:
     async with connect(own.url) as redis, connect(own.url) as operator, connect(own.url) as hog:
         store = Store(redis, "p")

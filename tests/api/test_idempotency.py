@@ -191,7 +191,7 @@ class First:
 
 async def load_script(store: Store) -> None:
     """So that every run that the proxy sees is EVALSHA, and none is refused with NOSCRIPT."""
-    await store.forget("nothing", asyncio.get_running_loop().time() + 10)
+    await store.commit([], asyncio.get_running_loop().time() + 10)
 
 
 async def test_a_commit_whose_reply_is_lost_is_sent_again_if_it_has_a_key(

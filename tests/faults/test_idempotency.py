@@ -233,7 +233,7 @@ async def test_10_000_replies_of_valkey_that_are_lost_double_nothing(report: Cal
             return await asyncio.open_unix_connection(str(server.socket))
 
         async with connect(server.url) as direct:  # Loads the script, so that the first reply is not a NOSCRIPT.
-            await Store(direct, "meanwhile").forget("nothing", asyncio.get_running_loop().time() + 10)
+            await Store(direct, "meanwhile").commit([], asyncio.get_running_loop().time() + 10)
         async with reply_dropper(upstream, drops) as proxy, AsyncExitStack() as stack:
             url = f"redis://127.0.0.1:{proxy.port}"
             clients = [await stack.enter_async_context(connect(url)) for _ in range(50)]
