@@ -18,7 +18,7 @@ import msgspec
 
 from benchmarks.targets import disk_directory
 from benchmarks.workloads import STREAMS, sensor_batch
-from service.store import VERSION
+from service.state import VERSION
 from service.summary import summarize
 from tests.servers import Valkey
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.workloads import sensor_batch
 from service.app import connect
-from service.store import State, Store
+from service.state import State
+from service.store import Store
 from service.stream import Limits, Value, collect, shape_of
 from service.summary import summarize
 from tests.servers import valkey

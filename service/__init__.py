@@ -8,6 +8,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     times.py        times of readings
     idempotency.py  keys by which a reading is counted once
     formats/        bytes in, readings out
+    state.py        the state of a stream, as bytes
     store.py        states in Redis; commit.lua is the write
     committer.py    group commit: one round trip for everything that waits
     subscription.py what one subscriber watches

@@ -17,7 +17,7 @@
 --           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
 --           where every group was refused or there was nothing to forget.
 --
--- A delta has the form of a state (service/store.py): {1: version, 2: shape, 3: count, 4: first, 5: last, 6: minimums,
+-- A delta has the form of a state (service/state.py): {1: version, 2: shape, 3: count, 4: first, 5: last, 6: minimums,
 -- 7: maximums, 8: sums, 9: squares}, and a state that has counted keys has 10: an array of {producer, highest sequence,
 -- window of the 32 sequences below it, window of the 32 below those, when it last counted} (service/idempotency.py).
 -- Sums are canonical expansions, smallest part first (service/exact.py); this is the same law as Summary.merge, to the

@@ -34,7 +34,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from service.counters import Counters
 from service.idempotency import Key
-from service.store import Crowded, OutcomeUnknown, Refusal, State, Store, StoreUnavailable, Unreadable, Why
+from service.state import State, Unreadable
+from service.store import Crowded, OutcomeUnknown, Refusal, Store, StoreUnavailable, Why
 from service.stream import Readings, Shape
 from service.summary import summarize
 

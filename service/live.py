@@ -22,7 +22,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from service.store import State, Store, StoreUnavailable, Unreadable, decode
+from service.state import State, Unreadable, decode
+from service.store import Store, StoreUnavailable
 from service.stream import Invalid
 from service.subscription import Group, Position, Subscription, Watched
 

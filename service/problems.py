@@ -22,7 +22,8 @@ from service.access import Forbidden, Unauthorized
 from service.committer import KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
 from service.formats.json import Malformed
 from service.live import TooManySubscribers
-from service.store import Crowded, OutcomeUnknown, StoreUnavailable, Unreadable
+from service.state import Unreadable
+from service.store import Crowded, OutcomeUnknown, StoreUnavailable
 from service.stream import Invalid, TooMany
 
 log = logging.getLogger(__name__)

@@ -1,14 +1,6 @@
 """The states of streams in Redis or Valkey: the only module that knows either.
 
-One key a stream, ``<prefix>:stream:<name>``, one string a key: a MessagePack array
-
-    [1, shape, count, first, last, minimums, maximums, sums, squares, producers?]
-
-The 1 is the version of the format, shape is ``Shape.text``, the rest are the fields of ``Summary``; arrays have one
-entry a component, and the entries of sums and squares are canonical expansions. Floats that are whole or fit in 32
-bits may be stored as such, which changes no value. A scalar stream takes about 110 bytes. The tenth
-entry is there once idempotency keys were counted, about 40 bytes a producer; only the script looks into it. What
-follows is ignored, so later versions may append; anything else about the form changes the version.
+One key a stream, ``<prefix>:stream:<name>``, which holds its state in the form of ``state.py``.
 
 **A write is sent once.** The client library would send a command again when the connection breaks, and a script that
 has run would then run twice. So a write goes over a connection taken from the pool, outside the library's retries,
@@ -35,14 +27,12 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from service.exact import Expansion
 from service.idempotency import Key
+from service.state import State, Unreadable, decode, to_record
 from service.stream import Shape, is_name, shape_from_text
-from service.summary import Summary
 
 T = TypeVar("T")
 
-VERSION = 1
 NO_KEYS: Mapping[int, Key] = {}
 _LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
 _MOST_STEPS = 1_000  # Before a page is returned as it is.
@@ -70,17 +60,6 @@ class OutcomeUnknown(Exception):
     def __init__(self, *, answered: bool = False) -> None:
         super().__init__()
         self.answered = answered
-
-
-class Unreadable(Exception):
-    """The key of a stream holds something that this version did not write. Nothing was changed."""
-
-
-class State(NamedTuple):
-    """What is stored of a stream."""
-
-    shape: Shape
-    summary: Summary
 
 
 class Crowded(Exception):
@@ -125,43 +104,8 @@ class Page(NamedTuple):
     cursor: str | None
 
 
-class _Stored(msgspec.Struct, array_like=True):
-    version: int
-    shape: str
-    count: int
-    first: int
-    last: int
-    minimums: tuple[float, ...]
-    maximums: tuple[float, ...]
-    sums: tuple[Expansion, ...]
-    squares: tuple[Expansion, ...]
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Stored).decode
 _decode_verdicts = msgspec.msgpack.Decoder(list[tuple[list[list[int | str | bool]], list[int]]]).decode
-
-
-def encode(state: State) -> bytes:
-    """The stored form of a state; ``decode`` is its inverse."""
-    return _encode(_delta(state))
-
-
-def decode(stored: bytes) -> State:
-    """The state that ``stored`` holds. Raises ``Unreadable``."""
-    try:
-        it = _decode(stored)
-        shape = shape_from_text(it.shape)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Unreadable from error
-    sizes_agree = len(it.minimums) == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
-    if it.version != VERSION or it.count < 1 or not sizes_agree:
-        raise Unreadable
-    return State(shape, Summary(it.count, it.first, it.last, it.minimums, it.maximums, it.sums, it.squares))
-
-
-def _delta(state: State) -> tuple[Any, ...]:
-    return (VERSION, state.shape.text, *state.summary)
 
 
 class _States(Mapping[str, State]):
@@ -236,7 +180,7 @@ class Store:
         positions: dict[str, int] = {}
         encoded = [
             (
-                [(positions.setdefault(name, len(positions) + 1), _delta(state)) for name, state in group.items()],
+                [(positions.setdefault(name, len(positions) + 1), to_record(state)) for name, state in group.items()],
                 *keys.get(number, ()),  # No range is a nil at the end, which Lua takes for nothing.
             )
             for number, group in enumerate(groups)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from service.exact import ratio
-from service.store import State, Store, decode
+from service.state import State, decode
+from service.store import Store
 from service.stream import NUMBER, Limits, Value, collect
 from service.summary import Summary, summarize
 

@@ -22,7 +22,8 @@ from service.app import connect
 from service.committer import Committer, Conflict, Overloaded, Reader, ShapeConflict
 from service.exact import ratio
 from service.idempotency import Key
-from service.store import OutcomeUnknown, State, Store, StoreUnavailable, Unreadable
+from service.state import State, Unreadable
+from service.store import OutcomeUnknown, Store, StoreUnavailable
 from service.stream import NUMBER, Limits, Readings, Value, collect, shape_of
 from tests.servers import Valkey, valkey
 from tests.test_store import peer

@@ -21,7 +21,8 @@ from redis.asyncio import Redis
 from service.committer import Committer, KeyTooOld, PartlyCounted, TooManyProducers
 from service.exact import ratio
 from service.idempotency import LARGEST_SEQUENCE, Key, parse
-from service.store import Refusal, State, Store, Why
+from service.state import State
+from service.store import Refusal, Store, Why
 from service.stream import NUMBER, Limits, Readings, collect
 from service.summary import summarize
 

@@ -18,6 +18,7 @@ ROOT = Path(service.__file__).parent
 LAYERS = [
     {"exact", "times", "idempotency", "access", "counters", "logs"},
     {"summary", "stream"},
+    {"state"},
     {
         *("formats", "formats.columns", "formats.json", "formats.line_names", "formats.line_protocol"),
         *(
@@ -46,8 +47,9 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-PURE = {"exact", "summary", "stream", "times", "idempotency"}
+PURE = {"exact", "summary", "stream", "state", "times", "idempotency"}
 CODECS = {
+    "state": {"msgspec"},
     "formats.json": {"msgspec"},
     "formats.ndjson": {"msgspec"},
     "formats.senml": {"cbor2", "msgspec"},

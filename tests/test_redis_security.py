@@ -25,7 +25,8 @@ from redis.exceptions import NoPermissionError
 
 from service.app import connect
 from service.idempotency import Key
-from service.store import OutcomeUnknown, State, Store, StoreUnavailable
+from service.state import State
+from service.store import OutcomeUnknown, Store, StoreUnavailable
 from service.stream import NUMBER
 from service.summary import summarize
 from tests.servers import Service, Valkey, free_port, service, short_directory

@@ -28,7 +28,8 @@ from redis.exceptions import BusyLoadingError, RedisError
 from service.app import connect
 from service.exact import ratio
 from service.idempotency import Key
-from service.store import OutcomeUnknown, Refusal, State, Store, StoreUnavailable, Unreadable, Why, decode, encode
+from service.state import State, Unreadable, decode, encode
+from service.store import OutcomeUnknown, Refusal, Store, StoreUnavailable, Why
 from service.stream import NUMBER, Limits, Value, collect, shape_of
 from service.summary import summarize
 from tests.servers import Valkey, eventually, valkey

@@ -32,7 +32,8 @@ from service.api.streams import everything, single
 from service.committer import Reader
 from service.live import Live, TooManySubscribers
 from service.problems import NoSuchStream
-from service.store import State, StoreUnavailable
+from service.state import State
+from service.store import StoreUnavailable
 from service.stream import Invalid, check_name, check_prefix
 from service.subscription import Position, Subscription
 

@@ -33,7 +33,8 @@ from service.formats import line_protocol
 from service.formats.line_protocol import PRECISIONS, Points, Wrong
 from service.idempotency import LARGEST_SEQUENCE, Key
 from service.problems import BadEncoding, BadKey, BodyTooLarge, PartialWrite, UnsupportedMediaType
-from service.store import Crowded, OutcomeUnknown, Store, StoreUnavailable, Unreadable
+from service.state import Unreadable
+from service.store import Crowded, OutcomeUnknown, Store, StoreUnavailable
 from service.stream import NUMBER, Invalid, Limits, Readings, TooMany
 
 _MICROSECOND = 1_000  # Nanoseconds.

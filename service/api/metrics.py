@@ -11,7 +11,8 @@ from service.access import check_prefix_of
 from service.api.endpoint import Endpoint, Reply
 from service.api.streams import limit_of, single
 from service.counters import Counters
-from service.store import State, Store, StoreUnavailable
+from service.state import State
+from service.store import Store, StoreUnavailable
 from service.stream import Invalid, check_prefix
 
 MOST_AVERAGES = 10_000

@@ -12,7 +12,8 @@ from service.api import models
 from service.api.endpoint import TEXT, Endpoint, Reply, json_reply
 from service.committer import Reader
 from service.problems import BadCursor, NoSuchStream
-from service.store import OutcomeUnknown, State, Store, StoreUnavailable
+from service.state import State
+from service.store import OutcomeUnknown, Store, StoreUnavailable
 from service.stream import LONGEST_NAME, Invalid, check_name, check_prefix
 
 MOST_NAMES = 10_000

@@ -18,7 +18,8 @@ from hashlib import sha256
 import msgspec
 
 from service.mqtt.broker import Broker
-from service.store import State, Store, StoreUnavailable
+from service.state import State
+from service.store import Store, StoreUnavailable
 from service.stream import Shape
 
 log = logging.getLogger(__name__)

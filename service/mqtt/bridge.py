@@ -26,7 +26,8 @@ from service.formats.mqtt import Options, decode
 from service.idempotency import Key
 from service.mqtt.broker import Delivery
 from service.mqtt.journal import Journal, Note
-from service.store import Crowded, OutcomeUnknown, StoreUnavailable, Unreadable
+from service.state import Unreadable
+from service.store import Crowded, OutcomeUnknown, StoreUnavailable
 from service.stream import Invalid, Limits, Readings
 
 log = logging.getLogger(__name__)

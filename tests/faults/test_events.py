@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from service.app import connect
-from service.store import State, Store
+from service.state import State
+from service.store import Store
 from tests.events import post, post_batch
 from tests.faults.conftest import Row
 from tests.servers import Service, service, valkey

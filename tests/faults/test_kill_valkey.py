@@ -22,7 +22,8 @@ import httpx
 from service.app import connect
 from service.committer import Committer
 from service.exact import ratio
-from service.store import OutcomeUnknown, State, Store, StoreUnavailable
+from service.state import State
+from service.store import OutcomeUnknown, Store, StoreUnavailable
 from service.stream import Limits, collect
 from tests.servers import Valkey, eventually, service, valkey
 

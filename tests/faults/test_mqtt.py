@@ -16,7 +16,7 @@ import redis
 from paho.mqtt.enums import CallbackAPIVersion
 
 from service.exact import ratio
-from service.store import decode
+from service.state import decode
 from tests.faults.conftest import Row
 from tests.mqtt.brokers import Bridge, Mosquitto, bridge, mosquitto
 from tests.servers import Valkey, eventually, valkey

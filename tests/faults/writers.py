@@ -18,7 +18,8 @@ import httpx
 
 from service.app import connect
 from service.exact import ratio
-from service.store import State, Store
+from service.state import State
+from service.store import Store
 from tests.faults.conftest import Row
 
 DIGITS = 60  # Readings in a stream.

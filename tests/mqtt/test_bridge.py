@@ -11,7 +11,8 @@ from service.formats.mqtt import Options
 from service.mqtt.bridge import Bridge
 from service.mqtt.broker import Delivery
 from service.mqtt.journal import Journal, Note
-from service.store import State, Store
+from service.state import State
+from service.store import Store
 from service.stream import Limits
 
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from service.cli import app
-from service.store import State, decode
+from service.state import State, decode
 from tests.mqtt.brokers import Bridge, Mosquitto, bridge, free_port, mosquitto
 from tests.servers import Valkey, eventually, meanwhile, short_directory, valkey
 
