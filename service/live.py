@@ -29,10 +29,10 @@ from service.subscription import Group, Position, Subscription, Watched
 
 MOST_STREAMS = 20_000  # Watched by one process.
 _AT_ONCE = 250  # Streams in an MGET: short enough for commits to slip in between.
-_WOKEN_AT_ONCE = 16  # Subscribers, before requests get their turn.
+_WOKEN_AT_ONCE = 4  # Subscribers, before requests get their turn.
 _SCAN_PAUSE = 0.5  # Seconds between two SCANs, at least.
 _AFTER_AN_OUTAGE = 1.0  # Seconds.
-_PHASES = 4  # Of subscribers with the same interval.
+_PHASES = 16  # Of subscribers with the same interval.
 
 Encode = Callable[[str, State | None, int], bytes]
 

@@ -3,6 +3,7 @@
 All of its checks, in four phases; at least 5,000 cases in all.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.faults
 
 CASES = 5_000
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+ROOT = CONFIGURATION.parents[2]
 
 
 def test_what_the_document_says_is_true_in_five_thousand_cases(tmp_path: Path, report: Callable[[Row], None]) -> None:
@@ -34,6 +36,7 @@ def test_what_the_document_says_is_true_in_five_thousand_cases(tmp_path: Path, r
             timeout=300,
             check=False,
             cwd=tmp_path,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.faults.schemathesis_hooks", "PYTHONPATH": str(ROOT)},
         )
         assert "Traceback" not in server.log
     generated = re.search(r"([\d,]+) generated(?:, (\d+) found (\d+) unique failures)?", ran.stdout)
