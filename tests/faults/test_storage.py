@@ -57,26 +57,30 @@ def durable(trace: str, size: int) -> int:
     return synced
 
 
-async def power_cut(server: Valkey) -> int:
-    """Traces the server while the load goes on, cuts its power, and returns how many bytes that cost."""
+async def trace(server: Valkey) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts to trace a server to which nobody writes yet, and returns how large its file is."""
     assert server.process is not None
-    trace, size = server.directory / "trace", log_of(server).stat().st_size
-    trace.unlink(missing_ok=True)
+    path = server.directory / "trace"
+    path.unlink(missing_ok=True)
     tracer = subprocess.Popen(  # noqa: ASYNC220  # Forking takes a millisecond.
         [
             *("strace", "-f", "-y", "-s", "0", "-e", "trace=write,fdatasync", "-e", "signal=none"),
-            *("-o", str(trace), "-p", str(server.process.pid)),
+            *("-o", str(path), "-p", str(server.process.pid)),
         ],
         stderr=subprocess.PIPE,
     )
     assert tracer.stderr is not None
     attached = await asyncio.to_thread(tracer.stderr.readline)
     assert b"attached" in attached, attached
-    await asyncio.sleep(1.5)  # Longer than a second, so that everysec has synced once.
+    return tracer, log_of(server).stat().st_size
+
+
+async def power_cut(server: Valkey, tracer: subprocess.Popen[bytes], size: int) -> int:
+    """Cuts the power of a traced server, whose file had this size, and returns how many bytes that cost."""
     await asyncio.to_thread(server.kill)
     await asyncio.to_thread(tracer.communicate, None, 20)
     path = log_of(server)
-    there, kept = path.stat().st_size, durable(trace.read_text(), size)
+    there, kept = path.stat().st_size, durable((server.directory / "trace").read_text(), size)
     assert size < kept <= there
     with path.open("r+b") as file:
         file.truncate(kept)
@@ -94,8 +98,10 @@ async def test_a_power_cut_loses_nothing_that_was_answered_with_200(report: Call
             for _ in range(CUTS):
                 with service(MEANWHILE_REDIS_URL=server.url, MEANWHILE_DURABILITY=durability) as running:
                     async with clients(running.url, 16) as load:
+                        tracer, size = await trace(server)
                         async with writing(load):
-                            cut[durability] += await power_cut(server)
+                            await asyncio.sleep(1.5)  # Longer than a second, so that everysec has synced once.
+                            cut[durability] += await power_cut(server, tracer, size)
                             load.stopping.set()
                             await asyncio.to_thread(server.start)
                         acknowledged[durability] += len(load.acknowledged)
