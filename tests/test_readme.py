@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from redis import Redis
 from typer.main import get_command
 
+from benchmarks.report import replace_section
 from service import problems
 from service.app import create_app
 from service.cli import app
@@ -155,3 +156,8 @@ def test_the_acl_suffices() -> None:
 def test_every_file_that_the_readme_names_exists() -> None:
     for name in re.findall(r"`((?:service|tests|benchmarks|docs)/[^`{}]*)`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_figures_of_speed_are_those_of_the_last_benchmark() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    assert README == replace_section(README, found)
