@@ -75,15 +75,19 @@ def test_what_workers_share_is_removed_when_the_service_stops_or_by_the_next_one
     os.utime(left, (0, 0))
     with service("--workers", "2") as started:
         assert started.process is not None
-        maps = [
-            path.read_text() for pid in _children(started.process.pid) if (path := Path(f"/proc/{pid}/maps")).exists()
-        ]
-        shared = {line.split()[-1] for text in maps for line in text.splitlines() if line.endswith(".cells")}
-        assert 2 == len(shared)
+        parent = started.process.pid
+        eventually(lambda: len(_mapped(parent)) == 2)  # The first worker answers while the second one starts.
+        shared = _mapped(parent)
         assert not left.exists()
         assert all(Path(file).exists() for file in shared)
         assert 0 == started.stop()
         assert not any(Path(file).parent.exists() for file in shared)
+
+
+def _mapped(parent: int) -> set[str]:
+    """The files in which the workers of a service count."""
+    maps = [path.read_text() for pid in _children(parent) if (path := Path(f"/proc/{pid}/maps")).exists()]
+    return {line.split()[-1] for text in maps for line in text.splitlines() if line.endswith(".cells")}
 
 
 def _children(pid: int) -> list[int]:
