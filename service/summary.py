@@ -93,7 +93,7 @@ def summarize(columns: Sequence[Sequence[float]], first: int, last: int) -> Summ
     >>> summarize([[20.0, 22.0], [1.0, 1.0]], 0, 60_000).averages()
     [21.0, 1.0]
     """
-    if len(columns) == 1:  # The usual case, in half the time.
+    if len(columns) == 1:  # The usual case.
         (column,) = columns
         total, total_of_squares = power_sums(column)
         return Summary(len(column), first, last, (min(column),), (max(column),), (total,), (total_of_squares,))

@@ -98,7 +98,7 @@ def decode(body: bytes, now: int, limits: Limits) -> Readings:
     """
     parsed: _Body | None = _first_that_understands(_one, body)
     if isinstance(parsed, _Numbers) and is_usual(parsed.value) and body.count(b":") == 1:
-        # Almost every request is one such number, beside no other key: beyond doubt, in a tenth of the time.
+        # Almost every request is one such number, beside no other key: beyond doubt.
         return Readings(NUMBER, [[parsed.value]], now, now)
     if parsed is None or _is_doubtful(body, [parsed], ""):
         parsed = _strict_one(body)
