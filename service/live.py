@@ -29,7 +29,6 @@ from service.subscription import Group, Position, Subscription, Watched
 
 MOST_STREAMS = 20_000  # Watched by one process.
 _AT_ONCE = 250  # Streams in an MGET: short enough for commits to slip in between.
-_WOKEN_AT_ONCE = 4  # Subscribers, before requests get their turn.
 _SCAN_PAUSE = 0.5  # Seconds between two SCANs, at least.
 _AFTER_AN_OUTAGE = 1.0  # Seconds.
 _PHASES = 16  # Of subscribers with the same interval.
@@ -177,7 +176,7 @@ class Live:
                 one.fail(error)
             return
         now = loop.time()
-        for turn, one in enumerate(due):
+        for one in due:
             if one.is_over:
                 continue
             one.due += one.interval
@@ -188,8 +187,7 @@ class Live:
                 one.flush()
             else:
                 one.start(self.epoch, self._forgotten)
-            if turn % _WOKEN_AT_ONCE == _WOKEN_AT_ONCE - 1:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # Requests get their turn between any two.
 
     async def _discover(self, groups: set[Group]) -> None:
         """Looks for new streams of prefixes. Raises ``Invalid`` where there are too many."""
