@@ -27,11 +27,14 @@ so that the application sends them as ASGI has it.
 **Endless responses.** A client that takes nothing of its response for 30 s is dropped, so that what waits for it in
 memory has an end. A response without an end, such as a stream of events, leaves in its scope what ends it ("end"); it
 is called at shutdown, which would wait for it otherwise.
+
 **Uploads** may last for hours. One holds its connection by ``scope["extensions"]["meanwhile.hold"]``: then it answers
 for its own patience, is told when the server stops, and can have what arrived before its connection broke.
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Iterable
 from enum import Enum
 from http import HTTPStatus
@@ -47,6 +50,7 @@ PATIENCE = 10.0
 BYTES_A_SECOND = 16 * 1024
 LINGER = 2.0
 STALL = 30.0
+_RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel forgets, too, what it holds for that client.
 LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
 LARGEST_HEAD = 64 * 1024
 RESPOND = "meanwhile.respond"
@@ -236,6 +240,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._unsent = unsent
             self._stalled = self.loop.call_later(STALL, self._look_at_stall)
         else:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     def _stop_stalling(self) -> None:

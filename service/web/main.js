@@ -47,8 +47,10 @@ function apply(event, data) {
     if (data.stream === opened) detail.gone();
     return;
   }
+  const isFirst = isReady && streams.size === 0;
   const stream = update(streams.get(data.stream), data, now());
   streams.set(data.stream, stream);
+  if (isFirst) render(); // Somebody waits for it; all others come with the next turn.
   if (data.stream === opened) detail.add(stream, now());
 }
 

@@ -6,8 +6,11 @@ that others use too has slow minutes.
 """
 
 import asyncio
+import contextlib
 import json
 import re
+import select
+import socket
 import statistics
 import sys
 import time
@@ -19,11 +22,13 @@ import psutil
 import pytest
 
 from service.app import connect
+from service.protocol import STALL
 from service.state import State
 from service.store import Store
 from tests.events import post, post_batch
 from tests.faults.conftest import Row
 from tests.servers import Service, service, valkey
+from tests.web.browser import CHROMIUM, chromium, opened
 
 pytestmark = pytest.mark.faults
 
@@ -174,6 +179,78 @@ async def test_watching_ten_thousand_streams_costs_little_and_new_ones_are_seen_
     )
     report(Row(f"{watched} streams watched", "none", watched + 5, 0, 0, 0, None, note=note))
     assert max(seen) <= 2
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+async def test_a_first_reading_shows_on_the_page_within_two_seconds(report: Callable[[Row], None]) -> None:
+    turns, took = 10, []
+    async with chromium() as browser:
+        for _ in range(turns):
+            with valkey() as server, service(MEANWHILE_REDIS_URL=server.url) as running:
+                async with opened(browser, running.url) as page:
+                    await page.get_by_role("heading", name="No readings yet").wait_for()
+                    began = time.monotonic()
+                    await asyncio.to_thread(post, running.url, "hall/lux", 120.5)
+                    await page.locator('tr[data-name="hall/lux"] td.average', has_text="120.50").wait_for()
+                    took.append(time.monotonic() - began)
+    report(
+        Row("first reading, empty page", "1 reading", turns, 0, 0, 0, None, note=f"shown in {max(took):.2f} s at most")
+    )
+    assert max(took) <= 2
+
+
+async def test_a_reader_that_takes_nothing_is_dropped_and_one_that_takes_little_is_not(
+    report: Callable[[Row], None],
+) -> None:
+    with valkey() as server, service(MEANWHILE_REDIS_URL=server.url) as running:
+        wide = {f"wide/{n}": {"value": [float(n)] * 1_000} for n in range(400)}
+        post_batch(running.url, wide)
+        before = resident(running)
+        with not_reading(running.url) as stalled, not_reading(running.url) as slow:
+            began, last_took, taken, most = time.monotonic(), 0.0, 0, before
+            while not is_reset(stalled):
+                assert time.monotonic() - began < 2 * STALL + 5, "it is still there"
+                if time.monotonic() > last_took + STALL / 3:
+                    last_took = time.monotonic()
+                    taken += take(slow, 2_000_000)
+                most = max(most, resident(running))
+                await asyncio.sleep(0.1)
+            dropped = time.monotonic() - began
+            assert not is_reset(slow)
+        post(running.url, "still/here", 1.0)
+    grown = (most - before) / 1e6
+    note = (
+        f"dropped after {dropped:.0f} s, at most {grown:.1f} MB more; one that took {taken / 1e6:.0f} MB by then stays"
+    )
+    report(Row("reader takes nothing", "400 vectors of 1,000", len(wide) + 1, 0, 0, 0, None, note=note))
+    assert STALL - 1 <= dropped
+
+
+def not_reading(url: str) -> socket.socket:
+    """A connection on which all events were asked for, with a small buffer."""
+    host, port = url.removeprefix("http://").split(":")
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one.connect((host, int(port)))
+    one.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    return one
+
+
+def take(one: socket.socket, most: int) -> int:
+    """How many bytes came, up to the most: more than a third of what the kernel holds makes it ask for more."""
+    taken = 0
+    one.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while taken < most:
+            taken += len(one.recv(65_536))
+    return taken
+
+
+def is_reset(one: socket.socket) -> bool:
+    """Whether the other side has gone, found out without reading."""
+    poll = select.poll()
+    poll.register(one, 0)
+    return bool(poll.poll(0))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
