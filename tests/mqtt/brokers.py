@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import which
+from threading import Event
+from uuid import uuid4
 
 import paho.mqtt.client as paho
 import pytest
@@ -79,6 +81,32 @@ class Mosquitto:
             assert one.is_published()
         client.disconnect()
         client.loop_stop()
+
+    def retained(self, topic: str) -> dict[str, str]:
+        """The retained messages of a topic, or of several; one that we send to ourselves comes after them."""
+        heard: dict[str, str] = {}
+        last = f"$last/{uuid4()}"  # "#", which the bridge subscribes to, leaves out what begins with a dollar.
+        done = Event()
+
+        def take(_: paho.Client, __: object, message: paho.MQTTMessage) -> None:
+            if message.topic == last:
+                done.set()
+            elif message.retain:
+                heard[message.topic] = message.payload.decode()
+
+        def send_last(client: paho.Client, *_: object) -> None:
+            client.publish(last, "")
+
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        client.on_message = take
+        client.on_subscribe = send_last
+        client.connect("127.0.0.1", self.port)
+        client.subscribe([(topic, 1), (last, 1)])
+        client.loop_start()
+        assert done.wait(30)
+        client.disconnect()
+        client.loop_stop()
+        return heard
 
 
 def free_port() -> int:

@@ -45,13 +45,6 @@ class Home:
         self.broker.publish(("settle", "1"))
         eventually(lambda: self.count("settle") > before)
 
-    def heard(self, topic: str) -> dict[str, str]:
-        """The retained messages of a topic, or of several."""
-        only_one = [] if "+" in topic else ["-C", "1"]
-        command = ["mosquitto_sub", "-p", str(self.broker.port), "-t", topic, "-v", "-W", "1", *only_one]
-        lines = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout.splitlines()
-        return {topic: payload for topic, _, payload in (line.partition(" ") for line in lines)}
-
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Home]:
@@ -158,10 +151,10 @@ def test_after_kill_9_of_the_broker_it_connects_again(home: Home) -> None:
 def test_averages_are_published_with_what_home_assistant_needs_and_never_recorded(home: Home) -> None:
     home.broker.publish(("j/1", "1"), ("j/1", "2"), ("j/2", '{"t": 1, "u v": [2, 4]}'))
     home.settle()
-    eventually(lambda: home.heard("averages/j/1") == {"averages/j/1": "1.5"})
-    assert {"t": 1.0, "u v": [2.0, 4.0]} == json.loads(home.heard("averages/j/2")["averages/j/2"])
-    assert {"averages/$state": "online"} == home.heard("averages/$state")
-    configs = [json.loads(config) for config in home.heard("homeassistant/sensor/+/config").values()]
+    eventually(lambda: home.broker.retained("averages/j/1") == {"averages/j/1": "1.5"})
+    assert {"t": 1.0, "u v": [2.0, 4.0]} == json.loads(home.broker.retained("averages/j/2")["averages/j/2"])
+    assert {"averages/$state": "online"} == home.broker.retained("averages/$state")
+    configs = [json.loads(config) for config in home.broker.retained("homeassistant/sensor/+/config").values()]
     of_one = [config for config in configs if config["state_topic"] == "averages/j/1"]
     assert ["j/1"] == [config["name"] for config in of_one]
     assert "value_template" not in of_one[0]
@@ -174,17 +167,17 @@ def test_averages_are_published_with_what_home_assistant_needs_and_never_recorde
 
 def test_a_deleted_stream_is_taken_off_the_broker(home: Home) -> None:
     home.broker.publish(("k/1", "1"))
-    eventually(lambda: home.heard("averages/k/1") == {"averages/k/1": "1.0"})
+    eventually(lambda: home.broker.retained("averages/k/1") == {"averages/k/1": "1.0"})
     with redis.Redis(unix_socket_path=str(home.server.socket)) as client:
         client.delete("meanwhile:stream:k/1")
-    eventually(lambda: {} == home.heard("averages/k/1"))
+    eventually(lambda: {} == home.broker.retained("averages/k/1"))
 
 
 def test_the_last_will_says_offline_after_a_kill(home: Home) -> None:
     home.bridge.kill()
-    eventually(lambda: {"averages/$state": "offline"} == home.heard("averages/$state"))
+    eventually(lambda: {"averages/$state": "offline"} == home.broker.retained("averages/$state"))
     home.bridge.start()
-    eventually(lambda: {"averages/$state": "online"} == home.heard("averages/$state"))
+    eventually(lambda: {"averages/$state": "online"} == home.broker.retained("averages/$state"))
 
 
 def test_it_starts_before_the_broker_shows_who_it_is_and_speaks_tls() -> None:
