@@ -21,6 +21,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     api/            routes
     app.py          wires all of this
     embedded.py     a Valkey of our own, where no other is given
+    worker.py       one process that serves
     server.py       socket, Valkey, workers: start and stop
     mqtt/           from a broker into streams, and averages back: ``meanwhile mqtt``
     cli.py          the command ``meanwhile``; client.py, table.py, demo.py and watch.py serve it

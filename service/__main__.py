@@ -1,6 +1,15 @@
-"""``python -m service`` is ``meanwhile``."""
+"""``meanwhile``, also as ``python -m service``.
 
-from service.cli import main
+The command line is imported only to run it: every worker process imports the main module of its parent again.
+"""
+
+
+def main() -> None:
+    """The entry point."""
+    from service.cli import app  # noqa: PLC0415  # See above.
+
+    app()
+
 
 if __name__ == "__main__":
     main()

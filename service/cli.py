@@ -37,11 +37,6 @@ _LARGEST_BATCH = 2**20  # Readings of a stream in a batch: each could get an ide
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def main() -> None:
-    """The entry point."""
-    app()
-
-
 def _from_settings(
     *sources: tuple[type[BaseSettings], Collection[str]],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -5,19 +5,15 @@ embedded Valkey before any worker and stops it when the last one has drained. Wi
 process. Workers that lose their parent stop by themselves, so that killing the parent never leaves half a service.
 """
 
-import asyncio
 import fcntl
-import gc
-import logging
-import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from logging.config import dictConfig
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -27,20 +23,12 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from service.access import read_keys
-from service.app import Meanwhile, create_app
 from service.embedded import EmbeddedValkey
 from service.logs import configuration
-from service.protocol import PatientProtocol
-from service.settings import Settings
-
-log = logging.getLogger(__name__)
+from service.settings import WORKERS_SHARE, Settings
 
 _BACKLOG = 2048
-_GC_THRESHOLD = (
-    20_000  # Objects: a request makes dozens and leaves no cycles. With 700, a twentieth of the time went there.
-)
 _SHARED_PREFIX = "meanwhile-"
-_SHARED = "MEANWHILE_WORKERS_SHARE"  # Where the parent tells its workers the directory in which they count.
 _KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
 
 
@@ -63,19 +51,19 @@ def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None
             settings = settings.model_copy(update={"redis_url": valkey.url})
             where = str(settings.data_dir.expanduser().absolute())
         _export(settings)
-        os.environ.pop(_SHARED, None)
+        os.environ.pop(WORKERS_SHARE, None)
         if settings.workers > 1:
-            os.environ[_SHARED] = stack.enter_context(_shared_directory())
+            os.environ[WORKERS_SHARE] = stack.enter_context(_shared_directory())
         announce(_base_url(settings.host, listener.getsockname()[1]), where, keys)
         config = uvicorn.Config(
-            "service.server:create_worker",
+            "service.worker:create",
             factory=True,
             workers=settings.workers,
             access_log=settings.access_log,
             log_config=configuration(settings.log_level, access_log=settings.access_log),
             proxy_headers=False,
             server_header=False,
-            http=PatientProtocol,
+            http="service.protocol:PatientProtocol",
             ws="none",
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.grace,
@@ -113,37 +101,6 @@ class _Workers(Multiprocess):
         for process in self.processes:
             if process.pid is not None and process.exitcode is None:
                 os.kill(process.pid, signal.SIGHUP)
-
-
-def create_worker() -> Meanwhile:
-    """The application of one worker process, with its settings from the environment that ``serve`` prepared."""
-    shared = os.environ.get(_SHARED)
-    app = create_app(shared=Path(shared) if shared else None)
-    inner = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(app: Meanwhile) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            loop.add_reader(parent.sentinel, _stop_without_parent, parent.sentinel)
-        loop.add_signal_handler(signal.SIGHUP, app.guard.reload)
-        async with inner(app):
-            gc.collect()
-            gc.freeze()  # What start-up made stays; the collector need not look at it again.
-            gc.set_threshold(_GC_THRESHOLD)
-            yield
-        if parent is not None and not parent.is_alive() and shared:
-            shutil.rmtree(shared, ignore_errors=True)  # Nobody else is left to do it.
-
-    app.router.lifespan_context = lifespan
-    return app
-
-
-def _stop_without_parent(sentinel: int) -> None:
-    asyncio.get_running_loop().remove_reader(sentinel)
-    log.warning("the parent process is gone; stopping")
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

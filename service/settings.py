@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.formats import line_names
 
+WORKERS_SHARE = "MEANWHILE_WORKERS_SHARE"  # Where a parent tells its workers the directory in which they count.
+
 
 def default_data_dir() -> Path:
     """Where a user's programs keep their data, by the XDG Base Directory specification."""

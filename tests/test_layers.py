@@ -43,7 +43,7 @@ LAYERS = [
         *("api.metrics", "api.models", "api.page", "api.readings", "api.streams", "api.upload"),
     },
     {"app", "embedded"},
-    {"mqtt", "mqtt.averages", "mqtt.bridge", "mqtt.run", "server"},
+    {"mqtt", "mqtt.averages", "mqtt.bridge", "mqtt.run", "server", "worker"},
     {"cli"},
     {"__main__"},
 ]
@@ -55,7 +55,7 @@ CODECS = {
     "formats.senml": {"cbor2", "msgspec"},
 }
 MAY_IMPORT_REDIS = {"store", "app", "embedded"}
-MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "cli"}
+MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "worker", "cli"}
 
 
 def module_name(path: Path) -> str:
