@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from tests import http
+
 
 @dataclass
 class Events:
@@ -49,7 +51,7 @@ class Events:
 def watching(url: str, path: str, **arguments: Any) -> Iterator[Events]:
     """An event stream of the service at ``url``."""
     timeout = httpx.Timeout(30)
-    with httpx.stream("GET", f"{url}{path}", timeout=timeout, trust_env=False, **arguments) as reply:
+    with http.stream("GET", f"{url}{path}", timeout=timeout, **arguments) as reply:
         if reply.status_code != 200:
             reply.read()
         yield Events(reply, reply.iter_lines())
@@ -58,17 +60,17 @@ def watching(url: str, path: str, **arguments: Any) -> Iterator[Events]:
 def post(url: str, stream: str, *values: Any, headers: dict[str, str] | None = None) -> None:
     """Records readings."""
     target = f"{url}/v1/streams/{stream}/readings"
-    reply = httpx.post(target, json={"values": values}, headers=headers, trust_env=False)
+    reply = http.post(target, json={"values": values}, headers=headers)
     assert 200 == reply.status_code, reply.text
 
 
 def post_batch(url: str, batch: dict[str, Any]) -> None:
     """Records readings of many streams."""
-    reply = httpx.post(f"{url}/v1/readings", json=batch, trust_env=False)
+    reply = http.post(f"{url}/v1/readings", json=batch)
     assert 200 == reply.status_code, reply.text
 
 
 def delete(url: str, stream: str) -> None:
     """Forgets a stream."""
-    reply = httpx.delete(f"{url}/v1/streams/{stream}", trust_env=False)
+    reply = http.delete(f"{url}/v1/streams/{stream}")
     assert 200 == reply.status_code, reply.text

@@ -7,15 +7,16 @@ import signal
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
+from tests import http
 from tests.servers import Service, eventually, meanwhile, service
 from tests.test_server import children, embedded_pid, is_alive
 
@@ -44,10 +45,11 @@ def running() -> Iterator[Service]:
 
 
 def state(running: Service, stream: str) -> dict[str, Any]:
-    reply: dict[str, Any] = httpx.get(f"{running.url}/v1/streams/{stream}", timeout=20).json()
+    reply: dict[str, Any] = http.get(f"{running.url}/v1/streams/{stream}").json()
     return reply
 
 
+@cache
 def columns() -> dict[str, list[float]]:
     """The readings by column, read without the code under test."""
     with AIR_QUALITY.open(newline="") as file:
@@ -61,11 +63,17 @@ def is_rounded_root(deviation: float, variance: Fraction) -> bool:
     return down**2 <= variance <= up**2
 
 
+@cache
+def exact(column: str) -> tuple[Fraction, Fraction]:
+    """The mean and the sample variance of a column."""
+    values = list(map(Fraction, columns()[column]))
+    count, total = len(values), sum(values, Fraction())
+    return total / count, (count * sum(value * value for value in values) - total**2) / (count * (count - 1))
+
+
 def check_air_quality(running: Service) -> None:
     for column, values in columns().items():
-        exact = [Fraction(value) for value in values]
-        mean = sum(exact, Fraction()) / len(exact)
-        variance = sum(((value - mean) ** 2 for value in exact), Fraction()) / (len(exact) - 1)
+        mean, variance = exact(column)
         reply = state(running, STREAMS[column])
         assert len(values) == reply["count"]
         assert float(mean) == reply["average"]
@@ -93,7 +101,7 @@ def test_a_year_of_real_air_quality_is_exact_and_survives_a_kill_9_of_everything
 
 
 def test_average_prints_the_bare_number(running: Service) -> None:
-    httpx.post(f"{running.url}/v1/streams/a/readings", json={"values": [1e16, 1.0, -1e16]})
+    http.post(f"{running.url}/v1/streams/a/readings", json={"values": [1e16, 1.0, -1e16]})
     printed = meanwhile("average", "a", "--url", running.url)
     assert (0, "0.3333333333333333\n") == (printed.returncode, printed.stdout)
 
@@ -136,7 +144,7 @@ def test_send_counts_what_is_missing_and_refuses_what_is_no_number(running: Serv
 
 
 def test_send_leaves_out_only_what_the_service_refuses(running: Service, tmp_path: Path) -> None:
-    httpx.post(f"{running.url}/v1/streams/c/vector/readings", json={"value": [1.0, 2.0]})
+    http.post(f"{running.url}/v1/streams/c/vector/readings", json={"value": [1.0, 2.0]})
     file = tmp_path / "readings.csv"
     file.write_text("vector,good\n" + "".join(f"1,{value}\n" for value in ["1", "2", "1e200", "4", "1e-200", "6"]))
     sent = meanwhile("send", str(file), "--prefix", "c/", "--url", running.url)

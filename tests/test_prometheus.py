@@ -18,6 +18,7 @@ import httpx
 import pytest
 from prometheus_client import parser
 
+from tests import http
 from tests.servers import Service, eventually, service, short_directory
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +133,7 @@ def test_the_real_prometheus_reads_the_averages_and_answers_queries_about_them(r
         post(running, "plant/boiler", value)
     post(running, "plant/pump", {"flow": 2.5, "axes": [1.0, 3.0]})
     with prometheus(running.url.removeprefix("http://")) as url:
-        client = httpx.Client(base_url=url, timeout=10, verify=False)
+        client = http.client(base_url=url, timeout=10)
 
         def query(text: str) -> list[dict[str, Any]]:
             try:
@@ -148,7 +149,7 @@ def test_the_real_prometheus_reads_the_averages_and_answers_queries_about_them(r
         def values_of(text: str) -> list[float]:
             return [float(one["value"][1]) for one in query(text)]
 
-        average = httpx.get(f"{running.url}/v1/streams/plant/boiler/average").json()["average"]
+        average = http.get(f"{running.url}/v1/streams/plant/boiler/average").json()["average"]
         eventually(lambda: [average] == values_of('meanwhile_average{stream="plant/boiler"}'), seconds=40)
         assert [4.0] == values_of('meanwhile_readings_total{stream="plant/boiler"}')
         assert [3.0] == values_of('meanwhile_average{component="axes/1"}')

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from fastapi.routing import APIRoute
 from redis import Redis
@@ -19,6 +18,7 @@ from service import problems
 from service.app import create_app
 from service.cli import app
 from service.settings import MqttSettings, Settings
+from tests import http
 from tests.faults.results import with_block
 from tests.servers import Service, clean_environment, eventually, service, valkey
 
@@ -136,7 +136,7 @@ def test_the_acl_suffices() -> None:
         valkey() as server,
         Redis.from_url(server.url) as admin,
         service(MEANWHILE_REDIS_URL=f"unix://meanwhile:secret@{server.socket}") as started,
-        httpx.Client(base_url=started.url) as client,
+        http.client(base_url=started.url) as client,
     ):
         assert 503 == client.get("/readyz").status_code
         admin.execute_command("ACL", "SETUSER", *rule.split()[1:])

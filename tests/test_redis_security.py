@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
@@ -29,6 +28,7 @@ from service.state import State
 from service.store import OutcomeUnknown, Store, StoreUnavailable
 from service.stream import NUMBER
 from service.summary import summarize
+from tests import http
 from tests.servers import Service, Valkey, free_port, service, short_directory
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -148,7 +148,7 @@ def with_tls_of_its_own(certificate: tuple[Path, Path]) -> Iterator[int]:
 
 
 def everything_works(running: Service) -> None:
-    with httpx.Client(base_url=running.url, timeout=20) as client:
+    with http.client(base_url=running.url, timeout=20) as client:
         key = {"Idempotency-Key": "gateway:1"}
         assert 200 == client.get("/readyz").status_code
         for duplicate in (False, True):

@@ -12,20 +12,21 @@ import pytest
 import redis
 
 from service.access import entry
+from tests import http
 from tests.servers import Service, Valkey, eventually, meanwhile, service, short_directory, valkey
 
 
 def post(running: Service, stream: str, value: float) -> httpx.Response:
-    return httpx.post(f"{running.url}/v1/streams/{stream}/readings", json={"value": value}, timeout=20)
+    return http.post(f"{running.url}/v1/streams/{stream}/readings", json={"value": value})
 
 
 def count(running: Service, stream: str) -> int:
-    reply = httpx.get(f"{running.url}/v1/streams/{stream}/count", timeout=20)
+    reply = http.get(f"{running.url}/v1/streams/{stream}/count")
     return int(reply.json()["count"]) if reply.status_code == 200 else 0
 
 
 def is_ready(running: Service) -> bool:
-    return httpx.get(f"{running.url}/readyz", timeout=20).status_code == 200
+    return http.get(f"{running.url}/readyz").status_code == 200
 
 
 def embedded(running: Service) -> "redis.Redis":
@@ -119,7 +120,7 @@ def test_ctrl_c_in_the_terminal_answers_what_is_under_way_before_valkey_stops() 
     acknowledged: list[int] = []
 
     def send() -> None:
-        with httpx.Client(timeout=20) as client:
+        with http.client(timeout=20) as client:
             for _ in range(100_000):
                 try:
                     reply = client.post(f"{running.url}/v1/streams/s/readings", json={"value": 1.0})
@@ -197,7 +198,7 @@ def test_a_service_whose_redis_is_away_starts_says_so_and_recovers(workers: str)
     with short_directory() as directory:
         server = Valkey(directory)
         with service("--workers", workers, MEANWHILE_REDIS_URL=server.url) as running:
-            refused = httpx.get(f"{running.url}/readyz")
+            refused = http.get(f"{running.url}/readyz")
             assert refused.status_code == 503
             assert "1" == refused.headers["retry-after"]
             assert post(running, "s", 1.0).status_code == 503
@@ -223,7 +224,7 @@ def test_sighup_reads_the_keys_again_in_every_worker_and_stops_none(workers: str
         def statuses() -> set[int]:
             """What each key is told on a few connections of its own, so that every worker is asked."""
             return {
-                httpx.post(f"{running.url}/v1/streams/s/readings", json={"value": 1}, headers=presented).status_code
+                http.post(f"{running.url}/v1/streams/s/readings", json={"value": 1}, headers=presented).status_code
                 * sign
                 for _ in range(8)
                 for presented, sign in (({"X-API-Key": "mw_old"}, 1), ({"Authorization": "Bearer mw_new"}, -1))
@@ -252,13 +253,13 @@ def test_no_secret_is_in_the_log_even_with_an_access_log(tmp_path: Path) -> None
             basic = httpx.BasicAuth("u", "mw_known")
             headers = {"X-API-Key": "mw_known"}
             path = f"{running.url}/v1/streams/s"
-            assert 200 == httpx.post(f"{path}/readings", json={"value": 1}, headers=headers).status_code
-            assert 200 == httpx.get(f"{path}/count", auth=basic).status_code
-            assert 401 == httpx.get(f"{path}/count?key=mw_known&x-api-key=mw_known").status_code
-            assert 401 == httpx.get(f"{path}/count", headers={"Authorization": "Bearer mw_wrong"}).status_code
-            assert 400 == httpx.post(f"{path}/readings", content=b"mw_known", headers=headers).status_code
+            assert 200 == http.post(f"{path}/readings", json={"value": 1}, headers=headers).status_code
+            assert 200 == http.get(f"{path}/count", auth=basic).status_code
+            assert 401 == http.get(f"{path}/count?key=mw_known&x-api-key=mw_known").status_code
+            assert 401 == http.get(f"{path}/count", headers={"Authorization": "Bearer mw_wrong"}).status_code
+            assert 400 == http.post(f"{path}/readings", content=b"mw_known", headers=headers).status_code
             server.kill()
-            assert 503 == httpx.get(f"{path}/count", headers=headers).status_code
+            assert 503 == http.get(f"{path}/count", headers=headers).status_code
             server.start()
             assert running.process is not None
             running.process.send_signal(signal.SIGHUP)

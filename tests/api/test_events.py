@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from service.access import entry, new_secret
+from tests import http
 from tests.events import post, watching
 from tests.servers import Service, Valkey, eventually, service, short_directory
 
@@ -31,7 +32,7 @@ def test_a_stream_is_given_at_once_and_at_each_change(running: Service, here: st
         assert "text/event-stream; charset=utf-8" == events.reply.headers["content-type"]
         assert "no-store" == events.reply.headers["cache-control"]
         event, data = events.next()
-        known = httpx.get(f"{running.url}/v1/streams/{here}a").json()
+        known = http.get(f"{running.url}/v1/streams/{here}a").json()
         assert ("state", known) == (event, {name: data[name] for name in data if name != "state_bytes"})
         assert 20 < data["state_bytes"] < 200
         assert ("ready", {"streams": 1, "resumed": False}) == events.next()
@@ -63,7 +64,7 @@ def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, h
         event, data = events.next()
         assert ("state", here + "in/b") == (event, data["stream"])
         assert time.monotonic() - began < 2
-        httpx.delete(f"{running.url}/v1/streams/{here}in/a")
+        http.delete(f"{running.url}/v1/streams/{here}in/a")
         assert ("deleted", {"stream": here + "in/a"}) == events.next()
         post(running.url, here + "in/a", 5.0)
         event, data = events.next()
@@ -108,7 +109,7 @@ def test_who_comes_back_gets_what_changed_meanwhile(running: Service, here: str)
             found, ready = later.until_ready()
             assert 3 == len(found)
             assert not ready["resumed"]
-    httpx.delete(f"{running.url}/v1/streams/{here}c")
+    http.delete(f"{running.url}/v1/streams/{here}c")
     with watching(running.url, path, headers={"Last-Event-ID": events.last_id}) as later:
         found, ready = later.until_ready()
         events_of = {name.removeprefix(here): data["event"] for name, data in found.items()}
@@ -167,7 +168,7 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
         ) as running:
             allowed, other = {"X-API-Key": reader}, {"X-API-Key": writer}
             for name in ("in/a", "out/a"):
-                reply = httpx.post(f"{running.url}/v1/streams/{name}/readings", json={"value": 1}, headers=other)
+                reply = http.post(f"{running.url}/v1/streams/{name}/readings", json={"value": 1}, headers=other)
                 assert 200 == reply.status_code
             for path, headers, status in [
                 ("/v1/events", {}, 401),
@@ -186,7 +187,7 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
                 assert running.process is not None
                 running.process.send_signal(1)
                 eventually(lambda: "1 API keys are in use" in running.log)
-                httpx.post(f"{running.url}/v1/streams/in/a/readings", json={"value": 1}, headers=other)
+                http.post(f"{running.url}/v1/streams/in/a/readings", json={"value": 1}, headers=other)
                 with pytest.raises(EOFError):
                     events.next()
 

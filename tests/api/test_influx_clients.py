@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from threading import Timer
 from typing import Any
 
-import httpx
 import pytest
 from influxdb import InfluxDBClient as InfluxDB1
 from influxdb.exceptions import InfluxDBClientError, InfluxDBServerError
@@ -16,6 +15,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
 from service.access import digest_of
+from tests import http
 from tests.servers import Service, Valkey, service, valkey
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ def running(server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def stream(running: Service, name: str) -> dict[str, Any]:
-    reply = httpx.get(f"{running.url}/v1/streams/{name}", headers={"x-api-key": "secret"}, verify=False)
+    reply = http.get(f"{running.url}/v1/streams/{name}", headers={"x-api-key": "secret"})
     found: dict[str, Any] = reply.raise_for_status().json()
     return found
 

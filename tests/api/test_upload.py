@@ -15,6 +15,7 @@ import pytest
 
 from service.access import digest_of
 from service.protocol import PATIENCE
+from tests import http
 from tests.conftest import Api
 from tests.servers import Service, eventually, service, valkey
 
@@ -218,7 +219,7 @@ def stream() -> str:
 
 
 def count_of(running: Service, stream: str) -> int:
-    reply = httpx.get(f"{running.url}/v1/streams/{stream}/count", verify=False)
+    reply = http.get(f"{running.url}/v1/streams/{stream}/count")
     return int(reply.json()["count"]) if reply.status_code == 200 else 0
 
 

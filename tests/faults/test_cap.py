@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from service.app import connect
+from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import tally
 from tests.servers import service, valkey
@@ -46,12 +47,9 @@ async def test_100_000_new_names_make_no_more_streams_than_the_cap(report: Calla
                 existing[known.status_code] += 1
 
         async with asyncio.TaskGroup() as tasks:
-            first = httpx.AsyncClient(base_url=running.url, timeout=30, verify=False, trust_env=False)
+            first = http.async_client(base_url=running.url, timeout=30)
             assert 200 == (await first.post("/v1/streams/known/readings", json={"value": 1})).status_code
-            clients = [first] + [
-                httpx.AsyncClient(base_url=running.url, timeout=30, verify=False, trust_env=False)
-                for _ in range(CLIENTS - 1)
-            ]
+            clients = [first] + [http.async_client(base_url=running.url, timeout=30) for _ in range(CLIENTS - 1)]
             for client in clients:
                 tasks.create_task(invent(client))
         counted = (await first.get("/v1/streams/known/count")).json()["count"]

@@ -17,14 +17,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-import httpx
-
 from service.app import connect
 from service.committer import Committer
 from service.exact import ratio
 from service.state import State
 from service.store import OutcomeUnknown, Store, StoreUnavailable
 from service.stream import Limits, collect
+from tests import http
 from tests.servers import Valkey, eventually, service, valkey
 
 WRITERS = 32
@@ -135,7 +134,7 @@ async def test_kill_9_of_valkey_under_32_clients_loses_nothing_that_was_answered
     with valkey() as server, service(MEANWHILE_REDIS_URL=server.url) as running:
         async with AsyncExitStack() as stack:
             clients = [  # One a writer: the pool of a single one, shared by all, would be the bottleneck.
-                await stack.enter_async_context(httpx.AsyncClient(base_url=running.url, timeout=30, verify=False))
+                await stack.enter_async_context(http.async_client(base_url=running.url, timeout=30))
                 for _ in range(WRITERS)
             ]
 

@@ -12,9 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from tests import http
 from tests.faults.conftest import Row
 from tests.servers import Service, eventually, service, valkey
 
@@ -60,7 +60,7 @@ def memory(running: Service, field: str) -> int:
 
 
 async def states(running: Service, streams: int) -> list[tuple[int, float]]:
-    async with httpx.AsyncClient(base_url=running.url, timeout=60, verify=False) as client:
+    async with http.async_client(base_url=running.url, timeout=60) as client:
         found = [(await client.get(f"/v1/streams/up/{i}")).json() for i in range(streams)]
     return [(one.get("count", 0), one.get("average", 0.0)) for one in found]
 
@@ -126,7 +126,7 @@ async def test_an_upload_that_breaks_off_ten_times_counts_every_line_once(report
             reply = await upload(running, some, "Idempotency-Key: up:1000\r\n")
             if breaks in killed:
                 server.start()
-                await asyncio.to_thread(eventually, lambda: httpx.get(running.url + "/readyz", verify=False).is_success)
+                await asyncio.to_thread(eventually, lambda: http.get(running.url + "/readyz").is_success)
             breaks += 1
         found = await states(running, streams)
     counted = sum(count for count, _ in found)

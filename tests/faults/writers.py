@@ -20,6 +20,7 @@ from service.app import connect
 from service.exact import ratio
 from service.state import State
 from service.store import Store
+from tests import http
 from tests.faults.conftest import Row
 
 DIGITS = 60  # Readings in a stream.
@@ -147,8 +148,7 @@ async def clients(url: str, number: int) -> AsyncIterator[Load]:
         yield Load(
             url,
             [  # One each: the pool of a single one, shared by all, would be the bottleneck.
-                await stack.enter_async_context(httpx.AsyncClient(timeout=40, verify=False, trust_env=False))
-                for _ in range(number)
+                await stack.enter_async_context(http.async_client(timeout=40)) for _ in range(number)
             ],
         )
 
