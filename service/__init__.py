@@ -9,8 +9,12 @@ A map for new readers. Read in this order; imports only ever point up this list:
     idempotency.py  keys by which a reading is counted once
     formats/        bytes in, readings out
     state.py        the state of a stream, as bytes
+    verdicts.py     what commit.lua says of each commit
+    link.py         the way to Redis: in time, and a write once
     store.py        states in Redis; commit.lua is the write
+    turns.py        one batch on its way, the next one gathering
     committer.py    group commit: one round trip for everything that waits
+    reader.py       the same for reads
     subscription.py what one subscriber watches
     live.py         changes as they happen: one poller for all subscribers
     access.py       API keys: who may do what

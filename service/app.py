@@ -26,11 +26,13 @@ from service.access import Guard
 from service.api import contract, document, events, health, influx, metrics, page, readings, streams
 from service.api.endpoint import Endpoint
 from service.api.upload import Uploads
-from service.committer import Committer, Reader
+from service.committer import Committer
 from service.counters import Counters
+from service.link import StoreUnavailable
 from service.live import Live
+from service.reader import Reader
 from service.settings import Settings
-from service.store import Store, StoreUnavailable
+from service.store import Store
 from service.stream import Limits
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,7 @@
 
 Requests hand in their readings and wait. Nothing is timed: an idle service commits a reading at once; a busy one finds
 that dozens have gathered while the last commit was away, sums those of the same stream first, and pays one round trip,
-one merge a stream and one fsync for all of them. That is why "200 means on disk" is affordable. Reads gather in the
-same way and share one MGET.
+one merge a stream and one fsync for all of them. That is why "200 means on disk" is affordable.
 
 A commit is a list of groups; a **group** is the requests that stand or fall together, because they name the same
 streams with the same shapes. A stream that has another shape refuses the whole group and nobody else.
@@ -28,16 +27,19 @@ otherwise take as much time from those who are served as serving them would (``m
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from service.counters import Counters
 from service.idempotency import Key
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.state import State, Unreadable
-from service.store import Crowded, OutcomeUnknown, Refusal, Store, StoreUnavailable, Why
+from service.store import Crowded, Store
 from service.stream import Readings, Shape
 from service.summary import summarize
+from service.turns import Turns, fail
+from service.verdicts import Refusal, Why
 
 _PAUSE = 0.05  # Seconds before a commit of unknown outcome is sent again.
 _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
@@ -78,54 +80,6 @@ class Conflict:
     stream: str
     expected: Shape
     received: Shape
-
-
-class _Batch(Protocol):
-    deadline: float
-
-    def fail(self, error: Exception) -> None: ...
-
-
-B = TypeVar("B", bound=_Batch)
-
-
-class _Turns(Generic[B]):
-    """Sends one batch at a time; the next one gathers meanwhile and leaves at once."""
-
-    def __init__(
-        self,
-        new: Callable[[asyncio.AbstractEventLoop, float], B],
-        send: Callable[[B], Awaitable[None]],
-        patience: float,
-    ) -> None:
-        self._new = new
-        self._send = send
-        self._patience = patience
-        self._gathering: B | None = None
-        self._sender: asyncio.Task[None] | None = None
-
-    def gathering(self) -> B:
-        """The batch that leaves next."""
-        if self._gathering is None:
-            loop = asyncio.get_running_loop()
-            self._gathering = self._new(loop, loop.time() + self._patience)
-            if self._sender is None:
-                self._sender = loop.create_task(self._send_all())
-        return self._gathering
-
-    async def _send_all(self) -> None:
-        while self._gathering is not None:
-            batch, self._gathering = self._gathering, None
-            try:
-                await self._send(batch)
-            except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
-                batch.fail(error)
-        self._sender = None
-
-    async def drain(self) -> None:
-        """Returns when everything that was gathered has been sent and answered."""
-        if self._sender is not None:
-            await asyncio.shield(self._sender)
 
 
 class Recorded(NamedTuple):
@@ -170,7 +124,7 @@ class _Commit:
 
     def fail(self, error: Exception) -> None:
         for group in self.groups.values():
-            _fail(group.waiters, error)
+            fail(group.waiters, error)
 
 
 class Committer:
@@ -180,7 +134,7 @@ class Committer:
         self._store = store
         self._max_waiting = max_waiting
         self._counters = counters or Counters()
-        self._turns = _Turns(_Commit, self._commit, patience)
+        self._turns = Turns(_Commit, self._commit, patience)
 
     async def record(self, readings: Mapping[str, Readings], key: Key | None = None) -> Recorded:
         """Commits the readings of one request, all or none; with a key, those that were not counted before.
@@ -223,7 +177,7 @@ class Committer:
             # What has a key can be sent again: if it was recorded, the streams know.
             for group in groups:
                 if group.key is None:
-                    _fail(group.waiters, error)
+                    fail(group.waiters, error)
             await self._insist([group for group in groups if group.key is not None], commit.deadline, error)
 
     async def _insist(self, groups: list[_Group], deadline: float, unknown: OutcomeUnknown) -> None:
@@ -251,7 +205,7 @@ class Committer:
             size = sum([one.size for one in group.readings.values()])
             readings += size
             if refusals:
-                _fail(group.waiters, _reason(group, refusals))
+                fail(group.waiters, _reason(group, refusals))
                 continue
             recorded += size
             repeated += sum([group.readings[name].size for name in duplicates])
@@ -291,55 +245,3 @@ def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
         return ShapeConflict(conflicts)
     highest = [refusal.highest for refusal in refusals if refusal.highest is not None]
     return PartlyCounted(min(highest)) if highest else _REASONS[refusals[0].why]()
-
-
-@dataclass
-class _Reads:
-    loop: asyncio.AbstractEventLoop
-    deadline: float
-    waiters: dict[str, list[asyncio.Future[State | None]]] = field(default_factory=dict)
-
-    def fail(self, error: Exception) -> None:
-        for waiters in self.waiters.values():
-            _fail(waiters, error)
-
-
-class Reader:
-    """Reads the states of streams; what is asked for while one read is under way shares the next."""
-
-    def __init__(self, store: Store, *, patience: float) -> None:
-        self._store = store
-        self._turns = _Turns(_Reads, self._read, patience)
-
-    async def read(self, stream: str) -> State | None:
-        """The state of a stream, no older than this call; None if it does not exist.
-
-        Raises ``StoreUnavailable`` or ``Unreadable``.
-        """
-        reads = self._turns.gathering()
-        waiter: asyncio.Future[State | None] = reads.loop.create_future()
-        reads.waiters.setdefault(stream, []).append(waiter)
-        return await waiter
-
-    async def drain(self) -> None:
-        """Returns when everything asked for is answered."""
-        await self._turns.drain()
-
-    async def _read(self, reads: _Reads) -> None:
-        states = await self._store.read(list(reads.waiters), reads.deadline)
-        for waiters, state in zip(reads.waiters.values(), states, strict=True):
-            if isinstance(state, Unreadable):
-                _fail(waiters, state)
-                continue
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(state)
-
-
-F = TypeVar("F")
-
-
-def _fail(waiters: list[asyncio.Future[F]], error: Exception) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_exception(error)

@@ -22,8 +22,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from service.link import StoreUnavailable
 from service.state import State, Unreadable, decode
-from service.store import Store, StoreUnavailable
+from service.store import Store
 from service.stream import Invalid
 from service.subscription import Group, Position, Subscription, Watched
 

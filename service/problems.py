@@ -20,10 +20,11 @@ from starlette.exceptions import HTTPException
 
 from service.access import Forbidden, Unauthorized
 from service.committer import KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
-from service.formats.json import Malformed
+from service.formats.pairs import Malformed
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.live import TooManySubscribers
 from service.state import Unreadable
-from service.store import Crowded, OutcomeUnknown, StoreUnavailable
+from service.store import Crowded
 from service.stream import Invalid, TooMany
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from service.store import StoreUnavailable
+from service.link import StoreUnavailable
 
 _PART = 16 * 1024  # Bytes after which a subscriber's turn ends.
 _UNSEEN = object()

@@ -19,11 +19,13 @@ import pytest
 from redis.asyncio import Redis
 
 from service.app import connect
-from service.committer import Committer, Conflict, Overloaded, Reader, ShapeConflict
+from service.committer import Committer, Conflict, Overloaded, ShapeConflict
 from service.exact import ratio
 from service.idempotency import Key
+from service.link import OutcomeUnknown, StoreUnavailable
+from service.reader import Reader
 from service.state import State, Unreadable
-from service.store import OutcomeUnknown, Store, StoreUnavailable
+from service.store import Store
 from service.stream import NUMBER, Limits, Readings, Value, collect, shape_of
 from tests.servers import Valkey, valkey
 from tests.test_store import peer

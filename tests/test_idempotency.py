@@ -22,9 +22,10 @@ from service.committer import Committer, KeyTooOld, PartlyCounted, TooManyProduc
 from service.exact import ratio
 from service.idempotency import LARGEST_SEQUENCE, Key, parse
 from service.state import State
-from service.store import Refusal, Store, Why
+from service.store import Store
 from service.stream import NUMBER, Limits, Readings, collect
 from service.summary import summarize
+from service.verdicts import Refusal, Why
 
 DAY = 24 * 60 * 60 * 1000
 WIDTH = 64

@@ -16,11 +16,12 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "access", "counters", "logs"},
+    {"exact", "times", "idempotency", "access", "counters", "logs", "link", "turns"},
     {"summary", "stream"},
     {"state"},
+    {"verdicts"},
     {
-        *("formats", "formats.columns", "formats.json", "formats.line_names", "formats.line_protocol"),
+        *("formats", "formats.columns", "formats.json", "formats.line_names", "formats.line_protocol", "formats.pairs"),
         *(
             "formats.mqtt",
             "formats.ndjson",
@@ -34,7 +35,7 @@ LAYERS = [
         "client",
     },
     {"settings", "demo", "watch"},
-    {"committer", "subscription"},
+    {"committer", "reader", "subscription"},
     {"live"},
     {"problems"},
     {"protocol"},
@@ -47,14 +48,15 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-PURE = {"exact", "summary", "stream", "state", "times", "idempotency"}
+PURE = {"exact", "summary", "stream", "state", "verdicts", "times", "idempotency"}
 CODECS = {
     "state": {"msgspec"},
+    "verdicts": {"msgspec"},
     "formats.json": {"msgspec"},
     "formats.ndjson": {"msgspec"},
     "formats.senml": {"cbor2", "msgspec"},
 }
-MAY_IMPORT_REDIS = {"store", "app", "embedded"}
+MAY_IMPORT_REDIS = {"link", "store", "app", "embedded"}
 MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "worker", "cli"}
 
 
@@ -162,8 +164,10 @@ def test_pure_modules_have_no_clock_no_files_no_network_and_no_logging(name: str
 
 
 def test_the_store_imports_the_standard_library_redis_its_codec_msgspec_and_what_is_pure_only() -> None:
-    assert {"hiredis", "msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
-    assert siblings("store") <= PURE
+    assert {"hiredis", "redis"} == strangers("link") - sys.stdlib_module_names
+    assert {"msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
+    assert set() == siblings("link")
+    assert siblings("store") <= PURE | {"link"}
 
 
 def test_formats_know_streams_times_and_the_domain_only() -> None:

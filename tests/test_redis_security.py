@@ -24,8 +24,9 @@ from redis.exceptions import NoPermissionError
 
 from service.app import connect
 from service.idempotency import Key
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.state import State
-from service.store import OutcomeUnknown, Store, StoreUnavailable
+from service.store import Store
 from service.stream import NUMBER
 from service.summary import summarize
 from tests import http

@@ -28,10 +28,12 @@ from redis.exceptions import BusyLoadingError, RedisError
 from service.app import connect
 from service.exact import ratio
 from service.idempotency import Key
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.state import State, Unreadable, decode, encode
-from service.store import OutcomeUnknown, Refusal, Store, StoreUnavailable, Why
+from service.store import Store
 from service.stream import NUMBER, Limits, Value, collect, shape_of
 from service.summary import summarize
+from service.verdicts import Refusal, Why
 from tests.servers import Valkey, eventually, valkey
 
 pack = msgspec.msgpack.encode
@@ -536,7 +538,7 @@ async def test_a_server_without_memory_still_forgets(own: Valkey, caplog: pytest
             assert [ONE] == await store.read(["s"], soon())
         assert ONE == await store.forget("s", soon())
         assert [None] == await store.read(["s"], soon())
-    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.store"]
+    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.link"]
     assert ["Redis takes no writes", "Redis takes writes again"] == said
 
 

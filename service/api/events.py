@@ -29,11 +29,11 @@ from service.access import check_prefix_of
 from service.api import document
 from service.api.endpoint import Endpoint, Stream
 from service.api.streams import everything, single
-from service.committer import Reader
+from service.link import StoreUnavailable
 from service.live import Live, TooManySubscribers
 from service.problems import NoSuchStream
+from service.reader import Reader
 from service.state import State
-from service.store import StoreUnavailable
 from service.stream import Invalid, check_name, check_prefix
 from service.subscription import Position, Subscription
 

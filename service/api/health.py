@@ -6,7 +6,8 @@ from starlette.types import Receive, Scope
 
 from service.api import models
 from service.api.endpoint import Endpoint, Reply, json_reply
-from service.store import Store, StoreUnavailable
+from service.link import StoreUnavailable
+from service.store import Store
 
 _LONGEST_PING = 1.0  # Seconds: who asks whether the service is ready wants to know now.
 

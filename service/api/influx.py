@@ -32,9 +32,10 @@ from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, T
 from service.formats import line_protocol
 from service.formats.line_protocol import PRECISIONS, Points, Wrong
 from service.idempotency import LARGEST_SEQUENCE, Key
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.problems import BadEncoding, BadKey, BodyTooLarge, PartialWrite, UnsupportedMediaType
 from service.state import Unreadable
-from service.store import Crowded, OutcomeUnknown, Store, StoreUnavailable
+from service.store import Crowded, Store
 from service.stream import NUMBER, Invalid, Limits, Readings, TooMany
 
 _MICROSECOND = 1_000  # Nanoseconds.

@@ -11,8 +11,9 @@ from service.access import check_prefix_of
 from service.api.endpoint import Endpoint, Reply
 from service.api.streams import limit_of, single
 from service.counters import Counters
+from service.link import StoreUnavailable
 from service.state import State
-from service.store import Store, StoreUnavailable
+from service.store import Store
 from service.stream import Invalid, check_prefix
 
 MOST_AVERAGES = 10_000

@@ -13,9 +13,11 @@ from service.api.endpoint import Endpoint, Reply, json_reply
 from service.api.upload import Uploads
 from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
 from service.formats import json, senml
+from service.formats.pairs import Malformed
 from service.idempotency import Key
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.problems import BadEncoding, BadKey, BodyTooLarge, Idle, Stopping, TooManyUploads, UnsupportedMediaType
-from service.store import Crowded, OutcomeUnknown, StoreUnavailable
+from service.store import Crowded
 from service.stream import FORM, LONGEST_NAME, Invalid, Limits, Readings, TooMany, check_name
 
 _KEY = {
@@ -26,7 +28,7 @@ _KEY = {
     "example": "gateway-7:1042",
 }
 _REFUSALS = (
-    json.Malformed,
+    Malformed,
     BadEncoding,
     BadKey,
     KeyTooOld,

@@ -10,10 +10,11 @@ from service import times
 from service.access import check_prefix_of
 from service.api import models
 from service.api.endpoint import TEXT, Endpoint, Reply, json_reply
-from service.committer import Reader
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.problems import BadCursor, NoSuchStream
+from service.reader import Reader
 from service.state import State
-from service.store import OutcomeUnknown, Store, StoreUnavailable
+from service.store import Store
 from service.stream import LONGEST_NAME, Invalid, check_name, check_prefix
 
 MOST_NAMES = 10_000

@@ -5,9 +5,8 @@ strict enough. So there are two:
 
 1. *msgspec* decodes into typed values in C. It refuses wrong types, unknown fields and what is not JSON. It lets two
    things pass: of a key given twice the last one wins, and a literal such as 1e-400 becomes 0.
-2. *The strict reader* is ``json.loads`` with hooks that see every pair and every literal, and a walk over what comes
-   out. It decides whenever the first one refuses (then it also finds the exact place of the error) or when a doubt
-   is left about what it accepted.
+2. *The strict reader* walks over the pairs and literals of the text (``pairs.py``). It decides whenever the first one
+   refuses (then it also finds the exact place of the error) or when a doubt is left about what it accepted.
 
 Doubt is cheap to rule out. A key given twice has its colon in the body but not its entry in what was decoded, so
 with no backslash in the body, nothing is hidden if the colons in the body are as many as the decoded keys plus the
@@ -17,15 +16,14 @@ zeros.
 A test feeds both readers the same bodies and demands the same answer.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from math import nan
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from service import times
+from service.formats.pairs import Pairs, load, members_of
 from service.stream import (
     NUMBER,
     Invalid,
@@ -49,14 +47,6 @@ _LINE = 'Expected {"stream": s, "value": v}, with a "time" if you like.'
 _NUMBERS = "Expected a number, an array of numbers, or an object of named numbers and arrays of numbers."
 _TIME = 'Expected an RFC 3339 time with a zone, such as "2026-01-01T00:00:00Z", or Unix seconds.'
 _RUN_OF_ZEROS = b"0" * 100
-
-
-class Malformed(ValueError):
-    """A body that is not a JSON text. ``detail`` says where it stops being one."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -143,7 +133,7 @@ def decode_line(line: bytes, now: int, limits: Limits) -> tuple[str, Readings]:
         raise Invalid(_LINE, "")
     if not is_name(name):
         raise Invalid(_bad_name(name).detail, "/stream")
-    return name, _readings(_strict_body(_Pairs(members.items()), ""), "", now, limits)
+    return name, _readings(_strict_body(Pairs(members.items()), ""), "", now, limits)
 
 
 def _readings(body: _Body, pointer: str, now: int, limits: Limits) -> Readings:
@@ -208,34 +198,6 @@ def has_zero(value: Value) -> bool:
     return value == 0 or (isinstance(value, list) and 0 in value)
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it stands in the text, keys given twice included."""
-
-
-def _number(literal: str) -> float:
-    """The nearest double, or NaN, which is then refused, for a literal that is not zero but would become it."""
-    number = float(literal)
-    return nan if number == 0 and literal.lower().partition("e")[0].strip("-0.") else number
-
-
-def load(body: bytes) -> Any:
-    """What a JSON text says, each object as the pairs it has. Raises ``Malformed``."""
-    try:
-        return json.loads(
-            body.decode(),
-            object_pairs_hook=_Pairs,
-            parse_int=_number,
-            parse_float=_number,
-            parse_constant=lambda _: nan,
-        )
-    except UnicodeDecodeError as error:
-        raise Malformed(f"Expected UTF-8; byte {error.start} is not.") from None
-    except json.JSONDecodeError as error:
-        raise Malformed(f"Expected JSON; line {error.lineno}, column {error.colno} is not.") from None
-    except RecursionError:
-        raise Malformed("Expected JSON that is not nested this deeply.") from None
-
-
 def _strict_one(body: bytes) -> _Body:
     return _strict_body(load(body), "")
 
@@ -246,26 +208,6 @@ def _strict_many(body: bytes) -> dict[str, _Body]:
         if not is_name(name):
             raise _bad_name(name)
     return {name: _strict_body(one, f"/{escape(name)}") for name, one in pairs.items()}
-
-
-def members_of(node: Any, expected: str, pointer: str) -> dict[str, Any]:
-    """The members of what ``load`` made of an object. Raises ``Invalid`` for anything else, or a key given twice."""
-    if not isinstance(node, _Pairs):
-        raise Invalid(expected, pointer)
-    members = dict(node)
-    if len(members) != len(node):
-        raise Invalid("Expected every key once; one is given twice.", pointer)
-    return members
-
-
-def is_object(node: Any) -> bool:
-    """Whether ``load`` made this of an object."""
-    return isinstance(node, _Pairs)
-
-
-def object_of(members: dict[str, Any]) -> Any:
-    """What ``load`` would make of an object with these members."""
-    return _Pairs(members.items())
 
 
 def readings_of(node: Any, now: int, limits: Limits) -> Readings:
@@ -292,13 +234,13 @@ def _strict_body(node: Any, pointer: str) -> _Body:
 
 
 def _array(node: Any, pointer: str, expected: str, item: Callable[[Any, str], T]) -> list[T]:
-    if not isinstance(node, list) or isinstance(node, _Pairs):
+    if not isinstance(node, list) or isinstance(node, Pairs):
         raise Invalid(expected, pointer)
     return [item(one, f"{pointer}/{i}") for i, one in enumerate(node)]
 
 
 def _value(node: Any, pointer: str) -> Value:
-    if not isinstance(node, _Pairs):
+    if not isinstance(node, Pairs):
         return _member(node, pointer)
     members = members_of(node, _NUMBERS, pointer)
     parts: dict[str, float | list[float]] = {}

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from service.formats import json, senml
+from service.formats import json, pairs, senml
 from service.idempotency import LARGEST_SEQUENCE
 from service.stream import RESERVED, Invalid, Limits, Readings, check_name, is_name
 
@@ -60,22 +60,22 @@ def decode(
     """
     if content_type in _SENML:
         return _of_pack(_SENML[content_type](payload, now, limits), options.prefix)
-    node = json.load(payload)
-    if isinstance(node, list) and not json.is_object(node) and node and json.is_object(node[0]):
+    node = pairs.load(payload)
+    if isinstance(node, list) and not pairs.is_object(node) and node and pairs.is_object(node[0]):
         return _of_pack(senml.decode_json(payload, now, limits), options.prefix)
     sequence = None
-    if json.is_object(node):
-        members = json.members_of(node, "Expected an object.", "")
+    if pairs.is_object(node):
+        members = pairs.members_of(node, "Expected an object.", "")
         if options.sequence is not None and options.sequence in members:
             sequence = _sequence(members.pop(options.sequence))
         if not members.keys() <= _POST:
             if options.split:
                 return _split(options.prefix + topic, members, sequence, now, limits)
-            node = json.object_of({"value": json.object_of(members)})
+            node = pairs.object_of({"value": pairs.object_of(members)})
         else:
-            node = json.object_of(members)
+            node = pairs.object_of(members)
     else:
-        node = json.object_of({"value": node})
+        node = pairs.object_of({"value": node})
     stream = stream_of(options.prefix + topic)
     return Decoded({check_name(stream): json.readings_of(node, now, limits)}, sequence)
 
@@ -91,12 +91,12 @@ def _split(topic: str, members: dict[str, Any], sequence: int | None, now: int, 
     waiting = [(f"{topic}/{name}", value) for name, value in members.items()]
     while waiting:
         path, value = waiting.pop()
-        if json.is_object(value):
-            inner = json.members_of(value, "Expected an object.", "")
+        if pairs.is_object(value):
+            inner = pairs.members_of(value, "Expected an object.", "")
             waiting += [(f"{path}/{name}", one) for name, one in inner.items()]
         elif isinstance(value, float):
             name = check_name(stream_of(path))
-            readings[name] = json.readings_of(json.object_of({"value": value}), now, limits)
+            readings[name] = json.readings_of(pairs.object_of({"value": value}), now, limits)
         else:
             skipped += 1
     if not readings:

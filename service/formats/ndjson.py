@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 from service import times
 from service.formats import columns, json
 from service.formats.columns import Columns, Gathered, Misplaced
+from service.formats.pairs import Malformed
 from service.stream import Invalid, Limits, Readings, Value, is_name
 
 _RUN_OF_ZEROS = b"0" * 100
@@ -111,7 +112,7 @@ def _strict(lines: bytes, count: int, now: int, limits: Limits) -> Chunk:
             continue
         try:
             name, one = _read(line, now, limits, shapes)
-        except (json.Malformed, Invalid) as error:
+        except (Malformed, Invalid) as error:
             wrong = error
             break
         known = gathered.setdefault(name, Columns([], [], []))
@@ -125,8 +126,8 @@ def _read(line: bytes, now: int, limits: Limits, shapes: dict[str, str]) -> tupl
     """The stream and the reading of a line; ``shapes`` has those of the lines before it, by stream."""
     try:
         name, one = json.decode_line(line, now, limits)
-    except json.Malformed as error:
-        raise json.Malformed(error.detail.replace("line 1, ", "")) from None  # It is a line of something else.
+    except Malformed as error:
+        raise Malformed(error.detail.replace("line 1, ", "")) from None  # It is a line of something else.
     if shapes.setdefault(name, one.shape.text) != one.shape.text:
         raise Invalid("Expected the shape of the earlier readings of the stream.", "/value")
     return name, one

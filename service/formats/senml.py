@@ -12,7 +12,7 @@ Fields that are not known are ignored, as the RFC asks, but one whose name ends 
 refused, and so is a pack of a version above 10 (RFC 9100 counts features there, and we know none beyond those of 10).
 
 Both notations are read into plain dictionaries, one a record, and *resolved* by the same code. JSON is decoded by
-msgspec, and by the strict reader of ``formats/json.py`` where a key given twice or a literal that became 0 could hide.
+msgspec, and by the strict reader of ``formats/pairs.py`` where a key given twice or a literal that became 0 could hide.
 In CBOR fields are numbers; keys given twice and tags other than those of numbers are refused.
 """
 
@@ -27,7 +27,7 @@ import msgspec
 from service import times
 from service.formats import columns
 from service.formats.columns import Columns, Gathered, Misplaced
-from service.formats.json import Malformed, load, members_of
+from service.formats.pairs import Malformed, load, members_of
 from service.stream import Invalid, Limits, Readings, TooMany, check_name, is_name
 
 Record = Mapping[str, Any]

@@ -17,9 +17,10 @@ from hashlib import sha256
 
 import msgspec
 
+from service.link import StoreUnavailable
 from service.mqtt.broker import Broker
 from service.state import State
-from service.store import Store, StoreUnavailable
+from service.store import Store
 from service.stream import Shape
 
 log = logging.getLogger(__name__)

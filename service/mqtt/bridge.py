@@ -21,13 +21,14 @@ from dataclasses import dataclass
 
 from service import idempotency
 from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
-from service.formats.json import Malformed
 from service.formats.mqtt import Options, decode
+from service.formats.pairs import Malformed
 from service.idempotency import Key
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.mqtt.broker import Delivery
 from service.mqtt.journal import Journal, Note
 from service.state import Unreadable
-from service.store import Crowded, OutcomeUnknown, StoreUnavailable
+from service.store import Crowded
 from service.stream import Invalid, Limits, Readings
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from service.app import connect
 from service.committer import Committer
 from service.idempotency import Key
-from service.store import OutcomeUnknown, Store
+from service.link import OutcomeUnknown
+from service.store import Store
 from service.stream import Limits, collect
 from tests.conftest import Api
 from tests.servers import Streams, Valkey, reply_dropper

@@ -22,8 +22,9 @@ from service.app import connect
 from service.committer import Committer
 from service.exact import ratio
 from service.idempotency import Key
+from service.link import OutcomeUnknown
 from service.state import State
-from service.store import OutcomeUnknown, Store
+from service.store import Store
 from service.stream import Limits, collect
 from tests.faults.conftest import Row
 from tests.servers import Streams, Valkey, reply_dropper, service, valkey

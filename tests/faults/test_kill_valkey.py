@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from service.app import connect
 from service.committer import Committer
 from service.exact import ratio
+from service.link import OutcomeUnknown, StoreUnavailable
 from service.state import State
-from service.store import OutcomeUnknown, Store, StoreUnavailable
+from service.store import Store
 from service.stream import Limits, collect
 from tests import http
 from tests.servers import Valkey, eventually, service, valkey

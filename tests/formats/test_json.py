@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.formats import json as reader
-from service.formats.json import Malformed, decode, decode_batch
+from service.formats.json import decode, decode_batch
+from service.formats.pairs import Malformed
 from service.stream import Invalid, Limits, Readings, TooMany
 
 law = settings(derandomize=True, deadline=None, max_examples=100)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.formats.json import Malformed
 from service.formats.mqtt import Decoded, Options, decode, stream_of
+from service.formats.pairs import Malformed
 from service.idempotency import LARGEST_SEQUENCE
 from service.stream import LONGEST_NAME, Invalid, Limits, is_name
 

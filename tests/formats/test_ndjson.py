@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.formats import ndjson
-from service.formats.json import Malformed
 from service.formats.ndjson import Chunk, decode, part
+from service.formats.pairs import Malformed
 from service.stream import Invalid, Limits
 
 law = settings(derandomize=True, deadline=None, max_examples=150)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.formats import senml
-from service.formats.json import Malformed
+from service.formats.pairs import Malformed
 from service.formats.senml import Pack, decode_cbor, decode_json
 from service.stream import Invalid, Limits, TooMany
 
