@@ -26,7 +26,7 @@ def machine() -> str:
     valkey = re.search(r"v=(\S+)", version)
     cores = os.cpu_count()
     return (
-        f"{cores} cores ({platform.machine()}), {platform.system()} {platform.release()}, "
+        f"{cores} cores ({platform.machine()}), {platform.system()} {platform.release().partition('-')[0]}, "
         f"Python {platform.python_version()}, Valkey {valkey[1] if valkey else 'of another kind'}"
     )
 
