@@ -6,7 +6,7 @@ The command line is imported only to run it: every worker process imports the ma
 
 def main() -> None:
     """The entry point."""
-    from service.cli import app  # noqa: PLC0415  # See above.
+    from service.cli import app
 
     app()
 

@@ -1,9 +1,12 @@
-"""The command line: ``meanwhile serve``, ``mqtt``, ``send``, ``average``, ``watch``, ``demo`` and ``key``."""
+"""The command line: ``meanwhile serve``, ``mqtt``, ``send``, ``average``, ``watch``, ``demo`` and ``key``.
+
+Each command imports what it alone needs when it runs: the service takes a second, and none should wait for another's.
+"""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -11,15 +14,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from service import demo, watch
 from service.access import SCOPES, BadKeyFile, entry, new_secret
-from service.client import Client, Outcome, Unsent
-from service.mqtt.journal import JournalError
 from service.settings import MqttSettings, Settings
-from service.table import Column, Sheet, Unusable, fingerprint
+
+if TYPE_CHECKING:
+    from service.client import Outcome
+    from service.table import Column
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -89,11 +90,10 @@ def _option(settings: type[BaseSettings], name: str, field: FieldInfo) -> Any:
 @_from_settings((Settings, Settings.model_fields))
 def serve(**options: Any) -> None:
     """Start the service; without a Redis URL also an embedded Valkey of its own."""
-    # The service takes a second to import, which the other commands need not wait for.
-    from service.embedded import EmbeddedError  # noqa: PLC0415  # See above.
-    from service.server import serve as run_service  # noqa: PLC0415  # See above.
-
     settings = _parse(Settings, options)
+    from service.embedded import EmbeddedError
+    from service.server import serve as run_service
+
     try:
         run_service(settings, _announce)
     except (EmbeddedError, BadKeyFile) as error:
@@ -130,9 +130,10 @@ def mqtt(**options: Any) -> None:
     Without a Redis URL it records into the embedded Valkey of a `meanwhile serve` on this machine.
     """
     settings, mqtt_settings = _parse(Settings, options), _parse(MqttSettings, options)
-    try:
-        from service.mqtt.run import run as run_mqtt  # noqa: PLC0415  # As in serve.
+    from service.mqtt.journal import JournalError
+    from service.mqtt.run import run as run_mqtt
 
+    try:
         run_mqtt(settings, mqtt_settings)
     except (JournalError, ValueError, OSError) as error:
         err.print(str(error), markup=False)
@@ -156,6 +157,11 @@ def send(
     A column is numeric if its first cell that is not missing is a number. What a stream name cannot hold becomes "_".
     The same file sent again with the same options changes nothing, so an interrupted send is simply repeated.
     """
+    from rich.progress import Progress
+
+    from service.client import Client, Outcome, Unsent
+    from service.table import Sheet, Unusable, fingerprint
+
     outcome = Outcome()
     producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter, batch)}"
     try:
@@ -181,7 +187,9 @@ def send(
         raise typer.Exit(1)
 
 
-def _summarize(columns: list[Column], outcome: Outcome) -> None:
+def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
+    from rich.table import Table
+
     table = Table("column", "stream", "recorded", "missing", "refused", box=None)
     for column in columns:
         if column.is_numeric:
@@ -227,6 +235,8 @@ def average(
     key: Secret = None,
 ) -> None:
     """Print the average of a stream."""
+    from service.client import Client, Unsent
+
     try:
         with Client(url, key) as client:
             typer.echo(client.average(stream))
@@ -243,6 +253,9 @@ def watch_streams(
     key: Secret = None,
 ) -> None:
     """Show the streams and their averages as they change, until Ctrl-C."""
+    from service import watch
+    from service.client import Client, Unsent
+
     try:
         with Client(url, key) as client:
             (watch.once if once else watch.forever)(client, prefix, out)
@@ -260,6 +273,9 @@ def play_demo(
     key: Secret = None,
 ) -> None:
     """Send readings as a handful of sensors would, to streams named demo/..."""
+    from service import demo
+    from service.client import Client, Unsent
+
     sent = 0
 
     def tell(batch: Mapping[str, list[Any]]) -> None:
