@@ -733,6 +733,10 @@ async def test_every_stream_is_on_a_page_whatever_the_limit(store: Store, limit:
     assert sorted(created) == sorted(set(listed))
 
 
+async def test_redis_has_the_service_in_its_list_of_clients(redis: "Redis") -> None:
+    assert any("meanwhile" in client["lib-name"] for client in await redis.client_list())
+
+
 async def test_a_hundred_thousand_streams_are_created_and_listed() -> None:
     with valkey("--appendonly", "no") as server:
         async with connect(server.url) as redis:
