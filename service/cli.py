@@ -5,15 +5,15 @@ Each command imports what it alone needs when it runs: the service takes a secon
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
-from rich.console import Console
 
 from service.access import SCOPES, BadKeyFile, entry, new_secret
 from service.settings import MqttSettings, Settings
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=BaseSettings)
 
-app = typer.Typer(help="Exact running averages of sensor streams.", no_args_is_help=True, add_completion=False)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Secret = Annotated[str | None, typer.Option(envvar="MEANWHILE_KEY", help="API key, where the service wants one.")]
 Url = Annotated[str, typer.Option(envvar="MEANWHILE_URL", help="Where the service is.")]
@@ -36,6 +34,21 @@ _WHERE_STREAMS_ARE = (
 )
 _LARGEST_BATCH = 2**20  # Readings of a stream in a batch: each could get an idempotency key of its own.
 _DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"meanwhile {version('meanwhile')}")
+        raise typer.Exit
+
+
+@app.callback()
+def general(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Exact running averages of sensor streams."""
 
 
 def _from_settings(
@@ -70,8 +83,14 @@ def _parse(settings: type[S], options: dict[str, Any]) -> S:
         return settings(**given)
     except ValidationError as error:
         for problem in error.errors():
-            err.print(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}", markup=False)
+            typer.echo(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}", err=True)
         raise typer.Exit(2) from None
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    """Ends the program."""
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
 
 
 def _plain(field: FieldInfo) -> Any:
@@ -97,28 +116,24 @@ def serve(**options: Any) -> None:
     try:
         run_service(settings, _announce)
     except (EmbeddedError, BadKeyFile) as error:
-        err.print(str(error), markup=False)
-        raise typer.Exit(1) from None
+        _fail(str(error))
     except OSError as error:
         reason = str(error.strerror or error).partition(" (while")[0]  # The rest repeats the address.
-        err.print(f"Cannot listen on {settings.host} port {settings.port}: {reason}.", markup=False)
-        raise typer.Exit(1) from None
+        _fail(f"Cannot listen on {settings.host} port {settings.port}: {reason}.")
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
 
 def _announce(url: str, where: str, keys: int) -> None:
-    out.print(f"Meanwhile listens on {url} and keeps its streams in {where}.", markup=False, soft_wrap=True)
+    typer.echo(f"Meanwhile listens on {url} and keeps its streams in {where}.")
     if keys:
-        out.print(f"Every request needs one of {keys} API keys: -H 'Authorization: Bearer <key>'.", markup=False)
+        typer.echo(f"Every request needs one of {keys} API keys: -H 'Authorization: Bearer <key>'.")
     else:
-        out.print("It is open: no API keys are set, so whoever reaches this address can read, write and delete.")
-    out.print(
+        typer.echo("It is open: no API keys are set, so whoever reaches this address can read, write and delete.")
+    typer.echo(
         "Send it a reading:\n\n"
         f"    curl {url}/v1/streams/kitchen/temperature/readings \\\n"
-        "      -H 'Content-Type: application/json' -d '{\"value\": 21.4}'\n",
-        markup=False,
-        soft_wrap=True,
+        "      -H 'Content-Type: application/json' -d '{\"value\": 21.4}'\n"
     )
 
 
@@ -136,8 +151,7 @@ def mqtt(**options: Any) -> None:
     try:
         run_mqtt(settings, mqtt_settings)
     except (JournalError, ValueError, OSError) as error:
-        err.print(str(error), markup=False)
-        raise typer.Exit(1) from None
+        _fail(str(error))
 
 
 @app.command()
@@ -157,18 +171,20 @@ def send(
     A column is numeric if its first cell that is not missing is a number. What a stream name cannot hold becomes "_".
     The same file sent again with the same options changes nothing, so an interrupted send is simply repeated.
     """
+    from rich.console import Console
     from rich.progress import Progress
 
     from service.client import Client, Outcome, Unsent
     from service.table import Sheet, Unusable, fingerprint
 
     outcome = Outcome()
+    terminal = Console(stderr=True)
     producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter, batch)}"
     try:
         with (
             Sheet(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
             Client(url, key) as client,
-            Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
+            Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
         ):
             task = progress.add_task(file.name, total=sheet.size)
             for number, readings in enumerate(sheet.batches(batch)):
@@ -176,18 +192,19 @@ def send(
                 progress.update(task, completed=sheet.position)
             columns = sheet.columns
     except (Unsent, Unusable) as error:
-        err.print(str(error), markup=False)
-        if outcome.recorded:
-            err.print(f"{sum(outcome.recorded.values())} readings were recorded before that.")
-        raise typer.Exit(1) from None
+        before = f"\n{sum(outcome.recorded.values())} readings were recorded before that." if outcome.recorded else ""
+        _fail(f"{error}{before}")
     _summarize(columns, outcome)
     if sheet.longer_rows:
-        out.print(f"refused the cells beyond the header in {sheet.longer_rows} rows")
+        typer.echo(f"refused the cells beyond the header in {sheet.longer_rows} rows")
+    if all(column.is_numeric is False for column in columns):
+        _fail("No column is numeric.")
     if outcome.refused or sheet.longer_rows or any(column.malformed for column in columns):
         raise typer.Exit(1)
 
 
 def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
+    from rich.console import Console
     from rich.table import Table
 
     table = Table("column", "stream", "recorded", "missing", "refused", box=None)
@@ -196,20 +213,18 @@ def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
             refused = outcome.refused.get(column.stream, 0) + column.malformed
             recorded = outcome.recorded.get(column.stream, 0)
             table.add_row(column.header, column.stream, *map(str, (recorded, column.missing, refused)))
-    out.print(table)
+    Console(highlight=False).print(table)
     for column in columns:
         if not column.is_numeric:
-            out.print(f"skipped {column.header or '(no header)'}: not numeric", markup=False)
+            why = "no readings" if column.is_numeric is None else "not numeric"
+            typer.echo(f"skipped {column.header or '(no header)'}: {why}")
         if column.malformed:
-            out.print(
-                f"refused {column.malformed} cells of {column.header}: not numbers, first in line "
-                f"{column.first_malformed_line}",
-                markup=False,
-            )
+            first = f"first in line {column.first_malformed_line}"
+            typer.echo(f"refused {column.malformed} cells of {column.header}: not numbers, {first}")
         if reason := outcome.reasons.get(column.stream):
-            out.print(f"refused for {column.stream}: {reason}", markup=False)
+            typer.echo(f"refused for {column.stream}: {reason}")
     before = f", {outcome.duplicates} of them in an earlier run" if outcome.duplicates else ""
-    out.print(f"{sum(outcome.recorded.values())} readings recorded{before}")
+    typer.echo(f"{sum(outcome.recorded.values())} readings recorded{before}")
 
 
 @app.command("key")
@@ -221,11 +236,10 @@ def make_key(
     """Make an API key: its entry for the file of keys goes to standard output, the key itself is shown once."""
     scopes = scope or ["write"]
     if unknown := set(scopes) - set(SCOPES):
-        err.print(f"Unknown scope {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}.", markup=False)
-        raise typer.Exit(2)
+        _fail(f"Unknown scope {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}.", 2)
     secret = new_secret()
     typer.echo(entry(name, scopes, prefix, secret))
-    err.print(f"The key, shown this once:\n\n    {secret}\n", markup=False, soft_wrap=True)
+    typer.echo(f"The key, shown this once:\n\n    {secret}\n", err=True)
 
 
 @app.command()
@@ -241,8 +255,7 @@ def average(
         with Client(url, key) as client:
             typer.echo(client.average(stream))
     except Unsent as error:
-        err.print(str(error), markup=False)
-        raise typer.Exit(1) from None
+        _fail(str(error))
 
 
 @app.command("watch")
@@ -253,15 +266,16 @@ def watch_streams(
     key: Secret = None,
 ) -> None:
     """Show the streams and their averages as they change, until Ctrl-C."""
+    from rich.console import Console
+
     from service import watch
     from service.client import Client, Unsent
 
     try:
         with Client(url, key) as client:
-            (watch.once if once else watch.forever)(client, prefix, out)
+            (watch.once if once else watch.forever)(client, prefix, Console(highlight=False))
     except Unsent as error:
-        err.print(str(error), markup=False)
-        raise typer.Exit(1) from None
+        _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -281,15 +295,14 @@ def play_demo(
     def tell(batch: Mapping[str, list[Any]]) -> None:
         nonlocal sent
         if sent == 0:
-            out.print(f"Sending to demo/... at {url} until Ctrl-C; watch it there, or with: meanwhile watch demo/")
+            typer.echo(f"Sending to demo/... at {url} until Ctrl-C; watch it there, or with: meanwhile watch demo/")
         sent += sum(map(len, batch.values()))
 
     try:
         with Client(url, key) as client:
             demo.play(client, seconds, tell)
     except Unsent as error:
-        err.print(str(error), markup=False)
-        raise typer.Exit(1) from None
+        _fail(str(error))
     except KeyboardInterrupt:
         pass
-    out.print(f"{sent} readings sent")
+    typer.echo(f"{sent} readings sent")

@@ -63,10 +63,13 @@ class Sheet:
         try:
             text = (line.decode("utf-8-sig") for line in self._file)
             self._rows = csv.reader(text, delimiter=delimiter)
-            headers = next(self._rows, [])
+            headers = next(self._rows, None)
         except (csv.Error, UnicodeDecodeError, TypeError) as error:
             self._file.close()
             raise Unusable(f"{path} is not a CSV file in UTF-8: {error}.") from None
+        if headers is None:
+            self._file.close()
+            raise Unusable(f"{path} has no header row: it is empty.")
         self.columns = [Column(header, stream_name(prefix, header)) for header in headers]
         self.longer_rows = 0
 

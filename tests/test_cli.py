@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -181,6 +182,33 @@ def test_a_file_that_is_no_table_is_refused(running: Service, tmp_path: Path) ->
     sent = meanwhile("send", str(file), "--url", running.url)
     assert sent.returncode == 1
     assert "is not CSV in UTF-8" in sent.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        ("", 1, "has no header row"),
+        ("name,place\na,b\n", 1, "No column is numeric"),
+        ("name,place\n", 0, "skipped name: no readings"),
+    ],
+)
+def test_a_file_of_which_nothing_can_be_sent_says_why(tmp_path: Path, content: str, code: int, said: str) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text(content)
+    sent = meanwhile("send", str(file), "--url", "http://127.0.0.1:9")
+    assert code == sent.returncode
+    assert said in sent.stdout + sent.stderr
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert f"meanwhile {version('meanwhile')}\n" == meanwhile("--version").stdout
+
+
+def test_a_message_is_one_line_however_narrow_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / ("a-long-name" * 10)
+    file.write_text("")
+    sent = meanwhile("send", str(file), COLUMNS="40")
+    assert f"{file} has no header row: it is empty.\n" == sent.stderr
 
 
 def test_every_setting_is_an_option_and_an_environment_variable() -> None:

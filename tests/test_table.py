@@ -169,9 +169,8 @@ def test_two_text_columns_may_share_a_header(tmp_path: Path) -> None:
         assert [{"n": [1.0]}] == list(sheet.batches(100))
 
 
-def test_an_empty_file_has_no_columns(tmp_path: Path) -> None:
+def test_an_empty_file_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"")
-    with Sheet(path, prefix="", missing=[]) as sheet:
-        assert [] == sheet.columns
-        assert [] == list(sheet.batches(100))
+    with pytest.raises(Unusable, match="no header row"):
+        Sheet(path, prefix="", missing=[])
