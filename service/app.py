@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -104,8 +105,14 @@ class Meanwhile(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document at /openapi.json, with the schema of the problems that every route can answer."""
         if self.openapi_schema is None:
-            document.complete(super().openapi())
-        return super().openapi()
+            self.openapi_schema = get_openapi(
+                title=self.title,
+                version=self.version,
+                summary=self.summary,
+                routes=[route.described() for route in self.router.routes if isinstance(route, Endpoint)],
+            )
+            document.complete(self.openapi_schema)
+        return self.openapi_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. HEAD is GET without the body, on every route."""

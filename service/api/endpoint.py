@@ -2,8 +2,8 @@
 
 FastAPI documents a route from its signature and, on every request, solves that signature: models, dependencies,
 Request and Response objects, two exit stacks. That costs several times what recording a reading does
-(``make bench`` compares). An ``Endpoint`` is an ordinary ``APIRoute`` for routing and for ``/openapi.json``; to answer,
-it hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises, and ``problems`` words the refusal.
+(``make bench`` compares). An ``Endpoint`` hands the raw ASGI scope to a handler, which returns a ``Reply`` or raises;
+``problems`` words the refusal. A route of FastAPI's is made of it only to be described in ``/openapi.json``.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
-from starlette.routing import Match
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from service import problems
@@ -62,7 +62,7 @@ def json_reply(content: object) -> Reply:
     return Reply(_encode(content))
 
 
-class Endpoint(APIRoute):
+class Endpoint(Route):
     """One method of one path.
 
     ``scope`` is what a key has to allow for it; None if it needs no key. ``reply`` documents a 200; ``media_types`` are
@@ -88,15 +88,28 @@ class Endpoint(APIRoute):
         parameters: Sequence[dict[str, Any]] = (),
         media_types: Mapping[str, str] = _NONE,
     ) -> None:
+        super().__init__(path, handler, methods=[method])
+        self.methods = {method}  # Without the HEAD that Starlette adds: the application answers it on every route.
+        self.app = self.answer
+        # Starlette's pattern lets one line feed at the end pass ("$") and none inside a name ("."); both are bad names.
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
+        self.guard = Guard(None)
         self._handler = handler
         self._scope = scope
-        self.guard = Guard(None)
-        extra: dict[str, Any] = {"security": document.security(scope)}
-        if "{stream" in path:
-            parameters = [_STREAM, *parameters]
+        self._reply = reply
+        self._refusals = refusals
+        self._body = body
+        self._parameters = parameters
+        self._media_types = media_types
+
+    def described(self) -> APIRoute:
+        """This route as FastAPI documents it."""
+        extra: dict[str, Any] = {"security": document.security(self._scope)}
+        parameters = [*([_STREAM] if "{stream" in self.path else []), *self._parameters]
         if parameters:
-            extra["parameters"] = list(parameters)
-        if body:
+            extra["parameters"] = parameters
+        if self._body:
+            body = self._body
             if not isinstance(body, Mapping):
                 body = {"application/json": body[0] if len(body) == 1 else {"oneOf": list(body)}}
             content = {
@@ -104,26 +117,25 @@ class Endpoint(APIRoute):
                 for media_type, schema in body.items()
             }
             extra["requestBody"] = {"required": self.needs_body, "content": content}
-        responses = document.refusals(document.guarded(refusals, scope), self.documented)
-        if reply is not None or media_types:
-            responses[200] = document.good(reply, media_types)
-        super().__init__(
-            path,
+        responses = document.refusals(document.guarded(self._refusals, self._scope), self.documented)
+        has_content = self._reply is not None or bool(self._media_types)
+        if has_content:
+            responses[200] = document.good(self._reply, self._media_types)
+        is_text = has_content and self._reply is None
+        return APIRoute(
+            self.path,
             _documented,
-            methods=[method],
-            status_code=200 if reply is not None or media_types else 204,
-            name=handler.__name__,
-            operation_id=handler.__name__,
-            summary=handler.__name__.replace("_", " ").capitalize(),
-            description=handler.__doc__ or "",
-            response_model=reply,
-            response_class=document.text(next(iter(media_types))) if media_types and reply is None else JSONResponse,
+            methods=list(self.methods or ()),
+            status_code=200 if has_content else 204,
+            name=self.name,
+            operation_id=self.name,
+            summary=self.name.replace("_", " ").capitalize(),
+            description=self._handler.__doc__ or "",
+            response_model=self._reply,
+            response_class=document.text(next(iter(self._media_types))) if is_text else JSONResponse,
             responses=responses,
             openapi_extra=extra,
         )
-        self.app = self.answer
-        # Starlette's pattern lets one line feed at the end pass ("$") and none inside a name ("."); both are bad names.
-        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether this route answers the request; a stream's name never ends in the segment of another route."""
