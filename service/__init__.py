@@ -12,23 +12,30 @@ A map for new readers. Read in this order; imports only ever point up this list:
     verdicts.py     what commit.lua says of each commit
     link.py         the way to Redis: in time, and a write once
     store.py        states in Redis; commit.lua is the write
+    counters.py     what the service counts of itself, over all workers
     turns.py        one batch on its way, the next one gathering
     committer.py    group commit: one round trip for everything that waits
     reader.py       the same for reads
     subscription.py what one subscriber watches
     live.py         changes as they happen: one poller for all subscribers
     access.py       API keys: who may do what
-    counters.py     what the service counts of itself, over all workers
-    metrics.py      the same and the averages, for Prometheus
+    metrics.py      what the service counts and the averages, for Prometheus
     problems.py     which exception is which HTTP answer
     protocol.py     connections that do not wait for ever
     api/            routes
+    clock.py        the time
+    logs.py         what the log looks like
+    settings.py     what an operator can set
     app.py          wires all of this
     embedded.py     a Valkey of our own, where no other is given
     worker.py       one process that serves
     server.py       socket, Valkey, workers: start and stop
     mqtt/           from a broker into streams, and averages back: ``meanwhile mqtt``
-    cli.py          the command ``meanwhile``; client.py, table.py, demo.py and watch.py serve it
+    client.py       the service's API for the commands that follow
+    table.py        CSV files, for ``meanwhile send``
+    demo.py         readings as a few sensors would send them: ``meanwhile demo``
+    watch.py        the live table: ``meanwhile watch``
+    cli.py          the command ``meanwhile``
 
 A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes columns of doubles of it,
 ``committer.py`` lets them gather and sums them, ``store.py`` sends the summaries, ``commit.lua`` merges each into the

@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +11,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.driver_info import DriverInfo
-from redis.maint_notifications import MaintNotificationsConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,9 +22,10 @@ from service.access import Guard
 from service.api import contract, document, events, health, influx, metrics, page, readings, streams
 from service.api.endpoint import Endpoint
 from service.api.upload import Uploads
+from service.clock import milliseconds_now
 from service.committer import Committer
 from service.counters import Counters
-from service.link import StoreUnavailable
+from service.link import StoreUnavailable, connect
 from service.live import Live
 from service.reader import Reader
 from service.settings import Settings
@@ -43,29 +37,6 @@ log = logging.getLogger(__name__)
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 
 _BELOW_A_STREAM = "/v1/streams/{stream:path}/"
-
-
-def connect(url: str) -> "Redis":
-    """A client that sends every command once and leaves time limits to its caller."""
-    return Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=None,
-        socket_connect_timeout=None,
-        driver_info=_driver(),
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-
-
-@cache
-def _driver() -> DriverInfo:
-    """What CLIENT LIST calls us. Made once; the library would look for its version on disk for every connection."""
-    return DriverInfo().add_upstream_driver("meanwhile", version("meanwhile"))
-
-
-def milliseconds_now() -> int:
-    """The clock of the service: milliseconds since 1970 (UTC)."""
-    return time.time_ns() // 1_000_000
 
 
 class Meanwhile(FastAPI):

@@ -111,15 +111,14 @@ def serve(**options: Any) -> None:
     """Start the service; without a Redis URL also an embedded Valkey of its own."""
     settings = _parse(Settings, options)
     from service.embedded import EmbeddedError
+    from service.link import BadRedisUrl
+    from service.server import CannotListen
     from service.server import serve as run_service
 
     try:
         run_service(settings, _announce)
-    except (EmbeddedError, BadKeyFile) as error:
+    except (CannotListen, EmbeddedError, BadKeyFile, BadRedisUrl) as error:
         _fail(str(error))
-    except OSError as error:
-        reason = str(error.strerror or error).partition(" (while")[0]  # The rest repeats the address.
-        _fail(f"Cannot listen on {settings.host} port {settings.port}: {reason}.")
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 

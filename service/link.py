@@ -14,12 +14,18 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 T = TypeVar("T")
 
@@ -48,6 +54,39 @@ class OutcomeUnknown(Exception):
         self.answered = answered
 
 
+class BadRedisUrl(ValueError):
+    """The URL of Redis says something that its client does not understand; the message says what."""
+
+
+def connect(url: str) -> Redis:
+    """A client that sends every command once and leaves time limits to its caller. Connects when it is first used.
+
+    Raises ``BadRedisUrl``.
+    """
+    try:
+        client = Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=None,
+            driver_info=_driver(),
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # Looks at the options in the URL.
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+        raise BadRedisUrl(
+            f"The Redis URL cannot be used: {(reason.partition('() ')[2] or reason).rstrip('.')}."
+        ) from None
+    return client
+
+
+@cache
+def _driver() -> DriverInfo:
+    """What CLIENT LIST calls us. Made once; the library would look for its version on disk for every connection."""
+    return DriverInfo().add_upstream_driver("meanwhile", version("meanwhile"))
+
+
 class Script:
     """A script and the name that the server has for it."""
 
@@ -57,14 +96,14 @@ class Script:
 
 
 class Link:
-    """Sends commands over the connections of ``client``, which must have no retries and no socket timeout.
+    """Sends commands over the connections of a client that ``connect`` made.
 
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then. A write returns when
     ``replicas`` replicas have it. ``failed`` hears of each command that Redis did not carry out ("unavailable") or
     perhaps did ("unknown").
     """
 
-    def __init__(self, client: "Redis", replicas: int, failed: Callable[[str], None]) -> None:
+    def __init__(self, client: Redis, replicas: int, failed: Callable[[str], None]) -> None:
         self._pool = client.connection_pool
         self._replicas = replicas
         self._failed = failed

@@ -24,6 +24,7 @@ from uvicorn.supervisors import Multiprocess
 
 from service.access import read_keys
 from service.embedded import EmbeddedValkey
+from service.link import connect
 from service.logs import configuration
 from service.settings import WORKERS_SHARE, Settings
 
@@ -36,9 +37,14 @@ def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None
     """Serves until SIGINT or SIGTERM.
 
     ``announce`` gets the base URL, where the data is and how many API keys there are, once everything is there. Raises
-    ``OSError`` if the address cannot be bound, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``.
+    ``CannotListen``, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``, ``BadRedisUrl``.
+
+    A SIGHUP that comes before somebody listens to it waits; it would end the process.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     keys = 0 if settings.api_keys is None else len(read_keys(settings.api_keys))
+    if settings.redis_url is not None:
+        connect(settings.redis_url)
     _raise_file_limit()
     dictConfig(configuration(settings.log_level, access_log=settings.access_log))
     signal.signal(signal.SIGTERM, _exit)
@@ -54,7 +60,6 @@ def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None
         os.environ.pop(WORKERS_SHARE, None)
         if settings.workers > 1:
             os.environ[WORKERS_SHARE] = stack.enter_context(_shared_directory())
-        announce(_base_url(settings.host, listener.getsockname()[1]), where, keys)
         config = uvicorn.Config(
             "service.worker:create",
             factory=True,
@@ -68,10 +73,20 @@ def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=settings.grace,
         )
+        url = _base_url(settings.host, listener.getsockname()[1])
         if settings.workers == 1:
+            config.load()
+            announce(url, where, keys)
             uvicorn.Server(config).run(sockets=[listener])
         else:
-            _Workers(config, sockets=[listener]).run()
+            workers = _Workers(config, sockets=[listener])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            announce(url, where, keys)
+            workers.run()
+
+
+class CannotListen(Exception):
+    """The address cannot be bound; the message says why."""
 
 
 class _Workers(Multiprocess):
@@ -139,7 +154,11 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (while")[0]  # The rest repeats the address.
+        raise CannotListen(f"Cannot listen on {host} port {port}: {reason}.") from None
 
 
 def _base_url(host: str, port: int) -> str:

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEANWHILE_", env_ignore_empty=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes.")
     redis_url: str | None = Field(
@@ -84,11 +84,14 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _has_a_port_that_is_one(cls, url: str | None) -> str | None:
+    def _has_a_port_and_a_database_that_are_ones(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "")
         try:
-            urlsplit(url or "").port  # noqa: B018  # It is worked out, and refused, when it is looked at.
+            parts.port  # noqa: B018  # It is worked out, and refused, when it is looked at.
         except ValueError:  # Its words may hold part of a password.
             raise ValueError("Expected a port from 0 to 65535, and %2F for a / in a password.") from None
+        if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdecimal():
+            raise ValueError("Expected the number of a database after the host, and %2F for a / in a password.")
         return url
 
     @field_validator("line_protocol_stream")

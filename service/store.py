@@ -39,7 +39,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Store:
-    """Streams in Redis, below ``prefix``. ``client`` must leave replies as bytes.
+    """Streams in Redis, below ``prefix``.
 
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then; ``client``,
     ``replicas`` and ``failed`` are those of ``Link``. Past ``max_streams`` keys in the database no stream is made
@@ -48,7 +48,7 @@ class Store:
 
     def __init__(
         self,
-        client: "Redis",
+        client: Redis,
         prefix: str,
         *,
         max_streams: int = 0,

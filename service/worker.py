@@ -37,6 +37,7 @@ def create() -> Meanwhile:
         if parent is not None:
             loop.add_reader(parent.sentinel, _stop_without_parent, parent.sentinel)
         loop.add_signal_handler(signal.SIGHUP, app.guard.reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # One that came meanwhile is told now.
         async with inner(app):
             gc.collect()
             gc.freeze()  # What start-up made stays; the collector need not look at it again.

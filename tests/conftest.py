@@ -9,7 +9,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from service.app import connect, create_app
+from service.app import create_app
+from service.link import connect
 from service.settings import Settings
 from service.store import Store
 from tests.servers import Valkey, valkey

@@ -139,8 +139,8 @@ class Service:
     def log(self) -> str:
         return (self.data_dir / "service.log").read_text()
 
-    def start(self, port: int = 0) -> None:
-        """Starts the service and waits until it is live."""
+    def start(self, port: int = 0, *, until_live: bool = True) -> None:
+        """Starts the service and waits until it is live, unless told not to."""
         with (self.data_dir / "service.log").open("w") as log:
             self.process = subprocess.Popen(
                 [
@@ -153,9 +153,11 @@ class Service:
                 text=True,
                 start_new_session=True,
             )
-        eventually(self._is_up, seconds=30)
+        if until_live:
+            eventually(self.is_up, seconds=30)
 
-    def _is_up(self) -> bool:
+    def is_up(self) -> bool:
+        """Whether it has said where it listens, and answers there. Fails if it is gone."""
         assert self.process is not None
         assert self.process.poll() is None, self.log
         announced = re.search(r"listens on (http://\S+:(\d+)) ", self.log)

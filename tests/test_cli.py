@@ -269,7 +269,9 @@ def test_a_file_of_keys_that_cannot_be_used_keeps_the_service_from_starting(tmp_
     assert "mw_a_secret" not in refused.stdout + refused.stderr
 
 
-@pytest.mark.parametrize("url", ["redis://user:pa/ssword@h:6379", "http://user:pa@ssword", "redis://u:ssword@h:99999"])
+@pytest.mark.parametrize(
+    "url", ["redis://user:pa/ssword@h:6379", "http://user:pa@ssword", "redis://u:ssword@h:99999", "redis://u@h/ssword"]
+)
 def test_a_redis_url_that_is_none_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ValidationError) as refusal:
         Settings(redis_url=url)

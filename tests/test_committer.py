@@ -18,11 +18,10 @@ from fractions import Fraction
 import pytest
 from redis.asyncio import Redis
 
-from service.app import connect
 from service.committer import Committer, Conflict, Overloaded, ShapeConflict
 from service.exact import ratio
 from service.idempotency import Key
-from service.link import OutcomeUnknown, StoreUnavailable
+from service.link import OutcomeUnknown, StoreUnavailable, connect
 from service.reader import Reader
 from service.state import State, Unreadable
 from service.store import Store

@@ -5,6 +5,7 @@ can be read, tested and replaced on its own. The imports are read from the sourc
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "access", "counters", "logs", "link", "turns"},
+    {"exact", "times", "idempotency", "access", "counters", "logs", "clock", "link", "turns"},
     {"summary", "stream"},
     {"state"},
     {"verdicts"},
@@ -56,7 +57,7 @@ CODECS = {
     "formats.ndjson": {"msgspec"},
     "formats.senml": {"cbor2", "msgspec"},
 }
-MAY_IMPORT_REDIS = {"link", "store", "app", "embedded"}
+MAY_IMPORT_REDIS = {"link", "store", "embedded"}
 MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "worker", "cli"}
 
 
@@ -126,13 +127,13 @@ def test_every_module_has_one_layer() -> None:
     assert sorted(set(MODULES) - {""}) == sorted(placed), "Give a new module its layer in tests/test_layers.py."
 
 
-def test_the_map_names_every_module() -> None:
-    described = (
-        service.__doc__ or ""
-    ) + " settings.py logs.py __main__.py"  # These are no part of the way a reading takes.
-    tops = {name.partition(".")[0] for name in MODULES if name}
-    names = {f"{top}/" if (ROOT / top).is_dir() else f"{top}.py" for top in tops}
-    assert set() == {name for name in names if name not in described}
+def test_the_map_names_every_module_below_those_that_it_imports() -> None:
+    described = re.findall(r"^    (\w+)(?:\.py|/) ", service.__doc__ or "", re.MULTILINE)
+    assert sorted({name.partition(".")[0] for name in MODULES if name} - {"__main__"}) == sorted(described)
+    place = {top: number for number, top in enumerate(described)}
+    for name in set(MODULES) - {"", "__main__"}:
+        top = name.partition(".")[0]
+        assert {top} >= {one.partition(".")[0] for one in siblings(name) if place[one.partition(".")[0]] >= place[top]}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name])
@@ -163,7 +164,7 @@ def test_pure_modules_have_no_clock_no_files_no_network_and_no_logging(name: str
     assert set() == strangers(name) & impure
 
 
-def test_the_store_imports_the_standard_library_redis_its_codec_msgspec_and_what_is_pure_only() -> None:
+def test_the_store_and_its_link_know_redis_and_what_is_pure_only() -> None:
     assert {"hiredis", "redis"} == strangers("link") - sys.stdlib_module_names
     assert {"msgspec", "redis"} == strangers("store") - sys.stdlib_module_names
     assert set() == siblings("link")
@@ -178,7 +179,7 @@ def test_formats_know_streams_times_and_the_domain_only() -> None:
     } - formats - {"formats"}
 
 
-def test_only_the_store_the_wiring_and_the_embedded_server_know_redis() -> None:
+def test_only_the_store_its_link_and_the_embedded_server_know_redis() -> None:
     assert {name for name in MODULES if name and "redis" in strangers(name)} <= MAY_IMPORT_REDIS
 
 

@@ -22,9 +22,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from service.app import connect
 from service.idempotency import Key
-from service.link import OutcomeUnknown, StoreUnavailable
+from service.link import OutcomeUnknown, StoreUnavailable, connect
 from service.state import State
 from service.store import Store
 from service.stream import NUMBER

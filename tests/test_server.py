@@ -187,10 +187,17 @@ def test_a_valkey_that_cannot_start_is_explained_with_the_end_of_its_log() -> No
 
 
 def test_settings_that_make_no_sense_are_refused_by_name() -> None:
-    refused = meanwhile("serve", "--port", "99999", "--workers", "0")
+    refused = meanwhile("serve", "--port", "99999", "--workers", "0", "--host", "")
     assert refused.returncode == 2
     assert "--port: " in refused.stderr
     assert "--workers: " in refused.stderr
+    assert "--host: " in refused.stderr
+
+
+def test_an_option_in_the_redis_url_that_does_not_exist_is_refused_at_the_start() -> None:
+    refused = meanwhile("serve", "--port", "0", "--redis-url", "redis://127.0.0.1:6379/0?colour=red", "--workers", "2")
+    assert 1 == refused.returncode
+    assert "The Redis URL cannot be used: got an unexpected keyword argument 'colour'." in refused.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -242,6 +249,20 @@ def test_sighup_reads_the_keys_again_in_every_worker_and_stops_none(workers: str
         assert {401, -200} == statuses()
         assert processes == children(running.process.pid)
         assert running.stop() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_sighup_that_comes_as_soon_as_it_says_where_it_listens_ends_nothing(workers: str) -> None:
+    with short_directory() as directory:
+        running = Service(directory, arguments=("--workers", workers))
+        running.start(until_live=False)
+        assert running.process is not None
+        try:
+            eventually(lambda: "listens on" in running.log)
+            running.process.send_signal(signal.SIGHUP)
+            eventually(running.is_up)
+        finally:
+            assert 0 == running.stop()
 
 
 def test_no_secret_is_in_the_log_even_with_an_access_log(tmp_path: Path) -> None:

@@ -25,10 +25,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
-from service.app import connect
 from service.exact import ratio
 from service.idempotency import Key
-from service.link import OutcomeUnknown, StoreUnavailable
+from service.link import OutcomeUnknown, StoreUnavailable, connect
 from service.state import State, Unreadable, decode, encode
 from service.store import Store
 from service.stream import NUMBER, Limits, Value, collect, shape_of

@@ -7,10 +7,11 @@ import signal
 from logging.config import dictConfig
 from typing import Any
 
-from service.app import connect, milliseconds_now
+from service.clock import milliseconds_now
 from service.committer import Committer
 from service.embedded import socket_url
 from service.formats.mqtt import Options
+from service.link import connect
 from service.logs import configuration
 from service.mqtt.averages import Averages, state_topic
 from service.mqtt.bridge import Bridge

@@ -11,10 +11,9 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from service.app import connect
 from service.committer import Committer
 from service.idempotency import Key
-from service.link import OutcomeUnknown
+from service.link import OutcomeUnknown, connect
 from service.store import Store
 from service.stream import Limits, collect
 from tests.conftest import Api

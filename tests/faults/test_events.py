@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.app import connect
+from service.link import connect
 from service.protocol import STALL
 from service.state import State
 from service.store import Store

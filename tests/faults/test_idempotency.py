@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 import pytest
 from redis.asyncio import Redis
 
-from service.app import connect
 from service.committer import Committer
 from service.exact import ratio
 from service.idempotency import Key
-from service.link import OutcomeUnknown
+from service.link import OutcomeUnknown, connect
 from service.state import State
 from service.store import Store
 from service.stream import Limits, collect

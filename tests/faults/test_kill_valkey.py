@@ -17,10 +17,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from service.app import connect
 from service.committer import Committer
 from service.exact import ratio
-from service.link import OutcomeUnknown, StoreUnavailable
+from service.link import OutcomeUnknown, StoreUnavailable, connect
 from service.state import State
 from service.store import Store
 from service.stream import Limits, collect

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.app import connect
+from service.link import connect
 from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing

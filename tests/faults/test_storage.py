@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.app import connect
+from service.link import connect
 from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing

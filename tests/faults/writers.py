@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from service.app import connect
 from service.exact import ratio
+from service.link import connect
 from service.state import State
 from service.store import Store
 from tests import http
