@@ -60,10 +60,9 @@ class Meanwhile(FastAPI):
         self.counters = counters
         self.router.routes += endpoints
         self.shortcuts = {
-            (method, endpoint.path.removeprefix(_BELOW_A_STREAM)): endpoint
+            (endpoint.method, endpoint.path.removeprefix(_BELOW_A_STREAM)): endpoint
             for endpoint in self.router.routes
             if isinstance(endpoint, Endpoint) and endpoint.path.startswith(_BELOW_A_STREAM)
-            for method in endpoint.methods or ()
         }
 
     def methods(self, scope: Scope) -> set[str]:
@@ -187,12 +186,16 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
 
 
 async def _check_durability(store: Store, durability: str) -> None:
-    """Says in the log if Redis keeps less than 200 promises. Waits until it answers."""
+    """Says in the log if Redis keeps less than 200 promises, or that it does not answer yet, until it does."""
     loop = asyncio.get_running_loop()
+    has_failed = False
     while True:
         try:
             found = await store.fsyncs(loop.time() + 1)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            if not has_failed:
+                log.warning("Redis does not answer yet: %s", error.__cause__ or error)
+            has_failed = True
             await asyncio.sleep(1)
             continue
         if found is not None and found != "always" and (durability != "everysec" or found == "no"):

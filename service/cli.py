@@ -17,9 +17,12 @@ from pydantic_settings import BaseSettings
 
 from service.access import SCOPES, BadKeyFile, entry, new_secret
 from service.settings import MqttSettings, Settings
+from service.stream import Invalid, check_prefix
 
 if TYPE_CHECKING:
-    from service.client import Outcome
+    from rich.console import Console
+
+    from service.client import Client, Outcome
     from service.table import Column
 
 S = TypeVar("S", bound=BaseSettings)
@@ -33,6 +36,7 @@ _WHERE_STREAMS_ARE = (
     *("max_names", "grace", "log_level"),
 )
 _LARGEST_BATCH = 2**20  # Readings of a stream in a batch: each could get an idempotency key of its own.
+_UNLIMITED = 10_000  # Columns.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -83,7 +87,8 @@ def _parse(settings: type[S], options: dict[str, Any]) -> S:
         return settings(**given)
     except ValidationError as error:
         for problem in error.errors():
-            typer.echo(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}", err=True)
+            option = str(problem["loc"][0]).replace("_", "-")
+            typer.echo(f"--{option}: {problem['msg'].removeprefix('Value error, ')}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -91,6 +96,20 @@ def _fail(message: str, code: int = 1) -> NoReturn:
     """Ends the program."""
     typer.echo(message, err=True)
     raise typer.Exit(code)
+
+
+def _console() -> "Console":
+    """Standard output, as wide as its lines where it is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_UNLIMITED)
+
+
+def _connected(url: str, key: str | None) -> "Client":
+    from service.client import Client
+
+    return Client(url, key, waiting=lambda reason: typer.echo(f"{reason} Waiting for it.", err=True))
 
 
 def _plain(field: FieldInfo) -> Any:
@@ -173,16 +192,20 @@ def send(
     from rich.console import Console
     from rich.progress import Progress
 
-    from service.client import Client, Outcome, Unsent
+    from service.client import Outcome, Unsent
     from service.table import Sheet, Unusable, fingerprint
 
+    if not file.is_file():
+        _fail(f"{file} is no regular file: it is read twice, to know it again and to send it.", 2)
+    if len(delimiter) != 1:
+        _fail("--delimiter: Expected one character.", 2)
     outcome = Outcome()
     terminal = Console(stderr=True)
     producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter, batch)}"
     try:
         with (
             Sheet(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
-            Client(url, key) as client,
+            _connected(url, key) as client,
             Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
         ):
             task = progress.add_task(file.name, total=sheet.size)
@@ -193,6 +216,8 @@ def send(
     except (Unsent, Unusable) as error:
         before = f"\n{sum(outcome.recorded.values())} readings were recorded before that." if outcome.recorded else ""
         _fail(f"{error}{before}")
+    except KeyboardInterrupt:
+        _fail(f"Stopped; {sum(outcome.recorded.values())} readings were recorded. Send it again for the rest.", 130)
     _summarize(columns, outcome)
     if sheet.longer_rows:
         typer.echo(f"refused the cells beyond the header in {sheet.longer_rows} rows")
@@ -203,7 +228,6 @@ def send(
 
 
 def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("column", "stream", "recorded", "missing", "refused", box=None)
@@ -212,11 +236,14 @@ def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
             refused = outcome.refused.get(column.stream, 0) + column.malformed
             recorded = outcome.recorded.get(column.stream, 0)
             table.add_row(column.header, column.stream, *map(str, (recorded, column.missing, refused)))
-    Console(highlight=False).print(table)
+    if table.row_count:
+        _console().print(table)
     for column in columns:
         if not column.is_numeric:
             why = "no readings" if column.is_numeric is None else "not numeric"
-            typer.echo(f"skipped {column.header or '(no header)'}: {why}")
+            typer.echo(
+                f"skipped {column.header}: {why}" if column.header.strip() else "skipped a column without a header"
+            )
         if column.malformed:
             first = f"first in line {column.first_malformed_line}"
             typer.echo(f"refused {column.malformed} cells of {column.header}: not numbers, {first}")
@@ -236,6 +263,12 @@ def make_key(
     scopes = scope or ["write"]
     if unknown := set(scopes) - set(SCOPES):
         _fail(f"Unknown scope {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}.", 2)
+    try:
+        check_prefix(prefix)
+    except Invalid as error:
+        _fail(f"--prefix: {error.detail}", 2)
+    if not name.strip():
+        _fail("Expected a name for the key.", 2)
     secret = new_secret()
     typer.echo(entry(name, scopes, prefix, secret))
     typer.echo(f"The key, shown this once:\n\n    {secret}\n", err=True)
@@ -248,10 +281,10 @@ def average(
     key: Secret = None,
 ) -> None:
     """Print the average of a stream."""
-    from service.client import Client, Unsent
+    from service.client import Unsent
 
     try:
-        with Client(url, key) as client:
+        with _connected(url, key) as client:
             typer.echo(client.average(stream))
     except Unsent as error:
         _fail(str(error))
@@ -265,14 +298,12 @@ def watch_streams(
     key: Secret = None,
 ) -> None:
     """Show the streams and their averages as they change, until Ctrl-C."""
-    from rich.console import Console
-
     from service import watch
-    from service.client import Client, Unsent
+    from service.client import Unsent
 
     try:
-        with Client(url, key) as client:
-            (watch.once if once else watch.forever)(client, prefix, Console(highlight=False))
+        with _connected(url, key) as client:
+            (watch.once if once else watch.forever)(client, prefix, _console())
     except Unsent as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -287,7 +318,7 @@ def play_demo(
 ) -> None:
     """Send readings as a handful of sensors would, to streams named demo/..."""
     from service import demo
-    from service.client import Client, Unsent
+    from service.client import Unsent
 
     sent = 0
 
@@ -298,7 +329,7 @@ def play_demo(
         sent += sum(map(len, batch.values()))
 
     try:
-        with Client(url, key) as client:
+        with _connected(url, key) as client:
             demo.play(client, seconds, tell)
     except Unsent as error:
         _fail(str(error))

@@ -44,12 +44,25 @@ class Outcome:
 
 
 class Client:
-    """Talks to one service."""
+    """Talks to one service. ``waiting`` hears why, once, when it begins to wait for the service.
 
-    def __init__(self, url: str, key: str | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+    Raises ``Unsent`` for a key that is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        waiting: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise Unsent("The API key has characters that no key has.")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=60)
         self._sleep = sleep
+        self._waiting = waiting
+        self._is_waiting = False
 
     def __enter__(self) -> "Client":
         return self
@@ -156,8 +169,12 @@ class Client:
                 elif reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
                     raise Unsent(_reason(reply))
                 else:
+                    self._is_waiting = False
                     return reply
             if left:
+                if not self._is_waiting:
+                    self._waiting(last)
+                self._is_waiting = True
                 self._sleep(pause)
         raise Unsent(last)
 

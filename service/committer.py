@@ -38,7 +38,7 @@ from service.state import State, Unreadable
 from service.store import Crowded, Store
 from service.stream import Readings, Shape
 from service.summary import summarize
-from service.turns import Turns, fail
+from service.turns import Turns, fail_all
 from service.verdicts import Refusal, Why
 
 _PAUSE = 0.05  # Seconds before a commit of unknown outcome is sent again.
@@ -124,7 +124,7 @@ class _Commit:
 
     def fail(self, error: Exception) -> None:
         for group in self.groups.values():
-            fail(group.waiters, error)
+            fail_all(group.waiters, error)
 
 
 class Committer:
@@ -177,7 +177,7 @@ class Committer:
             # What has a key can be sent again: if it was recorded, the streams know.
             for group in groups:
                 if group.key is None:
-                    fail(group.waiters, error)
+                    fail_all(group.waiters, error)
             await self._insist([group for group in groups if group.key is not None], commit.deadline, error)
 
     async def _insist(self, groups: list[_Group], deadline: float, unknown: OutcomeUnknown) -> None:
@@ -205,7 +205,7 @@ class Committer:
             size = sum([one.size for one in group.readings.values()])
             readings += size
             if refusals:
-                fail(group.waiters, _reason(group, refusals))
+                fail_all(group.waiters, _reason(group, refusals))
                 continue
             recorded += size
             repeated += sum([group.readings[name].size for name in duplicates])

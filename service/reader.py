@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from service.state import State, Unreadable
 from service.store import Store
-from service.turns import Turns, fail
+from service.turns import Turns, fail_all
 
 
 @dataclass
@@ -16,11 +16,11 @@ class _Reads:
 
     def fail(self, error: Exception) -> None:
         for waiters in self.waiters.values():
-            fail(waiters, error)
+            fail_all(waiters, error)
 
 
 class Reader:
-    """Reads the states of streams; what is asked for while one read is under way shares the next."""
+    """Reads the states of streams, many at a time."""
 
     def __init__(self, store: Store, *, patience: float) -> None:
         self._store = store
@@ -44,7 +44,7 @@ class Reader:
         states = await self._store.read(list(reads.waiters), reads.deadline)
         for waiters, state in zip(reads.waiters.values(), states, strict=True):
             if isinstance(state, Unreadable):
-                fail(waiters, state)
+                fail_all(waiters, state)
                 continue
             for waiter in waiters:
                 if not waiter.done():

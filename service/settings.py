@@ -4,15 +4,17 @@
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.formats import line_names
 
+_FILTER = re.compile(r"(([^/+#]*|\+)/)*([^/+#]*|\+|#)")  # MQTT 5.0, 4.7.1.
 WORKERS_SHARE = "MEANWHILE_WORKERS_SHARE"  # Where a parent tells its workers the directory in which they count.
 
 
@@ -85,11 +87,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _has_a_port_and_a_database_that_are_ones(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "")
-        try:
-            parts.port  # noqa: B018  # It is worked out, and refused, when it is looked at.
-        except ValueError:  # Its words may hold part of a password.
-            raise ValueError("Expected a port from 0 to 65535, and %2F for a / in a password.") from None
+        parts = _parts(url or "")
         if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdecimal():
             raise ValueError("Expected the number of a database after the host, and %2F for a / in a password.")
         return url
@@ -149,3 +147,33 @@ class MqttSettings(BaseSettings):
     @classmethod
     def _split_at_spaces(cls, topic: object) -> object:
         return topic.split() if isinstance(topic, str) else topic
+
+    @field_validator("topic")
+    @classmethod
+    def _are_filters(cls, topics: list[str]) -> list[str]:
+        if not all(topic and _FILTER.fullmatch(topic) for topic in topics):
+            raise ValueError("Expected + only as a whole level of a topic, and # only as its last one.")
+        return topics
+
+    @field_validator("url")
+    @classmethod
+    def _has_a_port_that_is_one(cls, url: str) -> str:
+        _parts(url)
+        return url
+
+    @field_validator("ca", "cert", "key")
+    @classmethod
+    def _is_there(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_file():
+            raise ValueError("Expected a file that exists.")
+        return file
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL. Raises ``ValueError``, in words of ours: others may hold part of a password."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # It is worked out, and refused, when it is looked at.
+    except ValueError:
+        raise ValueError("Expected a host, a port from 0 to 65535, and %2F for a / in a password.") from None
+    return parts

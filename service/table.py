@@ -1,7 +1,8 @@
 """CSV files as readings: each numeric column is a stream.
 
-The file is read once, in order, in bounded memory. A column is numeric if its first cell that is not missing is a
-number; a later cell that is not one is malformed: it is counted, named by line and left out, never guessed at.
+The file is read once, in order, in bounded memory. A column is numeric if it has a header and its first cell that is
+not missing is a number; a later cell that is not one is malformed: it is counted, named by line and left out, never
+guessed at.
 """
 
 import csv
@@ -63,13 +64,13 @@ class Sheet:
         try:
             text = (line.decode("utf-8-sig") for line in self._file)
             self._rows = csv.reader(text, delimiter=delimiter)
-            headers = next(self._rows, None)
+            headers = next(self._rows, [])
         except (csv.Error, UnicodeDecodeError, TypeError) as error:
             self._file.close()
             raise Unusable(f"{path} is not a CSV file in UTF-8: {error}.") from None
-        if headers is None:
+        if not any(map(str.strip, headers)):
             self._file.close()
-            raise Unusable(f"{path} has no header row: it is empty.")
+            raise Unusable(f"{path} has no header row.")
         self.columns = [Column(header, stream_name(prefix, header)) for header in headers]
         self.longer_rows = 0
 
@@ -117,8 +118,8 @@ class Sheet:
             column.missing += 1
             return None
         if column.is_numeric is None:
-            column.is_numeric = is_number
-            if is_number:
+            column.is_numeric = is_number and column.header.strip() != ""
+            if column.is_numeric:
                 self._check_stream(column)
         if not column.is_numeric:
             return None
@@ -131,9 +132,9 @@ class Sheet:
     def _check_stream(self, column: Column) -> None:
         if not is_name(column.stream):
             raise Unusable(f"The column {column.header!r} makes no stream name; choose another --prefix or header.")
-        others = [one.header for one in self.columns if one is not column and one.is_numeric]
-        if any(one.stream == column.stream for one in self.columns if one is not column and one.is_numeric):
-            raise Unusable(f"The columns {column.header!r} and one of {others} make the same stream {column.stream}.")
+        for one in self.columns:
+            if one is not column and one.is_numeric and one.stream == column.stream:
+                raise Unusable(f"The columns {one.header!r} and {column.header!r} make the same stream {one.stream}.")
 
 
 def _is_number(text: str) -> bool:

@@ -12,8 +12,6 @@ from typing import Generic, Protocol, TypeVar
 class Batch(Protocol):
     """What leaves in one turn, and those who wait for it."""
 
-    deadline: float
-
     def fail(self, error: Exception) -> None:
         """Tells those who wait that it came to nothing."""
 
@@ -63,7 +61,7 @@ class Turns(Generic[B]):
 F = TypeVar("F")
 
 
-def fail(waiters: list[asyncio.Future[F]], error: Exception) -> None:
+def fail_all(waiters: list[asyncio.Future[F]], error: Exception) -> None:
     """Raises ``error`` where these are awaited, if anybody still waits."""
     for waiter in waiters:
         if not waiter.done():

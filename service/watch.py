@@ -30,8 +30,9 @@ class Row:
 
 @dataclass
 class Board:
-    """What is known of all streams, and whether it is current."""
+    """What is known of the streams that start with ``prefix``, and whether it is current."""
 
+    prefix: str | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     is_connected: bool = False
     seen: set[str] = field(default_factory=set)
@@ -82,7 +83,8 @@ class Board:
         if not self.is_connected:
             table.caption = "not connected, trying again"
         elif not names:
-            table.caption = "no streams yet: meanwhile demo plays some"
+            nothing = "no streams yet: meanwhile demo plays some"
+            table.caption = f"no streams that start with {self.prefix}" if self.prefix else nothing
         return table
 
 
@@ -118,7 +120,7 @@ def age(seconds: float) -> str:
 
 def once(client: Client, prefix: str | None, console: Console) -> None:
     """Prints the table as it is now. Raises ``Unsent``."""
-    board = Board(is_connected=True)
+    board = Board(prefix, is_connected=True)
     now = datetime.now(UTC).timestamp()
     for event, data in client.events(prefix):
         board.take(event, data, now)
@@ -129,7 +131,7 @@ def once(client: Client, prefix: str | None, console: Console) -> None:
 
 def forever(client: Client, prefix: str | None, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
     """Shows the table and keeps it current until interrupted; comes back when the service does."""
-    board = Board()
+    board = Board(prefix)
     failures = 0
 
     def render() -> Table:

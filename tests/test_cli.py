@@ -4,6 +4,8 @@ import csv
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,7 +20,7 @@ from pydantic import ValidationError
 
 from service.settings import Settings
 from tests import http
-from tests.servers import Service, eventually, meanwhile, service
+from tests.servers import Service, clean_environment, eventually, meanwhile, service
 from tests.test_server import children, embedded_pid, is_alive
 
 AIR_QUALITY = Path(__file__).parent / "data" / "air-quality.csv"
@@ -188,6 +190,8 @@ def test_a_file_that_is_no_table_is_refused(running: Service, tmp_path: Path) ->
     ("content", "code", "said"),
     [
         ("", 1, "has no header row"),
+        ("\n\n", 1, "has no header row"),
+        (",\n1,2\n", 1, "has no header row"),
         ("name,place\na,b\n", 1, "No column is numeric"),
         ("name,place\n", 0, "skipped name: no readings"),
     ],
@@ -200,6 +204,47 @@ def test_a_file_of_which_nothing_can_be_sent_says_why(tmp_path: Path, content: s
     assert said in sent.stdout + sent.stderr
 
 
+def test_an_index_without_a_header_is_left_out(running: Service, tmp_path: Path) -> None:
+    file = tmp_path / "pandas.csv"
+    file.write_text(",f/x\n0,1.5\n1,2.5\n")
+    sent = meanwhile("send", str(file), "--url", running.url)
+    assert (0, 2.0) == (sent.returncode, state(running, "f_x")["average"])
+    assert "skipped a column without a header" in sent.stdout
+
+
+def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("x\n1\n")
+    for arguments, said in [
+        (["send", str(file), "--delimiter", ";;"], "--delimiter: Expected one character."),
+        (["send", "/dev/null"], "/dev/null is no regular file"),
+        (["key", ""], "Expected a name for the key."),
+        (["key", "gateway", "--prefix", "no prefix"], "--prefix: A prefix is the start of a stream name"),
+        (["mqtt", "--topic", "a#"], "--topic: "),
+        (["mqtt", "--url", "mqtt://127.0.0.1:99999"], "--url: "),
+        (["mqtt", "--ca", "/nowhere"], "--ca: "),
+    ]:
+        refused = meanwhile(*arguments)
+        assert (2, True) == (refused.returncode, said in refused.stderr), (arguments, refused.stderr)
+
+
+def test_a_key_that_is_none_is_said_in_one_line() -> None:
+    refused = meanwhile("average", "a", "--key", "\u00fc", "--url", "http://127.0.0.1:9")
+    assert (1, "The API key has characters that no key has.\n") == (refused.returncode, refused.stderr)
+
+
+def test_ctrl_c_says_how_far_send_came_and_that_it_waits_for_a_service_that_is_away(tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("x\n1\n")
+    command = [sys.executable, "-m", "service", "send", str(file), "--url", "http://127.0.0.1:9"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment()) as sending:
+        assert sending.stderr is not None
+        assert "There is no service at http://127.0.0.1:9. Waiting for it.\n" == sending.stderr.readline()
+        sending.send_signal(signal.SIGINT)
+        assert "Stopped; 0 readings were recorded." in sending.stderr.read()
+    assert 130 == sending.returncode
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert f"meanwhile {version('meanwhile')}\n" == meanwhile("--version").stdout
 
@@ -208,7 +253,7 @@ def test_a_message_is_one_line_however_narrow_the_terminal(tmp_path: Path) -> No
     file = tmp_path / ("a-long-name" * 10)
     file.write_text("")
     sent = meanwhile("send", str(file), COLUMNS="40")
-    assert f"{file} has no header row: it is empty.\n" == sent.stderr
+    assert f"{file} has no header row.\n" == sent.stderr
 
 
 def test_every_setting_is_an_option_and_an_environment_variable() -> None:

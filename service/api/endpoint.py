@@ -89,6 +89,7 @@ class Endpoint(Route):
         media_types: Mapping[str, str] = _NONE,
     ) -> None:
         super().__init__(path, handler, methods=[method])
+        self.method = method
         self.methods = {method}  # Without the HEAD that Starlette adds: the application answers it on every route.
         self.app = self.answer
         # Starlette's pattern lets one line feed at the end pass ("$") and none inside a name ("."); both are bad names.
@@ -125,7 +126,7 @@ class Endpoint(Route):
         return APIRoute(
             self.path,
             _documented,
-            methods=list(self.methods or ()),
+            methods=[self.method],
             status_code=200 if has_content else 204,
             name=self.name,
             operation_id=self.name,
@@ -148,7 +149,7 @@ class Endpoint(Route):
     def count(self, counters: Counters) -> None:
         """Counts the requests of this route in ``counters``; to be said once, before the first one."""
         self._refused = counters.refused
-        self._answered = counters.route("/".join(self.methods or ()), self.path_format).answered
+        self._answered = counters.route(self.method, self.path_format).answered
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The whole of a request, as an ASGI application."""
