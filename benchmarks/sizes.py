@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from benchmarks.workloads import sensor_batch
-from service.app import connect
+from service.link import connect
 from service.state import State
 from service.store import Store
 from service.stream import Limits, Value, collect, shape_of
