@@ -9,7 +9,8 @@ since a subscriber gets one event a stream and interval. ``make test-faults`` me
 
 A subscriber names streams, or a prefix, whose streams are looked for with SCAN in the same rounds. The times of
 subscribers with the same interval are aligned, so that they share rounds; a round takes a third of the poller's time at
-most, a SCAN a tenth, however many streams there are.
+most, a SCAN a tenth, however many streams there are. What they take is learned with care: a turn that is slow only
+because Redis or the machine is busy at most doubles it, so a hiccup is not followed by ten times its silence.
 
 Changes are numbered in the order in which they were seen, and a subscriber gets them in that order. So a number says
 all that a client has, and after a broken connection it gets only what is newer, if this process still knows: it keeps
@@ -31,6 +32,7 @@ from service.subscription import Group, Position, Subscription, Watched
 MOST_STREAMS = 20_000  # Watched by one process.
 _AT_ONCE = 250  # Streams in an MGET: short enough for commits to slip in between.
 _SCAN_PAUSE = 0.5  # Seconds between two SCANs, at least.
+_QUICK = 0.025  # Seconds that a round or a SCAN may take and be thought nothing of.
 _AFTER_AN_OUTAGE = 1.0  # Seconds.
 _PHASES = 16  # Of subscribers with the same interval.
 
@@ -61,6 +63,7 @@ class Live:
         self._joined = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
         self._next_scan = 0.0
+        self._scan_takes = self._round_takes = 0.0  # Seconds, as far as is known.
         self.epoch = secrets.token_hex(4)  # Names the memory that numbers the changes.
         self._number = 0
         self._forgotten = 0  # Changes up to this number may be missing from memory.
@@ -148,7 +151,8 @@ class Live:
                 due = [one for one in self._subscribers if one.due <= began]
                 if due:
                     await self._make_round(due)
-                    await asyncio.sleep(2 * (loop.time() - began))
+                    self._round_takes = _learned(self._round_takes, loop.time() - began)
+                    await asyncio.sleep(2 * self._round_takes)
                 wait = min((one.due for one in self._subscribers), default=0.0) - loop.time()
                 if wait > 0:
                     with suppress(TimeoutError):
@@ -203,7 +207,8 @@ class Live:
         known = {name for group in groups for name in group.streams}
         prefixes = tuple(group.prefix for group in groups)
         found = await self._store.names_beside(known, prefixes, MOST_STREAMS, began + self._patience)
-        self._next_scan = loop.time() + max(_SCAN_PAUSE, 10 * (loop.time() - began))
+        self._scan_takes = _learned(self._scan_takes, loop.time() - began)
+        self._next_scan = loop.time() + max(_SCAN_PAUSE, 10 * self._scan_takes)
         if len(known) + len(found) > MOST_STREAMS:
             for one in [one for group in groups for one in group.subscribers if one.has_begun]:
                 one.end()  # Its client comes again, and is told why not.
@@ -224,3 +229,8 @@ class Live:
                     group.streams.pop(stream.name, None)
                 self._streams.pop(stream.name, None)
                 self._forgotten = self._number
+
+
+def _learned(known: float, took: float) -> float:
+    """What something takes, in seconds, after it took so long this time."""
+    return min(took, 2 * max(known, _QUICK))

@@ -1,5 +1,6 @@
 """Event streams: what there is, each change, and what becomes of those who do not listen."""
 
+import signal
 import socket
 import time
 import uuid
@@ -11,7 +12,7 @@ import pytest
 from service.access import entry, new_secret
 from tests import http
 from tests.events import post, watching
-from tests.servers import Service, Valkey, eventually, service, short_directory
+from tests.servers import Service, Valkey, eventually, service, short_directory, valkey
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,23 @@ def test_an_unknown_stream_has_no_events_of_its_own_but_can_be_waited_for(runnin
         assert {"streams": 0, "resumed": False} == ready
         post(running.url, here + "b", 1.0)
         assert here + "b" == events.next()[1]["stream"]
+
+
+def test_after_a_silence_of_redis_new_streams_are_looked_for_as_often_as_before() -> None:
+    with (
+        valkey() as server,
+        service(MEANWHILE_REDIS_URL=server.url) as running,
+        watching(running.url, "/v1/events?prefix=hall/&interval=0.2") as events,
+    ):
+        events.until_ready()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        server.process.send_signal(signal.SIGCONT)
+        post(running.url, "hall/lux", 1.0)
+        posted = time.monotonic()
+        assert "hall/lux" == events.next()[1]["stream"]
+        assert events.arrivals[-1] - posted < 10  # It took ten times the silence.
 
 
 def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, here: str) -> None:
