@@ -35,6 +35,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     table.py        CSV files, for ``meanwhile send``
     demo.py         readings as a few sensors would send them: ``meanwhile demo``
     watch.py        the live table: ``meanwhile watch``
+    options.py      settings as options of a command
     cli.py          the command ``meanwhile``
 
 A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes columns of doubles of it,

@@ -3,19 +3,15 @@
 Each command imports what it alone needs when it runs: the service takes a second, and none should wait for another's.
 """
 
-import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings
 
 from service.access import SCOPES, BadKeyFile, entry, new_secret
+from service.options import from_settings, parse
 from service.settings import MqttSettings, Settings
 from service.stream import Invalid, check_prefix
 
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
 
     from service.client import Client, Outcome
     from service.table import Column
-
-S = TypeVar("S", bound=BaseSettings)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -55,43 +49,6 @@ def general(
     """Exact running averages of sensor streams."""
 
 
-def _from_settings(
-    *sources: tuple[type[BaseSettings], Collection[str]],
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command one option for each of these settings, so that the two cannot differ."""
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[_plain(field), _option(settings, name, field)],
-        )
-        for settings, names in sources
-        for name, field in settings.model_fields.items()
-        if name in names
-    ]
-
-    def add_options(command: Callable[..., None]) -> Callable[..., None]:
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
-        return command
-
-    return add_options
-
-
-def _parse(settings: type[S], options: dict[str, Any]) -> S:
-    """The settings with these options; ends the program where they make no sense."""
-    given = {
-        name: value for name, value in options.items() if value not in (None, []) and name in settings.model_fields
-    }
-    try:
-        return settings(**given)
-    except ValidationError as error:
-        for problem in error.errors():
-            option = str(problem["loc"][0]).replace("_", "-")
-            typer.echo(f"--{option}: {problem['msg'].removeprefix('Value error, ')}", err=True)
-        raise typer.Exit(2) from None
-
-
 def _fail(message: str, code: int = 1) -> NoReturn:
     """Ends the program."""
     typer.echo(message, err=True)
@@ -112,23 +69,11 @@ def _connected(url: str, key: str | None) -> "Client":
     return Client(url, key, waiting=lambda reason: typer.echo(f"{reason} Waiting for it.", err=True))
 
 
-def _plain(field: FieldInfo) -> Any:
-    kind: Any = field.annotation
-    return kind if type(None) in getattr(kind, "__args__", ()) else kind | None
-
-
-def _option(settings: type[BaseSettings], name: str, field: FieldInfo) -> Any:
-    shown = " ".join(field.default) if isinstance(field.default, list) else field.default
-    default = "" if shown in (None, "", PydanticUndefined) else f" Default: {shown}."
-    prefix = str(settings.model_config.get("env_prefix"))
-    return typer.Option(envvar=f"{prefix}{name.upper()}", help=(field.description or "") + default, show_default=False)
-
-
 @app.command()
-@_from_settings((Settings, Settings.model_fields))
+@from_settings((Settings, Settings.model_fields))
 def serve(**options: Any) -> None:
     """Start the service; without a Redis URL also an embedded Valkey of its own."""
-    settings = _parse(Settings, options)
+    settings = parse(Settings, options)
     from service.embedded import EmbeddedError
     from service.link import BadRedisUrl
     from service.server import CannotListen
@@ -156,13 +101,13 @@ def _announce(url: str, where: str, keys: int) -> None:
 
 
 @app.command()
-@_from_settings((MqttSettings, MqttSettings.model_fields), (Settings, _WHERE_STREAMS_ARE))
+@from_settings((MqttSettings, MqttSettings.model_fields), (Settings, _WHERE_STREAMS_ARE))
 def mqtt(**options: Any) -> None:
     """Record what sensors publish at an MQTT broker, each message once; publish averages there, too.
 
     Without a Redis URL it records into the embedded Valkey of a `meanwhile serve` on this machine.
     """
-    settings, mqtt_settings = _parse(Settings, options), _parse(MqttSettings, options)
+    settings, mqtt_settings = parse(Settings, options), parse(MqttSettings, options)
     from service.mqtt.journal import JournalError
     from service.mqtt.run import run as run_mqtt
 

@@ -44,7 +44,7 @@ class Outcome:
 
 
 class Client:
-    """Talks to one service. ``waiting`` hears why, once, when it begins to wait for the service.
+    """Talks to one service. ``waiting`` hears why when a request begins to wait for the service.
 
     Raises ``Unsent`` for a key that is none.
     """
@@ -62,7 +62,6 @@ class Client:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=60)
         self._sleep = sleep
         self._waiting = waiting
-        self._is_waiting = False
 
     def __enter__(self) -> "Client":
         return self
@@ -169,12 +168,10 @@ class Client:
                 elif reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
                     raise Unsent(_reason(reply))
                 else:
-                    self._is_waiting = False
                     return reply
             if left:
-                if not self._is_waiting:
+                if left == tries - 1:
                     self._waiting(last)
-                self._is_waiting = True
                 self._sleep(pause)
         raise Unsent(last)
 

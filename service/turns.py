@@ -6,7 +6,7 @@ busy one sends dozens together. Whoever waits hears of the own batch only, and i
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class Batch(Protocol):
@@ -58,10 +58,7 @@ class Turns(Generic[B]):
             await asyncio.shield(self._sender)
 
 
-F = TypeVar("F")
-
-
-def fail_all(waiters: list[asyncio.Future[F]], error: Exception) -> None:
+def fail_all(waiters: list[asyncio.Future[Any]], error: Exception) -> None:
     """Raises ``error`` where these are awaited, if anybody still waits."""
     for waiter in waiters:
         if not waiter.done():

@@ -17,7 +17,7 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "access", "counters", "logs", "clock", "link", "turns"},
+    {"exact", "times", "idempotency", "access", "counters", "logs", "clock", "link", "options", "turns"},
     {"summary", "stream"},
     {"state"},
     {"verdicts"},

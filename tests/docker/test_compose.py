@@ -25,8 +25,8 @@ import pytest
 import yaml
 
 from service.settings import MqttSettings, Settings
-from tests.mqtt.brokers import MOSQUITTO, free_port
-from tests.servers import eventually, short_directory
+from tests.mqtt.brokers import MOSQUITTO
+from tests.servers import eventually, free_port, short_directory
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.servers import clean_environment, eventually, short_directory
+from tests.servers import clean_environment, eventually, free_port, short_directory
 
 MOSQUITTO = which("mosquitto") or which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 CONFIG = """\
@@ -107,11 +107,6 @@ class Mosquitto:
         client.disconnect()
         client.loop_stop()
         return heard
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

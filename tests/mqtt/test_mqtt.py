@@ -13,8 +13,8 @@ import redis
 
 from service.cli import app
 from service.state import State, decode
-from tests.mqtt.brokers import Bridge, Mosquitto, bridge, free_port, mosquitto
-from tests.servers import Valkey, eventually, meanwhile, short_directory, valkey
+from tests.mqtt.brokers import Bridge, Mosquitto, bridge, mosquitto
+from tests.servers import Valkey, eventually, free_port, meanwhile, short_directory, valkey
 
 
 @dataclass

@@ -1,0 +1,62 @@
+"""Settings as options of a command, made of the settings themselves, so that the two cannot differ."""
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def from_settings(
+    *sources: tuple[type[BaseSettings], Collection[str]],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one option for each of these settings."""
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[_plain(field), _option(settings, name, field)],
+        )
+        for settings, names in sources
+        for name, field in settings.model_fields.items()
+        if name in names
+    ]
+
+    def add_options(command: Callable[..., None]) -> Callable[..., None]:
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
+        return command
+
+    return add_options
+
+
+def parse(settings: type[S], options: dict[str, Any]) -> S:
+    """The settings with these options; ends the program where they make no sense."""
+    given = {
+        name: value for name, value in options.items() if value not in (None, []) and name in settings.model_fields
+    }
+    try:
+        return settings(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            option = str(problem["loc"][0]).replace("_", "-")
+            typer.echo(f"--{option}: {problem['msg'].removeprefix('Value error, ')}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _plain(field: FieldInfo) -> Any:
+    kind: Any = field.annotation
+    return kind if type(None) in getattr(kind, "__args__", ()) else kind | None
+
+
+def _option(settings: type[BaseSettings], name: str, field: FieldInfo) -> Any:
+    shown = " ".join(field.default) if isinstance(field.default, list) else field.default
+    default = "" if shown in (None, "", PydanticUndefined) else f" Default: {shown}."
+    prefix = str(settings.model_config.get("env_prefix"))
+    return typer.Option(envvar=f"{prefix}{name.upper()}", help=(field.description or "") + default, show_default=False)
