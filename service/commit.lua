@@ -1,28 +1,31 @@
-#!lua
 -- commit.lua: folds summaries of readings into the stored states of their streams, and forgets streams. Every write is
--- one run of this script.
+-- one run of this script, which once.lua begins.
 --
 -- KEYS[i]   the key of a stream; every key once
--- ARGV[1]   MessagePack: an array of groups; a group is {entries, producer, sequence, now, first}, the last four only
---           if it has an idempotency key, first only if that is a range. An entry is {i, delta}: a summary for the
---           stream at KEYS[i], or {i}: forget that stream. The entries of a group stand or fall together, with a stream
---           at most once.
+-- ARGV[1]   MessagePack: an array of groups. A group is {entries}; with an idempotency key {entries, producer, sequence,
+--           first}, first only if that is a range; with timestamps {entries, stamps, digest, completes}, see once.lua:
+--           with completes the stamps are the last ones of the batch that has the digest. An entry is {i, delta}: a
+--           summary for the stream at KEYS[i], or {i}: forget that stream. The entries of a group stand or fall
+--           together, with a stream at most once.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
 -- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
 -- Reply     {verdicts, state_1, ..., state_n}
 --           verdicts: MessagePack, one a group: {refusals, duplicates}. Refusals are {i, reason}; if there are any,
 --           nothing of the group is recorded. The reason is the stored shape if it is another one, false if the state
---           is not readable, or a number: BELOW, FULL or PARTLY about the key, with PARTLY the highest sequence as a
---           third item; CROWDED past the limit. Duplicates are the i that had counted it before.
+--           is not readable, or a number: one of once.lua's, where a third item is the highest sequence of
+--           PARTLY_COUNTED, or the third is how many positions of unknown stamps follow behind the fourth, the fourth
+--           how many of stamps that are ahead, before those of the new ones, of MIXED; TOO_MANY_STREAMS past the limit;
+--           TOO_MANY_READINGS past 2^53 - 1. Duplicates are the i that had counted it before.
 --           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
 --           where every group was refused or there was nothing to forget.
 --
 -- A delta has the form of a state (service/state.py): {1: version, 2: shape, 3: count, 4: first, 5: last, 6: minimums,
--- 7: maximums, 8: sums, 9: squares}, and a state that has counted keys has 10: an array of {producer, highest sequence,
--- window of the 32 sequences below it, window of the 32 below those, when it last counted} (service/idempotency.py).
--- Sums are canonical expansions, smallest part first (service/exact.py); this is the same law as Summary.merge, to the
--- bit. Lua's numbers are IEEE doubles and cmsgpack keeps every one of them; nothing here may pass through tostring,
--- which keeps 14 digits.
+-- 7: maximums, 8: sums, 9: squares}; what a state remembers of keys stands behind that. Sums are canonical expansions,
+-- smallest part first (service/exact.py); this is the same law as Summary.merge, to the bit. Lua's numbers are IEEE
+-- doubles and cmsgpack keeps every one of them; nothing here may pass through tostring, which keeps 14 digits.
+--
+-- The times of readings decide nothing but the first and the last one. A time more than ten minutes ahead of the clock
+-- of Redis is taken as now, so that one wrong clock cannot pin the last time of a stream in the future.
 --
 -- Everything is read, checked and encoded before the first write, so an error on the way leaves nothing half written.
 -- If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.
@@ -30,10 +33,9 @@
 local VERSION = 1
 local UNREADABLE = {}
 
-local BELOW, FULL, CROWDED, PARTLY = 1, 2, 3, 4
-local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence has come.
-local MOST_PRODUCERS = 16
-local IDLE = 24 * 60 * 60 * 1000  -- Milliseconds after which a producer makes room.
+local TOO_MANY_STREAMS, TOO_MANY_READINGS = 3, 7
+local MAX_COUNT = 2 ^ 53 - 1
+local EARLY = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead.
 
 -- Adds x to the expansion e, smallest part first, in place: a chain of exact two-sums (Shewchuk's grow-expansion).
 local function grow(e, x)
@@ -100,10 +102,14 @@ local function add(totals, deltas)
   end
 end
 
+local function in_time(milliseconds)
+  return milliseconds > now + EARLY and now or milliseconds
+end
+
 local function merge(state, delta)
   state[3] = state[3] + delta[3]
   state[4] = math.min(state[4], delta[4])
-  state[5] = math.max(state[5], delta[5])
+  state[5] = math.max(in_time(state[5]), delta[5])
   local minimums, maximums = state[6], state[7]
   for component = 1, #minimums do
     minimums[component] = math.min(minimums[component], delta[6][component])
@@ -112,95 +118,6 @@ local function merge(state, delta)
   add(state[8], delta[8])
   add(state[9], delta[9])
   return state
-end
-
--- Whether list is a table of that many entries, or of any number, all of this type.
-local function is_list(list, kind, size)
-  if type(list) ~= 'table' or (size and #list ~= size) then return false end
-  for i = 1, #list do
-    if type(list[i]) ~= kind then return false end
-  end
-  return true
-end
-
--- The windows are two numbers of 32 bits, the lowest bit for the sequence just below the highest: doubles hold 53.
-local function has_bit(window, bit)
-  return math.floor(window / 2 ^ bit) % 2 == 1
-end
-
--- What the stream says to a key: 'new', 'duplicate', BELOW, FULL or PARTLY; and the producer's entry if it has one.
-local function check(state, producer, sequence, now, first)
-  local producers = state and state[10] or {}
-  local has_room = #producers < MOST_PRODUCERS
-  for _, entry in ipairs(producers) do
-    if entry[1] == producer and first then
-      if entry[2] >= sequence then return 'duplicate' end
-      return entry[2] < first and 'new' or PARTLY, entry
-    end
-    if entry[1] == producer then
-      local below = entry[2] - sequence - 1  -- 0 for the sequence just below the highest.
-      if below < -1 then return 'new', entry end
-      if below == -1 then return 'duplicate' end
-      if below >= 64 then return BELOW end
-      local seen = has_bit(entry[below < 32 and 3 or 4], below % 32)
-      return seen and 'duplicate' or 'new', entry
-    end
-    if now - entry[5] >= IDLE then has_room = true end
-  end
-  return has_room and 'new' or FULL
-end
-
--- Marks a key that check called new as counted. Makes room for a new producer: the one that is idle longest leaves.
-local function mark(state, producer, sequence, now, first)
-  local _, entry = check(state, producer, sequence, now, first)
-  if not entry then
-    local producers = state[10] or {}
-    local place = #producers + 1
-    if place > MOST_PRODUCERS then
-      place = 1
-      for i = 2, MOST_PRODUCERS do
-        if producers[i][5] < producers[place][5] then place = i end
-      end
-    end
-    producers[place] = {producer, sequence, first and ALL or 0, first and ALL or 0, now}
-    state[10] = producers
-    return
-  end
-  local up = sequence - entry[2]
-  if first then
-    entry[2], entry[3], entry[4] = sequence, ALL, ALL
-  elseif up < 0 then
-    local below = -up - 1
-    local word = below < 32 and 3 or 4
-    entry[word] = entry[word] + 2 ^ (below % 32)
-  else
-    local near, far = entry[3], entry[4]
-    if up < 32 then
-      entry[4] = (far * 2 ^ up) % 2 ^ 32 + math.floor(near / 2 ^ (32 - up))
-      entry[3] = (near * 2 ^ up) % 2 ^ 32
-    elseif up < 64 then
-      entry[4] = (near * 2 ^ (up - 32)) % 2 ^ 32
-      entry[3] = 0
-    else
-      entry[3], entry[4] = 0, 0
-    end
-    if up <= 32 then
-      entry[3] = entry[3] + 2 ^ (up - 1)  -- The highest until now.
-    elseif up <= 64 then
-      entry[4] = entry[4] + 2 ^ (up - 33)
-    end
-    entry[2] = sequence
-  end
-  entry[5] = math.max(entry[5], now)
-end
-
-local function is_window(producers)
-  if not is_list(producers, 'table') then return false end
-  for _, entry in ipairs(producers) do
-    if type(entry[1]) ~= 'string' then return false end
-    if not is_list({entry[2], entry[3], entry[4], entry[5]}, 'number', 4) then return false end
-  end
-  return true
 end
 
 local function is_state(state)
@@ -214,7 +131,7 @@ local function is_state(state)
       if not is_list(state[i][component], 'number') then return false end
     end
   end
-  return #state[6] > 0 and (state[10] == nil or is_window(state[10]))
+  return #state[6] > 0 and is_memory(state)
 end
 
 local function load(key)
@@ -231,27 +148,49 @@ for i, key in ipairs(KEYS) do states[i] = load(key) end
 local limit, always_store = tonumber(ARGV[2]), ARGV[3] == '1'
 local room = limit > 0 and limit - redis.call('DBSIZE') or math.huge
 
-local function refusal(i, delta, producer, sequence, now, first)
+-- What the stream at KEYS[i] says to the key or the timestamps of a group, as check and check_stamps do.
+local function verdict_of(i, key)
+  local state = states[i]
+  if not key[1] then return NEW end
+  if type(key[1]) == 'table' then return check_stamps(state, key[1], key[2]) end
+  return check(state, key[1], key[2], key[3])
+end
+
+local function refusal(i, delta, key)
   local state = states[i]
   if state == UNREADABLE then return {i, false} end
-  if state and delta and state[2] ~= delta[2] then return {i, state[2]} end
-  if state and delta and #state[6] ~= #delta[6] then return {i, false} end
-  if not producer then return end
-  local verdict, entry = check(state, producer, sequence, now, first)
-  if verdict == PARTLY then return {i, PARTLY, entry[2]} end
-  if verdict == BELOW or verdict == FULL then return {i, verdict} end
+  if not delta then return end
+  if state and state[2] ~= delta[2] then return {i, state[2]} end
+  if state and #state[6] ~= #delta[6] then return {i, false} end
+  local verdict, highest, ahead, new = verdict_of(i, key)
+  if verdict == DUPLICATE then return end
+  if verdict == PARTLY_COUNTED then return {i, verdict, highest} end
+  if verdict == MIXED then
+    local refused = {i, verdict, #highest, #ahead}
+    for _, positions in ipairs({highest, ahead, new}) do
+      for _, position in ipairs(positions) do refused[#refused + 1] = position end
+    end
+    return refused
+  end
+  if verdict ~= NEW then return {i, verdict} end
+  if state and state[3] + delta[3] > MAX_COUNT then return {i, TOO_MANY_READINGS} end
 end
 
 -- Merges or forgets one stream; true if it had counted this key before.
-local function apply(i, delta, producer, sequence, now, first)
+local function apply(i, delta, key)
   answered[i] = true
-  if producer and check(states[i], producer, sequence, now, first) == 'duplicate' then
+  if delta and verdict_of(i, key) == DUPLICATE then
     changed[i] = changed[i] or always_store
     return true
   end
   if delta then
+    delta[4], delta[5] = in_time(delta[4]), in_time(delta[5])
     states[i] = states[i] and merge(states[i], delta) or delta
-    if producer then mark(states[i], producer, sequence, now, first) end
+    if type(key[1]) == 'table' then
+      mark_stamps(states[i], key[1], key[3] and key[2])
+    elseif key[1] then
+      mark(states[i], key[1], key[2], key[3])
+    end
   else
     forgotten[i] = true
   end
@@ -260,11 +199,11 @@ end
 
 local verdicts = {}
 for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local entries, producer, sequence, now, first = group[1], group[2], group[3], group[4], group[5]
+  local entries, key = group[1], {group[2], group[3], group[4]}
   local refusals, duplicates, new = {}, {}, {}
   for _, entry in ipairs(entries) do
-    refusals[#refusals + 1] = refusal(entry[1], entry[2], producer, sequence, now, first)
-    if entry[2] and not states[entry[1]] then new[#new + 1] = {entry[1], CROWDED} end
+    refusals[#refusals + 1] = refusal(entry[1], entry[2], key)
+    if entry[2] and not states[entry[1]] then new[#new + 1] = {entry[1], TOO_MANY_STREAMS} end
   end
   if #new > 0 and #new > room then
     for _, crowded in ipairs(new) do refusals[#refusals + 1] = crowded end
@@ -272,7 +211,7 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   if #refusals == 0 then
     room = room - #new
     for _, entry in ipairs(entries) do
-      if apply(entry[1], entry[2], producer, sequence, now, first) then duplicates[#duplicates + 1] = entry[1] end
+      if apply(entry[1], entry[2], key) then duplicates[#duplicates + 1] = entry[1] end
     end
   end
   verdicts[g] = {refusals, duplicates}

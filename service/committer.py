@@ -32,14 +32,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from service.counters import Counters
-from service.idempotency import Key
+from service.idempotency import Key, Stamps
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.state import State, Unreadable
 from service.store import Crowded, Store
 from service.stream import Readings, Shape
 from service.summary import summarize
 from service.turns import Turns, fail_all
-from service.verdicts import Refusal, Why
+from service.verdicts import Refusal, SortedOut, Why
 
 _PAUSE = 0.05  # Seconds before a commit of unknown outcome is sent again.
 _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
@@ -61,8 +61,28 @@ class PartlyCounted(Exception):
         self.highest = highest
 
 
+class KeyAhead(Exception):
+    """The sequence of the idempotency key reads as a time in the future: nothing of this request was recorded."""
+
+
+class MixedStamps(Exception):
+    """A stream has counted some of the timestamps and not others: nothing of this request was recorded."""
+
+    def __init__(self, stamps: SortedOut) -> None:
+        super().__init__(stamps)
+        self.stamps = stamps
+
+
 class TooManyProducers(Exception):
-    """A stream remembers as many producers of idempotency keys as it can, all of them active in the last day."""
+    """A stream remembers as many producers of idempotency keys as it can, all of them active in the last hour."""
+
+
+class StreamFull(Exception):
+    """Streams would have counted more than 2^53 - 1 readings: nothing of this request was recorded."""
+
+    def __init__(self, streams: list[str]) -> None:
+        super().__init__(streams)
+        self.streams = streams
 
 
 class ShapeConflict(Exception):
@@ -71,6 +91,11 @@ class ShapeConflict(Exception):
     def __init__(self, conflicts: "list[Conflict]") -> None:
         super().__init__(conflicts)
         self.conflicts = conflicts
+
+    @property
+    def streams(self) -> list[str]:
+        """The names of the streams."""
+        return [conflict.stream for conflict in self.conflicts]
 
 
 @dataclass(frozen=True)
@@ -96,7 +121,7 @@ Waiter = asyncio.Future[Recorded]
 class _Group:
     """Requests for the same streams and shapes, and their readings so far; or one request with an idempotency key."""
 
-    key: Key | None
+    key: Key | Stamps | None
     readings: dict[str, Readings]
     waiters: list[Waiter]
 
@@ -136,12 +161,13 @@ class Committer:
         self._counters = counters or Counters()
         self._turns = Turns(_Commit, self._commit, patience)
 
-    async def record(self, readings: Mapping[str, Readings], key: Key | None = None) -> Recorded:
+    async def record(self, readings: Mapping[str, Readings], key: Key | Stamps | None = None) -> Recorded:
         """Commits the readings of one request, all or none; with a key, those that were not counted before.
 
         The committer takes over the columns and may change them. Raises ``Overloaded``, ``ShapeConflict``,
-        ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded``, ``KeyTooOld`` or ``TooManyProducers``;
-        with a range of sequences also ``PartlyCounted``.
+        ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded`` or ``StreamFull``; with a key also
+        ``KeyTooOld``, ``KeyAhead`` or ``TooManyProducers``, with a range of sequences ``PartlyCounted``, with
+        timestamps ``MixedStamps``.
         """
         commit = self._turns.gathering()
         size = 0
@@ -216,7 +242,7 @@ class Committer:
         self._counters.committed(readings, recorded - repeated, repeated, seconds)
 
 
-def _identity(readings: Mapping[str, Readings], key: Key | None) -> object:
+def _identity(readings: Mapping[str, Readings], key: Key | Stamps | None) -> object:
     """What requests have in common that stand or fall together. One with a key stands alone."""
     if key is not None:
         return object()
@@ -231,6 +257,7 @@ _REASONS: dict[Why | None, type[Exception]] = {
     Why.BELOW_THE_WINDOW: KeyTooOld,
     Why.TOO_MANY_PRODUCERS: TooManyProducers,
     Why.CROWDED: Crowded,
+    Why.KEY_AHEAD: KeyAhead,
 }
 
 
@@ -243,5 +270,11 @@ def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
     ]
     if conflicts:
         return ShapeConflict(conflicts)
+    full = [refusal.stream for refusal in refusals if refusal.why is Why.TOO_MANY_READINGS]
+    if full:
+        return StreamFull(full)
+    for refusal in refusals:
+        if refusal.stamps is not None:
+            return MixedStamps(refusal.stamps)
     highest = [refusal.highest for refusal in refusals if refusal.highest is not None]
     return PartlyCounted(min(highest)) if highest else _REASONS[refusals[0].why]()

@@ -19,7 +19,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from service.access import Forbidden, Unauthorized
-from service.committer import KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
+from service.committer import KeyAhead, KeyTooOld, Overloaded, ShapeConflict, StreamFull, TooManyProducers
 from service.formats.pairs import Malformed
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.live import TooManySubscribers
@@ -138,11 +138,26 @@ TABLE: Mapping[type[Exception], Problem] = {
         "The idempotency key is too old",
         "A stream has counted much later sequences of this producer and no longer knows whether it counted this one.",
     ),
-    TooManyProducers: Problem(
+    KeyAhead: Problem(
         409,
+        "key-ahead",
+        "The idempotency key is ahead of time",
+        "The sequence reads as a time more than a day in the future, which would make all later ones too old. Nothing "
+        "was recorded. Correct the clock of the producer, or choose sequences that do not read as times.",
+    ),
+    TooManyProducers: Problem(
+        503,
         "too-many-producers",
         "The stream has too many producers",
-        "A stream remembers 16 producers of idempotency keys; one that is idle for a day makes room.",
+        "A stream remembers 1,016 producers of idempotency keys; one that is idle for an hour makes room. Nothing was "
+        "recorded. Send the request again.",
+        60,
+    ),
+    StreamFull: Problem(
+        409,
+        "stream-full",
+        "The stream has counted as many readings as it can",
+        "A stream counts at most 9007199254740991 readings. Nothing of this request was recorded.",
     ),
     BodyTooLarge: Problem(413, "too-large", "The body is too large"),
     TooMany: Problem(413, "too-many-readings", "Too many readings"),

@@ -1,12 +1,13 @@
 """The state of a stream, and the bytes that it is in Redis: a MessagePack array
 
-    [1, shape, count, first, last, minimums, maximums, sums, squares, producers?]
+    [1, shape, count, first, last, minimums, maximums, sums, squares, producers?, retired?, stamps?, batches?]
 
 The 1 is the version of the format, shape is ``Shape.text``, the rest are the fields of ``Summary``; arrays have one
 entry a component, and the entries of sums and squares are canonical expansions. Floats that are whole or fit in 32
 bits may be stored as such, which changes no value. A scalar stream takes about 110 bytes. The tenth entry is there once
-idempotency keys were counted, about 40 bytes a producer; only ``commit.lua`` looks into it. What follows is ignored, so
-later versions may append; anything else about the form changes the version.
+idempotency keys were counted, about 40 bytes a producer, those behind it once producers retired or timestamps were
+counted; only ``once.lua`` looks into them. What follows is ignored, so later versions may append; anything else about
+the form changes the version.
 
 A delta has the same form as a state: recording readings is merging their summary into the stored one.
 """

@@ -13,13 +13,13 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from service.idempotency import Key
+from service.idempotency import Key, Stamps
 from service.link import Link, Script, StoreUnavailable
 from service.state import State, Unreadable, decode, to_record
 from service.stream import is_name
 from service.verdicts import Committed, committed
 
-NO_KEYS: Mapping[int, Key] = {}
+NO_KEYS: Mapping[int, Key | Stamps] = {}
 _LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
 _MOST_STEPS = 1_000  # Before a page is returned as it is.
 
@@ -59,18 +59,18 @@ class Store:
         self._link = Link(client, replicas, failed)
         self._options = (str(max_streams), "1" if replicas else "0")
         self._keys = f"{prefix}:stream:"
-        source = resources.files("service").joinpath("commit.lua").read_bytes()
-        self._record = Script(source)
+        source = b"".join(resources.files("service").joinpath(name).read_bytes() for name in ("once.lua", "commit.lua"))
+        self._record = Script(b"#!lua\n" + source)
         # To forget takes no memory, and is what helps where there is none.
-        self._forget = Script(source.replace(b"#!lua\n", b"#!lua flags=allow-oom\n", 1))
+        self._forget = Script(b"#!lua flags=allow-oom\n" + source)
 
     async def commit(
-        self, groups: Sequence[Mapping[str, State]], deadline: float, keys: Mapping[int, Key] = NO_KEYS
+        self, groups: Sequence[Mapping[str, State]], deadline: float, keys: Mapping[int, Key | Stamps] = NO_KEYS
     ) -> Committed:
         """Merges readings, summarized by stream, into the stored states, in one atomic step.
 
-        ``keys`` has the idempotency keys of groups, by their position. A stream that has counted a key before is not
-        changed by its group; the key is remembered in the same step as its readings are counted.
+        ``keys`` has the idempotency keys or timestamps of groups, by their position. A stream that has counted a key
+        before is not changed by its group; the key is remembered in the same step as its readings are counted.
 
         The streams of one group stand or fall together: if one refuses (it has another shape, its state is
         unreadable, the key is too old), none is changed by this group. Groups take effect in their order and do not

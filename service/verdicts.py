@@ -1,4 +1,4 @@
-"""What ``commit.lua`` says of each group of a commit, and the states that come with it."""
+"""What the script says of each group of a commit, and the states that come with it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -11,25 +11,41 @@ from service.stream import Shape, shape_from_text
 
 
 class Why(Enum):
-    """Why a stream refuses readings, besides another shape. The numbers are those of ``commit.lua``."""
+    """Why a stream refuses readings, besides another shape. The numbers are those of the script."""
 
     UNREADABLE = 0
     BELOW_THE_WINDOW = 1
     TOO_MANY_PRODUCERS = 2
     CROWDED = 3
     PARTLY_COUNTED = 4
+    KEY_AHEAD = 5
+    MIXED = 6
+    TOO_MANY_READINGS = 7
+
+
+class SortedOut(NamedTuple):
+    """Timestamps of one stream by what it says to them, by their positions; it has counted all others.
+
+    Of those that are ``unknown`` it no longer knows whether it has counted them; those that are ``ahead`` are more than
+    a day in the future.
+    """
+
+    unknown: Sequence[int]
+    ahead: Sequence[int]
+    new: Sequence[int]
 
 
 class Refusal(NamedTuple):
     """A stream refuses readings: it has ``shape``, another one than they have; or there is another reason.
 
-    ``highest`` is the sequence up to which a range has been counted.
+    ``highest`` is the sequence up to which a range has been counted, ``stamps`` says which timestamps have.
     """
 
     stream: str
     shape: Shape | None
     why: Why | None = None
     highest: int | None = None
+    stamps: SortedOut | None = None
 
 
 class Committed(NamedTuple):
@@ -70,9 +86,16 @@ class _States(Mapping[str, State]):
         return len(self._stored)
 
 
-def _refusal(stream: str, reason: str | int | bool, highest: str | int | bool | None = None) -> Refusal:
+def _refusal(stream: str, reason: str | int | bool, *more: str | int | bool) -> Refusal:
     if not isinstance(reason, str):
-        return Refusal(stream, None, Why(int(reason)), None if highest is None else int(highest))
+        why, numbers = Why(int(reason)), list(map(int, more))
+        if why is not Why.MIXED:
+            return Refusal(stream, None, why, numbers[0] if numbers else None)
+        unknown, ahead, *positions = numbers
+        new = unknown + ahead
+        return Refusal(
+            stream, None, why, stamps=SortedOut(positions[:unknown], positions[unknown:new], positions[new:])
+        )
     try:
         return Refusal(stream, shape_from_text(reason))
     except ValueError:

@@ -53,7 +53,7 @@ def columns(draw: st.DrawFn, readings: int) -> list[float]:
 @st.composite
 def summaries(draw: st.DrawFn, components: int) -> Summary:
     readings = draw(st.integers(1, 6))
-    first, last = sorted(draw(st.tuples(*[st.integers(-(10**12), 10**13)] * 2)))
+    first, last = sorted(draw(st.tuples(*[st.integers(-(10**12), 17 * 10**11)] * 2)))
     return summarize([draw(columns(readings)) for _ in range(components)], first, last)
 
 
@@ -191,7 +191,7 @@ async def test_a_double_comes_back_from_the_server_as_it_went(
 
 
 async def test_counts_and_times_beyond_32_bits_are_exact(store: Store, redis: "Redis", prefix: str) -> None:
-    one = summarize([[1.0]], 1_800_000_000_123, 1_800_000_000_123)
+    one = summarize([[1.0]], 1_700_000_000_123, 1_700_000_000_123)
     earlier = summarize([[1.0]], -62_135_596_800_000, -62_135_596_800_000)
     many = one._replace(count=2**53 - 3)
 
@@ -200,7 +200,7 @@ async def test_counts_and_times_beyond_32_bits_are_exact(store: Store, redis: "R
 
     found = (await stored(redis, prefix, "s")).summary
     assert 2**53 - 1 == found.count
-    assert (-62_135_596_800_000, 1_800_000_000_123) == (found.first, found.last)
+    assert (-62_135_596_800_000, 1_700_000_000_123) == (found.first, found.last)
 
 
 async def test_what_a_later_version_appends_to_a_state_stays_behind_it(
@@ -209,11 +209,11 @@ async def test_what_a_later_version_appends_to_a_state_stays_behind_it(
     one = State(NUMBER, summarize([[1.0]], 0, 0))
     await store.commit([{"s": one}], soon())
     nine = await stored_bytes(redis, prefix, "s")
-    await redis.set(f"{prefix}:stream:s", b"\x9b" + nine[1:] + b"\x90\xa5later")
+    await redis.set(f"{prefix}:stream:s", b"\x9e" + nine[1:] + b"\x90\x90\x90\x90\xa5later")
 
     await store.commit([{"s": one}], soon())
 
     after = await stored_bytes(redis, prefix, "s")
     assert repr(merged([one, one])) == repr(decode(after))
-    assert after.startswith(b"\x9b")
+    assert after.startswith(b"\x9e")
     assert after.endswith(b"\xa5later")

@@ -227,7 +227,7 @@ async def test_a_commit_that_redis_answers_with_an_error_is_not_sent_again_even_
     async with peer(lambda _: b"-ERR a bug\r\n") as (url, received), connect(url) as redis:
         committer = Committer(Store(redis, "p"), max_waiting=1_000, patience=PATIENCE)
         with pytest.raises(OutcomeUnknown):
-            await committer.record({"s": readings(1.0)}, Key("p", 1, 0))
+            await committer.record({"s": readings(1.0)}, Key("p", 1))
         assert [b"EVALSHA"] == received
 
 

@@ -42,7 +42,7 @@ LAYERS = [
     {"protocol"},
     {
         *("api", "api.body", "api.contract", "api.document", "api.endpoint", "api.events", "api.health", "api.influx"),
-        *("api.metrics", "api.models", "api.page", "api.readings", "api.streams", "api.upload"),
+        *("api.metrics", "api.models", "api.page", "api.readings", "api.stamps", "api.streams", "api.upload"),
     },
     {"app", "embedded"},
     {"mqtt", "mqtt.averages", "mqtt.bridge", "mqtt.run", "server", "worker"},

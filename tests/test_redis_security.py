@@ -201,7 +201,7 @@ async def test_the_acl_of_the_readme_allows_nothing_else(caplog: pytest.LogCaptu
         async with connect(url) as redis:
             store = Store(redis, "meanwhile", replicas=1)
             with caplog.at_level(logging.WARNING), pytest.raises(OutcomeUnknown):
-                await store.commit([{"s": ONE}], asyncio.get_running_loop().time() + 0.2, {0: Key("p", 1, 0)})
+                await store.commit([{"s": ONE}], asyncio.get_running_loop().time() + 0.2, {0: Key("p", 1)})
             assert "unknown outcome" in caplog.text
             assert "permission" not in caplog.text  # WAIT was allowed; there is only no replica.
             for command in (

@@ -163,7 +163,7 @@ async def test_a_window_that_is_none_is_refused_with_its_group_and_kept(
 ) -> None:
     stored = pack([*msgspec.msgpack.decode(encode(ONE)), producers])
     await redis.set(f"{prefix}:stream:foreign", stored)
-    committed = await store.commit([{"foreign": ONE}, {"other": ONE}], soon(), {0: Key("p", 1, 0)})
+    committed = await store.commit([{"foreign": ONE}, {"other": ONE}], soon(), {0: Key("p", 1)})
     assert [[Refusal("foreign", None, Why.UNREADABLE)], []] == committed.refusals
     assert stored == await redis.get(f"{prefix}:stream:foreign")
     assert {"other": ONE} == committed.states

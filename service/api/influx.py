@@ -9,15 +9,13 @@ them, for both versions at once, because that is what its clients act on:
     503    not recorded: clients keep the points and send them again
     504    unknown: clients send again, and what had been recorded counts twice, unless points are deduplicated
 
-A point has no idempotency key but its time. With ``dedupe=timestamp`` that is one: the producer is
-``timestamp/<unit>``, the sequence the timestamp in the unit of ``precision`` (microseconds for nanoseconds, which are
-too many for 2^53). So a stream counts each timestamp once, and none that is more than 64 units before the latest.
+With ``dedupe=timestamp`` a stream counts each timestamp once (``stamps.py``), so a request can be sent again.
 """
 
 import asyncio
 import base64
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -25,24 +23,20 @@ from starlette.types import Receive, Scope
 
 from service import problems
 from service.access import Headers, check_prefix_of
-from service.api import document, models
+from service.api import document, models, stamps
 from service.api.body import any_type, read
 from service.api.endpoint import Endpoint, Handler, Reply, json_reply
-from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
+from service.committer import Committer, Overloaded, ShapeConflict, StreamFull
 from service.formats import line_protocol
 from service.formats.line_protocol import PRECISIONS, Points, Wrong
-from service.idempotency import LARGEST_SEQUENCE, Key
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.problems import BadEncoding, BadKey, BodyTooLarge, PartialWrite, UnsupportedMediaType
 from service.state import Unreadable
 from service.store import Crowded, Store
-from service.stream import NUMBER, Invalid, Limits, Readings, TooMany
+from service.stream import Invalid, Limits, TooMany
 
-_MICROSECOND = 1_000  # Nanoseconds.
 _LONGEST_PING = 1.0  # Seconds.
-_AT_ONCE = 1_000  # Points with keys in one commit: each is a group of its own.
 _SHOWN = 20  # Wrong lines in the message of a partial write.
-_SHAPE = "expected the shape of the stream, which is not a number"
 _CODES = {
     400: "invalid",
     401: "unauthorized",
@@ -52,7 +46,6 @@ _CODES = {
     503: "unavailable",
     504: "unavailable",
 }
-_UNITS = {10**3: "us", 10**6: "ms", 10**9: "s", 60 * 10**9: "m", 3600 * 10**9: "h"}
 _REFUSALS = (
     *(PartialWrite, BadKey, BadEncoding, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
     *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown),
@@ -97,13 +90,6 @@ def _status(problem: problems.Problem) -> int:
     return 400 if problem.status == 422 else problem.status
 
 
-class _Point(NamedTuple):
-    time: int  # In nanoseconds.
-    line: int
-    stream: str
-    value: float
-
-
 class Writer:
     """Records line protocol. ``clock`` gives milliseconds since 1970; ``pattern`` names streams (``line_names.py``).
 
@@ -145,7 +131,7 @@ class Writer:
         points = line_protocol.decode(body, unit, now, self._pattern, self._limits)
         for stream in points.readings:
             check_prefix_of(stream, scope["reach"])
-        wrong = await (self._record(points) if dedupe == "off" else self._record_once(points, unit, now))
+        wrong = await (self._record(points) if dedupe == "off" else self._record_once(points))
         if wrong:
             raise PartialWrite(_message(wrong))
 
@@ -154,36 +140,18 @@ class Writer:
         while points.readings:
             try:
                 await self._committer.record(points.readings)
-            except ShapeConflict as error:
-                streams = [conflict.stream for conflict in error.conflicts]
-                lines = {line for stream in streams for line in points.gathered[stream].places}
-                points = line_protocol.without(points, lines, _SHAPE, self._limits)
+            except (ShapeConflict, StreamFull) as error:
+                lines = {line for stream in error.streams for line in points.gathered[stream].places}
+                why = stamps.SHAPE if isinstance(error, ShapeConflict) else stamps.FULL
+                points = line_protocol.without(points, lines, why, self._limits)
             else:
                 break
         return points.wrong
 
-    async def _record_once(self, points: Points, unit: int, now: int) -> list[Wrong]:
-        """Records each point with its time as its key, in the order of time; returns what is wrong with the others."""
-        unit = max(unit, _MICROSECOND)
-        wrong, keyed = [*points.wrong], []
-        for point in _in_order_of_time(points):
-            if point.line in points.untimed:
-                wrong.append(Wrong(point.line, "expected a timestamp, by which the point is counted once"))
-            elif not 0 <= point.time // unit <= LARGEST_SEQUENCE:
-                wrong.append(Wrong(point.line, "expected a timestamp from 1970 to 2255, by which it is counted once"))
-            else:
-                keyed.append(point)
-        for start in range(0, len(keyed), _AT_ONCE):
-            some = keyed[start : start + _AT_ONCE]
-            keys = [Key(f"timestamp/{_UNITS[unit]}", point.time // unit, now) for point in some]
-            recordings = [
-                self._committer.record({point.stream: _reading(point)}, key)
-                for point, key in zip(some, keys, strict=True)
-            ]
-            for point, outcome in zip(some, await asyncio.gather(*recordings, return_exceptions=True), strict=True):
-                if isinstance(outcome, BaseException):
-                    wrong.append(Wrong(point.line, _why(outcome)))
-        return sorted(set(wrong))
+    async def _record_once(self, points: Points) -> list[Wrong]:
+        """Records each point with its time as its key; returns what is wrong with the others."""
+        batches, wrong = stamps.batches_of(points)
+        return sorted({*wrong, *await stamps.record_once(self._committer, batches)})
 
 
 def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:
@@ -254,31 +222,6 @@ _PARAMETERS = [
         "dedupe", "timestamp: a stream counts each timestamp once. The default is a setting.", "timestamp", "off"
     ),
 ]
-
-
-def _in_order_of_time(points: Points) -> list[_Point]:
-    return sorted(
-        _Point(time, line, stream, value)
-        for stream, columns in points.gathered.items()
-        for value, time, line in zip(*columns, strict=True)
-        if isinstance(value, float)
-    )
-
-
-def _reading(point: _Point) -> Readings:
-    time = point.time // 10**6
-    return Readings(NUMBER, [[point.value or 0.0]], time, time)
-
-
-def _why(outcome: BaseException) -> str:
-    """What is wrong with a point that was not recorded. Raises what says nothing about the point."""
-    if isinstance(outcome, KeyTooOld):
-        return "expected a timestamp at most 64 units of precision before the latest of its stream"
-    if isinstance(outcome, ShapeConflict):
-        return _SHAPE
-    if isinstance(outcome, TooManyProducers):
-        return "expected a stream with fewer producers of idempotency keys"
-    raise outcome
 
 
 def _message(wrong: list[Wrong]) -> str:

@@ -11,7 +11,7 @@ from service.api import document, models
 from service.api.body import any_type, media_type, read
 from service.api.endpoint import Endpoint, Reply, json_reply
 from service.api.upload import Uploads
-from service.committer import Committer, KeyTooOld, Overloaded, ShapeConflict, TooManyProducers
+from service.committer import Committer, KeyAhead, KeyTooOld, Overloaded, ShapeConflict, StreamFull, TooManyProducers
 from service.formats import json, senml
 from service.formats.pairs import Malformed
 from service.idempotency import Key
@@ -32,7 +32,9 @@ _REFUSALS = (
     BadEncoding,
     BadKey,
     KeyTooOld,
+    KeyAhead,
     TooManyProducers,
+    StreamFull,
     ShapeConflict,
     BodyTooLarge,
     TooMany,
@@ -95,7 +97,7 @@ def endpoints(
         name = check_name(scope["path_params"]["stream"])
         body = await read(scope, receive, max_body)
         now = clock()
-        key = _key_of(scope, now, require_key)
+        key = _key_of(scope, require_key)
         states, duplicates = await committer.record({name: json.decode(body, now, limits)}, key)
         shape, summary = states[name]
         reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
@@ -105,10 +107,10 @@ def endpoints(
         """Records readings of many streams, all or none; of NDJSON, those of the lines before the first wrong one."""
         kind = media_type(scope, _MEDIA_TYPES)
         if kind in _NDJSON:
-            return json_reply(await uploads.record(scope, receive, _key_of(scope, clock(), require_key)))
+            return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
         body = await read(scope, receive, max_body, any_type)
         now = clock()
-        key = _key_of(scope, now, require_key)
+        key = _key_of(scope, require_key)
         if kind not in _SENML:
             return json_reply(await record(scope, json.decode_batch(body, now, limits), key))
         batch, skipped = _SENML[kind](body, now, limits)
@@ -118,7 +120,7 @@ def endpoints(
         """Records NDJSON as POST does; this is what curl -T sends."""
         if media_type(scope, _MEDIA_TYPES) not in _NDJSON:
             raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}; with POST also other types.")
-        return json_reply(await uploads.record(scope, receive, _key_of(scope, clock(), require_key)))
+        return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
 
     async def record(scope: Scope, batch: dict[str, Readings], key: Key | None) -> dict[str, int]:
         if scope["reach"]:
@@ -165,11 +167,11 @@ def endpoints(
     ]
 
 
-def _key_of(scope: Scope, now: int, is_required: bool) -> Key | None:
+def _key_of(scope: Scope, is_required: bool) -> Key | None:
     values = [value for name, value in scope["headers"] if name == b"idempotency-key"]
     if not values and not is_required:
         return None
-    key = idempotency.parse(values[0].decode("latin-1"), now) if len(values) == 1 else None
+    key = idempotency.parse(values[0].decode("latin-1")) if len(values) == 1 else None
     if key is None:
         raise BadKey(idempotency.FORM)
     return key

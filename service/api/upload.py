@@ -201,28 +201,28 @@ class _Upload:
             except Forbidden as error:
                 wrong = error
         start = self.lines
-        await self._record(chunk, start, 0, end, now)
+        await self._record(chunk, start, 0, end)
         self.lines = start + end
         if wrong is not None:
             raise Interrupted(wrong, self.lines, self.lines + 1)
 
-    async def _record(self, chunk: Chunk, before: int, start: int, end: int, now: int) -> None:
+    async def _record(self, chunk: Chunk, before: int, start: int, end: int) -> None:
         """Records the lines from ``start`` to before ``end`` of a chunk, which has ``before`` lines before it."""
         part = chunk if (start, end) == (0, chunk.lines) else ndjson.part(chunk, start, end, self._limits)
         if part.readings:
             sizes = {name: one.size for name, one in part.readings.items()}
-            key = None if self._key is None else _range(self._key, before + start, before + end, now)
+            key = None if self._key is None else _range(self._key, before + start, before + end)
             try:
                 _, duplicates = await self._offer(part, key)
             except PartlyCounted as counted:
                 cut = counted.highest + 1 - before - (0 if self._key is None else self._key.sequence)
-                await self._record(chunk, before, start, cut, now)
-                await self._record(chunk, before, cut, end, now)
+                await self._record(chunk, before, start, cut)
+                await self._record(chunk, before, cut, end)
                 return
             except ShapeConflict as error:
                 line = columns.first_place(part.gathered, [conflict.stream for conflict in error.conflicts])
                 if line > start:
-                    await self._record(chunk, before, start, line, now)
+                    await self._record(chunk, before, start, line)
                 self.lines = before + line
                 raise Interrupted(error, self.lines, self.lines + 1) from error
             repeated = sum(sizes[name] for name in duplicates)
@@ -244,11 +244,11 @@ class _Upload:
             await asyncio.sleep(_PAUSE)
 
 
-def _range(key: Key, start: int, end: int, now: int) -> Key:
+def _range(key: Key, start: int, end: int) -> Key:
     """The key of the lines from ``start`` to before ``end`` of an upload with this key."""
     if key.sequence + end - 1 > LARGEST_SEQUENCE:
         raise BadKey("Expected a sequence that leaves room below 2^53 for one more with every line.")
-    return Key(key.producer, key.sequence + end - 1, now, key.sequence + start)
+    return Key(key.producer, key.sequence + end - 1, key.sequence + start)
 
 
 def _is_chunked(scope: Scope) -> bool:

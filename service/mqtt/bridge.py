@@ -165,7 +165,7 @@ class Bridge:
         self._journal.end()
 
     def _parts(self, notes: Sequence[Note]) -> list[_Part]:
-        common = Key(self._journal.producer, self._journal.sequence, self._clock())
+        common = Key(self._journal.producer, self._journal.sequence)
         summed: dict[tuple[str, str], list[Readings]] = {}
         parts: list[_Part] = []
         for note in notes:
@@ -186,11 +186,11 @@ class Bridge:
 
     def _key(self, note: Note, sequence: int | None) -> Key | None:
         if note.key is not None:
-            key = idempotency.parse(note.key, note.at)
+            key = idempotency.parse(note.key)
             if key is None:
                 raise Invalid(idempotency.FORM)
             return key
-        return None if sequence is None else Key(_SEQUENCES, sequence, note.at)
+        return None if sequence is None else Key(_SEQUENCES, sequence)
 
     async def _record(self, part: _Part) -> None:
         try:

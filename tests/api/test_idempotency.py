@@ -5,6 +5,8 @@ which a resend doubles a reading if anything about keys is wrong.
 """
 
 import asyncio
+import time
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -144,14 +146,40 @@ async def test_below_the_window_of_64_is_409_and_not_counted(
         assert 404 == (await client.get("/v1/streams/new/count")).status_code
 
 
-async def test_the_17th_producer_of_a_stream_is_409_and_not_counted(client: httpx.AsyncClient) -> None:
-    for n in range(16):
-        assert 200 == (await post(client, "s", 1, f"p{n}:1")).status_code
-    reply = await post(client, "s", 1, "p16:1")
-    assert (409, TYPE + "too-many-producers") == (reply.status_code, reply.json()["type"])
-    assert {"stream": "s", "count": 16} == (await client.get("/v1/streams/s/count")).json()
-    assert 200 == (await post(client, "s", 1, "p15:2")).status_code
-    assert 200 == (await post(client, "t", 1, "p16:1")).status_code
+async def test_hundreds_of_producers_of_a_stream_keep_nobody_out_and_nothing_counts_twice(
+    client: httpx.AsyncClient,
+) -> None:
+    for _ in range(2):
+        for n in range(100):
+            assert 200 == (await post(client, "s", 1, f"p{n}:1")).status_code
+    assert {"stream": "s", "count": 100} == (await client.get("/v1/streams/s/count")).json()
+    assert 200 == (await post(client, "s", 1, "p0:2")).status_code
+    assert {"stream": "s", "count": 101} == (await client.get("/v1/streams/s/count")).json()
+
+
+async def test_a_key_of_a_clock_that_is_years_ahead_is_refused_and_the_producer_goes_on(
+    client: httpx.AsyncClient,
+) -> None:
+    now = time.time_ns() // 1_000
+    assert 200 == (await post(client, "s", 1, f"p:{now}")).status_code
+    hiccup = await post(client, "s", 1, f"p:{now + 10 * 365 * 86_400 * 10**6}")
+    assert (409, TYPE + "key-ahead") == (hiccup.status_code, hiccup.json()["type"])
+    assert 200 == (await post(client, "s", 1, f"p:{now + 1}")).status_code
+    assert {"stream": "s", "count": 2} == (await client.get("/v1/streams/s/count")).json()
+
+
+async def test_the_last_reading_cannot_be_pinned_in_the_future(client: httpx.AsyncClient) -> None:
+    before = time.time()
+    for at in ("9999-12-31T23:59:59.999Z", 253402300799, before + 3_600):
+        reply = await client.post("/v1/streams/s/readings", json={"value": 1, "time": at})
+        assert 200 == reply.status_code
+    state = (await client.get("/v1/streams/s")).json()
+    for member in ("first_reading_at", "last_reading_at"):
+        assert before - 1 <= datetime.fromisoformat(state[member]).timestamp() <= time.time() + 1
+    soon = time.time() + 300  # Clocks are a little off.
+    await client.post("/v1/streams/s/readings", json={"value": 1, "time": soon})
+    state = (await client.get("/v1/streams/s")).json()
+    assert abs(datetime.fromisoformat(state["last_reading_at"]).timestamp() - soon) < 0.01
 
 
 async def test_after_delete_a_key_is_new_again(client: httpx.AsyncClient) -> None:
@@ -270,8 +298,8 @@ async def test_of_a_commit_with_both_only_what_has_a_key_is_sent_again(
         committer = Committer(Store(redis, prefix), max_waiting=100, patience=5.0)
         bare, keyed, other = await asyncio.gather(
             committer.record({"s": collect([1.0], 0, 0, Limits())}),
-            committer.record({"s": collect([4.0], 0, 0, Limits())}, Key("p", 1, 0)),
-            committer.record({"t": collect([1.0], 0, 0, Limits())}, Key("p", 1, 0)),
+            committer.record({"s": collect([4.0], 0, 0, Limits())}, Key("p", 1)),
+            committer.record({"t": collect([1.0], 0, 0, Limits())}, Key("p", 1)),
             return_exceptions=True,
         )
         assert isinstance(bare, OutcomeUnknown)

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -189,22 +190,42 @@ async def test_with_dedupe_a_stream_counts_each_timestamp_once(client: httpx.Asy
     assert {"m/f": 3, "m/g": 2} == await counts(client)
     assert 2.0 == (await state(client, "m/f"))["average"]
 
-    again = await write(client, "m f=7 9000\nm g=1 7000\nm f=4 9001\nm f=5 11000", query)
+    again = await write(client, "m f=7 9000\nm g=1 7000\nm f=4 9001\nm f=5 11000\nm f=6 8999", query)
     assert 204 == again.status_code
-    assert {"m/f": 4 + (precision != "ns"), "m/g": 2} == await counts(client)  # 9001 ns are the same microsecond.
+    assert {"m/f": 6, "m/g": 2} == await counts(client)
 
     assert 204 == (await write(client, "m f=1 9000", f"&precision={precision}")).status_code
-    assert {"m/f": 5 + (precision != "ns"), "m/g": 2} == await counts(client)
+    assert {"m/f": 7, "m/g": 2} == await counts(client)
 
 
-async def test_with_dedupe_points_too_old_or_without_a_time_are_named_and_not_counted(api: Api) -> None:
+async def test_with_dedupe_a_nanosecond_makes_two_points_and_the_precision_none(client: httpx.AsyncClient) -> None:
+    stamp = 1_767_225_600
+    body = f"m f=1 {stamp}000000000\nm f=2 {stamp}000000001"
+    for _ in range(2):
+        assert 204 == (await write(client, body, "&dedupe=timestamp")).status_code
+    assert {"m/f": 2} == await counts(client)
+    for precision, text in (("s", f"{stamp}"), ("ms", f"{stamp}000"), ("us", f"{stamp}000000")):
+        assert 204 == (await write(client, f"m f=1 {text}", f"&dedupe=timestamp&precision={precision}")).status_code
+    assert {"m/f": 2} == await counts(client)
+
+    seconds = "\n".join(f"m g=1 {stamp + i}" for i in range(60))  # A client that forgets to say the precision.
+    assert 204 == (await write(client, seconds, "&dedupe=timestamp")).status_code
+    assert 60 == (await counts(client))["m/g"]
+
+
+async def test_with_dedupe_points_without_a_time_or_ahead_or_of_which_nothing_is_known_are_named(api: Api) -> None:
     client = await api(line_protocol_dedupe=True)
-    await write(client, "m f=1 1000", "&precision=s")
-    reply = await write(client, "m f=2 935\nm f=3 936\nm f=4\nm f=5 -1\nm f=6 1001\nbad", "&precision=s")
+    assert 204 == (await write(client, "m f=1 1000", "&precision=s")).status_code
+    reply = await write(client, "m f=2 935\nm f=3 936\nm f=4\nm f=5 -1\nm f=6 4000000000\nbad", "&precision=s")
     assert 400 == reply.status_code
-    for number in (1, 3, 4, 6):
-        assert f"line {number}: expected " in reply.json()["message"]
-    assert {"m/f": 3} == await counts(client)
+    assert ["line 3: ", "line 5: ", "line 6: "] == re.findall(r"line \d+: ", reply.json()["message"])
+    assert {"m/f": 4} == await counts(client)
+
+    later = "\n".join(f"m f=1 {stamp}" for stamp in range(1_001, 1_064))
+    assert 204 == (await write(client, later, "&precision=s")).status_code  # So 936 is the latest that is dropped.
+    reply = await write(client, "m f=1 935\nm f=1 936\nm f=1 937\nm f=1 1000", "&precision=s")
+    assert ["line 1: ", "line 2: "] == re.findall(r"line \d+: ", reply.json()["message"])
+    assert {"m/f": 4 + 63 + 1} == await counts(client)
     assert 204 == (await write(client, "m f=7", "&dedupe=off")).status_code
 
 
@@ -223,9 +244,16 @@ async def test_where_keys_are_required_dedupe_is(api: Api) -> None:
     assert {"m/f": 1} == await counts(client)
 
 
-async def test_thousands_of_points_are_counted_once(client: httpx.AsyncClient) -> None:
-    body = "\n".join(f"m,t={i % 3} f={i} {i}" for i in range(3_500))
-    for _ in range(2):
-        reply = await write(client, body, "&precision=s&dedupe=timestamp")
-    assert 400 == reply.status_code  # Those that are 64 seconds before the latest, which is not known of any more.
-    assert 3_500 == sum((await counts(client)).values())
+async def test_thousands_of_points_are_counted_once_and_a_batch_sent_again_is_no_error(
+    client: httpx.AsyncClient,
+) -> None:
+    body = "\n".join(f"m,t={i % 3} f={i} {i}" for i in range(7_500))
+    for _ in range(3):
+        assert 204 == (await write(client, body, "&precision=s&dedupe=timestamp")).status_code
+        assert 7_500 == sum((await counts(client)).values())
+    newer = "\n".join(f"m,t={i % 3} f={i} {i}" for i in range(7_490, 7_600))
+    assert 204 == (await write(client, newer, "&precision=s&dedupe=timestamp")).status_code
+    assert 7_600 == sum((await counts(client)).values())
+    parts = "\n".join(f"m,t={i % 3} f={i} {i}" for i in range(10, 100))  # Of no batch, and older than what is known.
+    assert 400 == (await write(client, parts, "&precision=s&dedupe=timestamp")).status_code
+    assert 7_600 == sum((await counts(client)).values())

@@ -218,7 +218,7 @@ async def test_10_000_replies_of_valkey_that_are_lost_double_nothing(report: Cal
         committer = Committer(Store(redis, "meanwhile"), max_waiting=1_000, patience=10)
         unknown = 0
         for digit in range(DIGITS):
-            key = Key(f"p{number}", digit, 0)
+            key = Key(f"p{number}", digit)
             for _ in range(10):
                 try:
                     await committer.record({f"s{number}": collect([4.0**digit], 0, 0, Limits())}, key)

@@ -1,0 +1,226 @@
+-- once.lua: what a stream remembers of what it has counted, so that nothing is counted twice. commit.lua, which runs
+-- behind it in one script, merges; service/idempotency.py explains the rules.
+--
+-- A state that has counted keys or timestamps has up to four members more:
+--
+--   PRODUCERS  an array of {producer, highest sequence, window of the 32 sequences below it, window of the 32 below
+--              those, when it last counted (ms since 1970), floor}. The floor is there for a producer that came back from
+--              RETIRED: of sequences below it nothing is known; the floor itself is counted.
+--   RETIRED    {digest, highest sequence, hour, digest, highest sequence, hour, ...}: producers that made room, the one
+--              that did so first in front, by 52 bits of SHA-1 of their names; the hour (since 1970) they last counted.
+--   STAMPS     {seconds, ns, seconds, ns, ...}: the floor, then the latest timestamps counted, ascending. Of timestamps
+--              up to the floor nothing is known, except that they were counted if they stand here.
+--   BATCHES    {digest, digest, ...}: the last batches of timestamps that were counted whole, the oldest in front.
+--
+-- All times are those of the Redis server. No clock decides whether something is counted twice; it only decides which
+-- producer is remembered without its window, and which sequences and timestamps are too far in the future.
+
+local PRODUCERS, RETIRED, STAMPS, BATCHES = 10, 11, 12, 13
+local MAX_PRODUCERS, MAX_RETIRED, MAX_STAMPS, MAX_BATCHES = 16, 1000, 64, 16
+
+local KEY_TOO_OLD, TOO_MANY_PRODUCERS, PARTLY_COUNTED, KEY_AHEAD, MIXED = 1, 2, 4, 5, 6
+local NEW, DUPLICATE = 'new', 'duplicate'
+
+local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence has come.
+local BEFORE_ALL = -(2 ^ 53)  -- Seconds of a floor that no timestamp has reached.
+local DAY = 24 * 60 * 60  -- Seconds.
+-- A sequence between these reads as a time, in seconds, milliseconds or microseconds since 1970: from 2020 to 2106 (the
+-- end of 32 bits) and to 2200.
+local CLOCKS = {{1, 1577836800, 4294967295}, {1e3, 1577836800e3, 7258118400e3}, {1e6, 1577836800e6, 7258118400e6}}
+
+local clock = redis.pcall('TIME')
+if clock.err then return redis.error_reply('UNWRITTEN ' .. clock.err) end
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)  -- Milliseconds since 1970.
+local hour = math.floor(now / 3600000)
+
+local function digest_of(producer)
+  return tonumber(string.sub(redis.sha1hex(producer), 1, 13), 16)
+end
+
+-- The windows are two numbers of 32 bits, the lowest bit for the sequence just below the highest: doubles hold 53.
+local function has_bit(window, bit)
+  return math.floor(window / 2 ^ bit) % 2 == 1
+end
+
+-- The highest sequence of a producer, its entry, or else its place in RETIRED; nothing if it is not remembered.
+local function find(state, producer)
+  for _, entry in ipairs(state and state[PRODUCERS] or {}) do
+    if entry[1] == producer then return entry[2], entry end
+  end
+  local retired = state and state[RETIRED] or {}
+  local digest = #retired > 0 and digest_of(producer)
+  for i = 1, #retired, 3 do
+    if retired[i] == digest then return retired[i + 1], nil, i end
+  end
+end
+
+-- Whether a sequence reads as a time that is more than a day ahead, of the clock and of the sequences before it. One
+-- whose sequences did not read as times before counts something else.
+local function is_ahead(sequence, highest)
+  for _, unit in ipairs(CLOCKS) do
+    local scale, from, to = unit[1], unit[2], unit[3]
+    if sequence >= from and sequence <= to and (not highest or highest >= from) then
+      return sequence > math.max(now / 1000 * scale, highest or 0) + DAY * scale
+    end
+  end
+  return false
+end
+
+-- Whether a producer that is not remembered can be. The last of RETIRED is forgotten an hour after it counted; if a
+-- clock that was wrong says when that was, at once.
+local function has_room(state)
+  local retired = state and state[RETIRED] or {}
+  if #(state and state[PRODUCERS] or {}) < MAX_PRODUCERS or #retired < 3 * MAX_RETIRED then return true end
+  return math.abs(hour - retired[3]) > 1
+end
+
+-- What the stream says to a key: NEW, DUPLICATE or the reason to refuse it, with PARTLY_COUNTED the highest sequence.
+local function check(state, producer, sequence, first)
+  local highest, entry = find(state, producer)
+  if highest and first then
+    if highest >= sequence then return DUPLICATE end
+    if highest >= first then return PARTLY_COUNTED, highest end
+  elseif highest and sequence <= highest then
+    local floor = entry and entry[6] or not entry and highest
+    local below = highest - sequence - 1  -- 0 for the sequence just below the highest.
+    if below == -1 or sequence == floor then return DUPLICATE end
+    if below >= 64 or (floor and sequence < floor) then return KEY_TOO_OLD end
+    return has_bit(entry[below < 32 and 3 or 4], below % 32) and DUPLICATE or NEW
+  end
+  if is_ahead(sequence, highest) then return KEY_AHEAD end
+  return (highest or has_room(state)) and NEW or TOO_MANY_PRODUCERS
+end
+
+-- Makes room among the producers for one more: the one that is idle longest retires.
+local function retire(state)
+  local producers, retired = state[PRODUCERS], state[RETIRED] or {}
+  local longest = 1
+  for i, entry in ipairs(producers) do
+    entry[5] = math.min(entry[5], now)  -- It is later only by a clock that was wrong.
+    if entry[5] < producers[longest][5] then longest = i end
+  end
+  local entry = table.remove(producers, longest)
+  while #retired > 3 * (MAX_RETIRED - 1) do table.remove(retired, 1) end
+  for _, number in ipairs({digest_of(entry[1]), entry[2], math.floor(entry[5] / 3600000)}) do
+    retired[#retired + 1] = number
+  end
+  state[RETIRED] = retired
+end
+
+-- Marks a key that check called NEW as counted.
+local function mark(state, producer, sequence, first)
+  local highest, entry, place = find(state, producer)
+  state[PRODUCERS] = state[PRODUCERS] or {}
+  if place then
+    for _ = 1, 3 do table.remove(state[RETIRED], place) end
+  end
+  if not entry then
+    if #state[PRODUCERS] >= MAX_PRODUCERS then retire(state) end
+    entry = {producer, highest or sequence, 0, 0, now, highest}
+    table.insert(state[PRODUCERS], entry)
+  end
+  local up = sequence - entry[2]
+  if first then
+    entry[2], entry[3], entry[4], entry[6] = sequence, ALL, ALL, nil
+  elseif up < 0 then
+    local below = -up - 1
+    local word = below < 32 and 3 or 4
+    entry[word] = entry[word] + 2 ^ (below % 32)
+  elseif up > 0 then
+    local near, far = entry[3], entry[4]
+    if up < 32 then
+      entry[4] = (far * 2 ^ up) % 2 ^ 32 + math.floor(near / 2 ^ (32 - up))
+      entry[3] = (near * 2 ^ up) % 2 ^ 32
+    elseif up < 64 then
+      entry[4] = (near * 2 ^ (up - 32)) % 2 ^ 32
+      entry[3] = 0
+    else
+      entry[3], entry[4] = 0, 0
+    end
+    if up <= 32 then
+      entry[3] = entry[3] + 2 ^ (up - 1)  -- The highest until now.
+    elseif up <= 64 then
+      entry[4] = entry[4] + 2 ^ (up - 33)
+    end
+    entry[2] = sequence
+  end
+  entry[5] = now
+end
+
+local function is_before(seconds, ns, other_seconds, other_ns)
+  return seconds < other_seconds or (seconds == other_seconds and ns < other_ns)
+end
+
+-- Sorts out a batch of timestamps ({seconds, ns, seconds, ns, ...}, ascending): DUPLICATE if all were counted, NEW if
+-- none was, or MIXED. Also the positions (from 0) of those of which nothing is known, those ahead, and the new ones.
+local function check_stamps(state, stamps, digest)
+  for _, batch in ipairs(state and state[BATCHES] or {}) do
+    if batch == digest then return DUPLICATE end
+  end
+  local known = state and state[STAMPS] or {BEFORE_ALL, 0}
+  local unknown, ahead, new = {}, {}, {}
+  local at = 3
+  for i = 1, #stamps, 2 do
+    local seconds, ns, position = stamps[i], stamps[i + 1], (i - 1) / 2
+    while known[at] and is_before(known[at], known[at + 1], seconds, ns) do at = at + 2 end
+    if known[at] ~= seconds or known[at + 1] ~= ns then
+      if not is_before(known[1], known[2], seconds, ns) then
+        unknown[#unknown + 1] = position
+      elseif seconds > now / 1000 + DAY then
+        ahead[#ahead + 1] = position
+      else
+        new[#new + 1] = position
+      end
+    end
+  end
+  if #new == #stamps / 2 then return NEW end
+  if #new + #unknown + #ahead == 0 then return DUPLICATE end
+  return MIXED, unknown, ahead, new
+end
+
+-- Marks timestamps that check_stamps called NEW as counted; and the batch that they complete, if it has a digest.
+local function mark_stamps(state, stamps, digest)
+  local known = state[STAMPS] or {BEFORE_ALL, 0}
+  local merged, at = {}, 3
+  for i = 1, #stamps, 2 do
+    while known[at] and is_before(known[at], known[at + 1], stamps[i], stamps[i + 1]) do
+      merged[#merged + 1], merged[#merged + 2] = known[at], known[at + 1]
+      at = at + 2
+    end
+    merged[#merged + 1], merged[#merged + 2] = stamps[i], stamps[i + 1]
+  end
+  for i = at, #known do merged[#merged + 1] = known[i] end
+  local dropped = math.max(0, #merged - 2 * MAX_STAMPS)
+  local kept = dropped > 0 and {merged[dropped - 1], merged[dropped]} or {known[1], known[2]}
+  for i = dropped + 1, #merged do kept[#kept + 1] = merged[i] end
+  for member = PRODUCERS, BATCHES do state[member] = state[member] or {} end  -- No hole: it is an array.
+  state[STAMPS] = kept
+  if digest then
+    local batches = state[BATCHES]
+    batches[#batches + 1] = digest
+    if #batches > MAX_BATCHES then table.remove(batches, 1) end
+  end
+end
+
+-- Whether list is a table of that many entries, or of any number, all of this type.
+local function is_list(list, kind, size)
+  if type(list) ~= 'table' or (size and #list ~= size) then return false end
+  for i = 1, #list do
+    if type(list[i]) ~= kind then return false end
+  end
+  return true
+end
+
+-- Whether what a state remembers has this form.
+local function is_memory(state)
+  local producers, retired, stamps = state[PRODUCERS], state[RETIRED], state[STAMPS]
+  if producers ~= nil and not is_list(producers, 'table') then return false end
+  for _, entry in ipairs(producers or {}) do
+    if type(entry[1]) ~= 'string' then return false end
+    if not is_list({entry[2], entry[3], entry[4], entry[5]}, 'number', 4) then return false end
+    if entry[6] ~= nil and type(entry[6]) ~= 'number' then return false end
+  end
+  if retired ~= nil and not (is_list(retired, 'number') and #retired % 3 == 0) then return false end
+  if stamps ~= nil and not (is_list(stamps, 'number') and #stamps % 2 == 0) then return false end
+  return state[BATCHES] == nil or is_list(state[BATCHES], 'number')
+end
