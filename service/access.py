@@ -17,6 +17,10 @@ digests, never keys, so it can be read by whoever may see it:
 A key is 256 random bits, so a plain digest is enough: there is nothing to guess. It is looked up by its digest, and the
 digest is then compared in constant time; neither step depends on the characters of the key. A request that presents two
 different keys is refused, so that it never depends on the order of its headers which of them counts.
+
+A key also owns the producers of its idempotency keys: what one key sends as ``gateway:7`` has nothing to do with what
+another sends as ``gateway:7``. The owner is the key's ``name``, so that a new key with the name of an old one goes on
+where that stopped; a key without a name is its own owner.
 """
 
 import base64
@@ -31,7 +35,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -40,6 +44,8 @@ log = logging.getLogger(__name__)
 SCOPES = ("read", "write", "admin")
 _PREFIX = "mw_"  # Lets people and secret scanners see what a leaked string is.
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+_MAX_NAME = 64  # Characters; streams remember it with each producer.
+_OWNER_DIGITS = 16
 
 
 class BadKeyFile(Exception):
@@ -58,14 +64,24 @@ class Forbidden(Exception):
         self.detail = detail
 
 
+class Grant(NamedTuple):
+    """What a request may use: the streams whose names start with ``prefix``, and the producers of ``owner``."""
+
+    prefix: str
+    owner: str
+
+
+EVERYTHING = Grant("", "")  # Without API keys.
+
+
 @dataclass(frozen=True)
 class Key:
-    """What one key allows."""
+    """A key of the file: the scopes that it has, the hexadecimal digest of its secret, and what it grants."""
 
     name: str
     scopes: frozenset[str]
-    prefix: str
     sha256: str
+    grant: Grant
 
 
 class Keys:
@@ -101,19 +117,19 @@ class Guard:
             else:
                 log.info("%d API keys are in use", len(self._keys))
 
-    def admit(self, headers: Headers, scope: str) -> str:
-        """The prefix of the stream names that the request may use. Raises ``Unauthorized`` or ``Forbidden``."""
+    def admit(self, headers: Headers, scope: str) -> Grant:
+        """What the request may use. Raises ``Unauthorized`` or ``Forbidden``."""
         if self._keys is None:
             if scope != "read" and _is_from_another_site(headers):
                 raise Forbidden("Expected a request that no other web site makes; or configure API keys.")
-            return ""
+            return EVERYTHING
         presented = _secrets(headers)
         key = self._keys.find(presented.pop()) if len(presented) == 1 else None
         if key is None:
             raise Unauthorized
         if scope not in key.scopes:
             raise Forbidden(f"Expected a key with the scope {scope}.")
-        return key.prefix
+        return key.grant
 
 
 def check_prefix_of(name: str, prefix: str) -> None:
@@ -146,14 +162,18 @@ def _key(table: Any, number: int) -> Key:
     place = f"In the file of API keys, [[key]] number {number}"
     if not isinstance(table, dict) or not table.keys() <= known.keys():
         raise BadKeyFile(f"{place} has something else than {', '.join(known)}.")
-    key = {"name": f"key {number}", "prefix": ""} | table
+    key = {"name": "", "prefix": ""} | table
     if not all(isinstance(key.get(member), kind) for member, kind in known.items()):
         raise BadKeyFile(f"{place} needs scopes, an array of strings, and sha256, a string.")
     if not key["scopes"] or not all(scope in SCOPES for scope in key["scopes"]):
         raise BadKeyFile(f"{place} needs scopes from {', '.join(SCOPES)}.")
     if _DIGEST.fullmatch(key["sha256"]) is None:
         raise BadKeyFile(f"{place} needs a sha256 of 64 hexadecimal digits.")
-    return Key(key["name"], frozenset(key["scopes"]), key["prefix"], key["sha256"].lower())
+    if len(key["name"]) > _MAX_NAME:
+        raise BadKeyFile(f"{place} needs a name of at most {_MAX_NAME} characters.")
+    sha256 = key["sha256"].lower()
+    grant = Grant(key["prefix"], key["name"] or sha256[:_OWNER_DIGITS])
+    return Key(key["name"] or f"key {number}", frozenset(key["scopes"]), sha256, grant)
 
 
 def _is_from_another_site(headers: Headers) -> bool:

@@ -21,6 +21,9 @@ forgotten. A sequence that reads as a time (in seconds, milliseconds or microsec
 day ahead of that clock and of the producer's sequences before it: one request from a clock that was wrong would
 otherwise make all later ones too old.
 
+Where there are API keys, a producer belongs to the owner of the key that uses it (``access.py``) and is remembered as
+``<owner>#<producer>``. A producer's name has no "#", so no key can use or lock out the producers of another owner.
+
 An upload that is committed in parts, in order, has a *range* of sequences in each, the same for all streams of a part.
 A range says of a stream that everything of the producer up to its last sequence has now come:
 
@@ -72,11 +75,15 @@ class Stamps(NamedTuple):
     completes: bool
 
 
-def parse(header: str) -> Key | None:
+def parse(header: str, owner: str = "") -> Key | None:
     """The key in an Idempotency-Key header, with or without the quotes of the IETF draft; None if it is none.
+
+    With an ``owner`` the producer is one of theirs.
 
     >>> parse('"gateway-7:1042"')
     Key(producer='gateway-7', sequence=1042, first=None)
+    >>> parse("gateway-7:1042", "plant").producer
+    'plant#gateway-7'
     >>> parse("gateway-7") is None
     True
     """
@@ -86,4 +93,4 @@ def parse(header: str) -> Key | None:
     match = _KEY.fullmatch(text)
     if match is None or int(match[2]) > LARGEST_SEQUENCE:
         return None
-    return Key(match[1], int(match[2]))
+    return Key(f"{owner}#{match[1]}" if owner else match[1], int(match[2]))

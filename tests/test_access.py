@@ -63,7 +63,7 @@ def guard(tmp_path: Path) -> Guard:
     ],
 )
 def test_a_key_is_presented_in_four_ways(guard: Guard, header: tuple[bytes, bytes]) -> None:
-    assert "plant/" == guard.admit([(b"host", b"t"), header], "write")
+    assert "plant/" == guard.admit([(b"host", b"t"), header], "write").prefix
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,13 @@ def test_two_different_keys_are_none_in_whatever_order(guard: Guard, headers: He
 
 
 def test_the_same_key_twice_is_one(guard: Guard) -> None:
-    assert "plant/" == guard.admit([bearer(WRITER), (b"x-api-key", WRITER.encode()), basic("u", WRITER)], "write")
+    assert (
+        "plant/" == guard.admit([bearer(WRITER), (b"x-api-key", WRITER.encode()), basic("u", WRITER)], "write").prefix
+    )
 
 
 def test_credentials_of_another_kind_are_somebody_elses(guard: Guard) -> None:
-    assert "" == guard.admit([(b"authorization", b"Negotiate abc"), (b"x-api-key", READER.encode())], "read")
+    assert "" == guard.admit([(b"authorization", b"Negotiate abc"), (b"x-api-key", READER.encode())], "read").prefix
 
 
 @pytest.mark.parametrize(
@@ -160,8 +162,8 @@ def test_a_prefix_is_the_start_of_a_name(name: str, prefix: str, reaches: bool) 
 
 def test_a_secret_that_is_no_ascii_is_known_by_its_bytes(tmp_path: Path) -> None:
     guard = Guard(written(tmp_path, entry("w", ["write"], "", "schlüssel")))
-    assert "" == guard.admit([bearer("schlüssel")], "write")
-    assert "" == guard.admit([basic("u", "schlüssel")], "write")
+    assert "" == guard.admit([bearer("schlüssel")], "write").prefix
+    assert "" == guard.admit([basic("u", "schlüssel")], "write").prefix
 
 
 # Without keys ----------------------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ BROWSERS: dict[str, tuple[Headers, bool]] = {
 @pytest.mark.parametrize("scope", ["write", "admin"])
 def test_without_keys_no_other_site_may_write(headers: Headers, allowed: bool, scope: str) -> None:
     if allowed:
-        assert "" == Guard(None).admit(headers, scope)
+        assert "" == Guard(None).admit(headers, scope).prefix
         return
     with pytest.raises(Forbidden):
         Guard(None).admit(headers, scope)
@@ -192,11 +194,11 @@ def test_without_keys_no_other_site_may_write(headers: Headers, allowed: bool, s
 
 @pytest.mark.parametrize("headers", [headers for headers, _ in BROWSERS.values()], ids=BROWSERS.keys())
 def test_without_keys_everybody_may_read(headers: Headers) -> None:
-    assert "" == Guard(None).admit(headers, "read")
+    assert "" == Guard(None).admit(headers, "read").prefix
 
 
 def test_with_a_key_it_does_not_matter_where_a_page_comes_from(guard: Guard) -> None:
-    assert "plant/" == guard.admit([bearer(WRITER), (b"sec-fetch-site", b"cross-site")], "write")
+    assert "plant/" == guard.admit([bearer(WRITER), (b"sec-fetch-site", b"cross-site")], "write").prefix
 
 
 # The file --------------------------------------------------------------------------------------------------------
@@ -212,7 +214,7 @@ def test_what_meanwhile_key_prints_is_an_entry_of_the_file(tmp_path: Path) -> No
         "sha256": hashlib.sha256(secret.encode()).hexdigest(),
     } == tomllib.loads(text)["key"][0]
     assert secret not in text
-    assert "plant-1/" == Guard(written(tmp_path, text)).admit([bearer(secret)], "read")
+    assert "plant-1/" == Guard(written(tmp_path, text)).admit([bearer(secret)], "read").prefix
 
 
 def test_secrets_are_256_random_bits_behind_a_prefix_that_scanners_know() -> None:
@@ -244,6 +246,7 @@ BAD = {
     "a short digest": SOUND[:-2] + '"',
     "a secret for a digest": f'[[key]]\nscopes = ["read"]\nsha256 = "{new_secret()}"',
     "a number for a digest": '[[key]]\nscopes = ["read"]\nsha256 = 1',
+    "a name that is too long": SOUND.replace('"w"', f'"{"w" * 65}"'),
     "a number for a prefix": SOUND + "\nprefix = 1",
     "a misspelt member": SOUND + '\nprefx = "plant/"',
     "the second one": SOUND + "\n[[key]]\nname = 'x'",
@@ -266,6 +269,15 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         read_keys(tmp_path / "binary.toml")
 
 
+def test_producers_belong_to_the_name_of_a_key_or_else_to_its_digest(tmp_path: Path) -> None:
+    unnamed = SOUND.replace('name = "w"\n', "")
+    new = entry("w", ["write"], "", "mw_new")
+    guard = Guard(written(tmp_path, SOUND, new, unnamed.replace(SOUND[-65:-1], hashlib.sha256(b"mw_x").hexdigest())))
+    owners = [guard.admit([bearer(secret)], "write").owner for secret in (WRITER, "mw_new", "mw_x")]
+    assert ["w", "w", hashlib.sha256(b"mw_x").hexdigest()[:16]] == owners
+    assert "" == Guard(None).admit([], "write").owner
+
+
 def test_two_entries_of_one_key_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadKeyFile, match="number 2"):
         read_keys(written(tmp_path, SOUND, entry("again", ["read"], "", WRITER)))
@@ -276,7 +288,7 @@ def test_reading_again_takes_what_is_new_and_leaves_out_what_is_gone(tmp_path: P
     guard = Guard(file)
     written(tmp_path, entry("r", ["read"], "", READER))
     guard.reload()
-    assert "" == guard.admit([bearer(READER)], "read")
+    assert "" == guard.admit([bearer(READER)], "read").prefix
     with pytest.raises(Unauthorized):
         guard.admit([bearer(WRITER)], "write")
 
@@ -288,7 +300,7 @@ def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
     for broken in BAD.values():
         written(tmp_path, broken)
         guard.reload()
-        assert "" == guard.admit([bearer(WRITER)], "write")
+        assert "" == guard.admit([bearer(WRITER)], "write").prefix
     assert {logging.ERROR} == {record.levelno for record in caplog.records}
     assert len(BAD) == caplog.text.count("the API keys stay as they were")
 
@@ -296,4 +308,4 @@ def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
 def test_a_guard_without_a_file_has_nothing_to_read_again() -> None:
     guard = Guard(None)
     guard.reload()
-    assert "" == guard.admit([], "admin")
+    assert "" == guard.admit([], "admin").prefix

@@ -156,9 +156,9 @@ class Endpoint(Route):
         started = perf_counter()
         try:
             if self._scope is not None:
-                prefix = scope["reach"] = self.guard.admit(self.credentials(scope), self._scope)
-                if prefix and "stream" in scope["path_params"]:
-                    check_prefix_of(scope["path_params"]["stream"], prefix)
+                grant = scope["grant"] = self.guard.admit(self.credentials(scope), self._scope)
+                if grant.prefix and "stream" in scope["path_params"]:
+                    check_prefix_of(scope["path_params"]["stream"], grant.prefix)
             reply = await self._handler(scope, receive)
         except ClientGone:
             return

@@ -119,10 +119,10 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
         if len(names) > MOST_NAMES:
             raise Invalid(f"Expected at most {MOST_NAMES} streams.")
         for name in names:
-            check_prefix_of(name, scope["reach"])
+            check_prefix_of(name, scope["grant"].prefix)
         if not names:
-            prefix = scope["reach"] if prefix is None else check_prefix(prefix)
-            check_prefix_of(prefix, scope["reach"])
+            prefix = scope["grant"].prefix if prefix is None else check_prefix(prefix)
+            check_prefix_of(prefix, scope["grant"].prefix)
         return await stream(names, prefix, interval, scope)
 
     async def stream(names: list[str], prefix: str | None, interval: float, scope: Scope) -> Stream:

@@ -130,7 +130,7 @@ class Writer:
         now = self._clock()
         points = line_protocol.decode(body, unit, now, self._pattern, self._limits)
         for stream in points.readings:
-            check_prefix_of(stream, scope["reach"])
+            check_prefix_of(stream, scope["grant"].prefix)
         wrong = await (self._record(points) if dedupe == "off" else self._record_once(points))
         if wrong:
             raise PartialWrite(_message(wrong))

@@ -53,8 +53,8 @@ def endpoints(store: Store, counters: Counters, version: str, patience: float) -
     async def read_stream_metrics(scope: Scope, receive: Receive) -> Reply:
         """Averages, counts and times of the streams, as many as fit the limit; says whether there are more."""
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        prefix = check_prefix(single(query, "prefix") or scope["reach"])
-        check_prefix_of(prefix, scope["reach"])
+        prefix = check_prefix(single(query, "prefix") or scope["grant"].prefix)
+        check_prefix_of(prefix, scope["grant"].prefix)
         limit = limit_of(single(query, "limit"), _AVERAGES, MOST_AVERAGES)
         deadline = asyncio.get_running_loop().time() + patience
         streams, is_cut = await _collect(store, prefix, limit, deadline)

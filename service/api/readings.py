@@ -123,9 +123,9 @@ def endpoints(
         return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
 
     async def record(scope: Scope, batch: dict[str, Readings], key: Key | None) -> dict[str, int]:
-        if scope["reach"]:
+        if scope["grant"].prefix:
             for name in batch:
-                check_prefix_of(name, scope["reach"])
+                check_prefix_of(name, scope["grant"].prefix)
         sizes = {name: readings.size for name, readings in batch.items()}
         duplicates = (await committer.record(batch, key)).duplicates if batch else frozenset[str]()
         repeated = sum(sizes[name] for name in duplicates)
@@ -171,7 +171,7 @@ def _key_of(scope: Scope, is_required: bool) -> Key | None:
     values = [value for name, value in scope["headers"] if name == b"idempotency-key"]
     if not values and not is_required:
         return None
-    key = idempotency.parse(values[0].decode("latin-1")) if len(values) == 1 else None
+    key = idempotency.parse(values[0].decode("latin-1"), scope["grant"].owner) if len(values) == 1 else None
     if key is None:
         raise BadKey(idempotency.FORM)
     return key

@@ -90,7 +90,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
         """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         prefix = check_prefix(single(query, "prefix") or "")
-        check_prefix_of(prefix, scope["reach"])
+        check_prefix_of(prefix, scope["grant"].prefix)
         limit = limit_of(single(query, "limit"), _NAMES, MOST_NAMES)
         cursor = single(query, "cursor")
         try:

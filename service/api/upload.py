@@ -59,7 +59,7 @@ class Uploads:
 
     async def record(self, scope: Scope, receive: Receive, key: Key | None) -> dict[str, int]:
         """Records an upload and returns the reply. Raises ``Interrupted``, ``TooManyUploads`` or ``ClientGone``."""
-        upload = _Upload(self._committer, self._limits, scope["reach"], key, self._patience)
+        upload = _Upload(self._committer, self._limits, scope["grant"].prefix, key, self._patience)
         inflater = Inflater() if is_gzipped(scope) else None
         message = None if _is_chunked(scope) else await receive()
         is_open = message is None or bool(message.get("more_body", False))

@@ -174,6 +174,39 @@ async def test_a_key_is_presented_in_four_ways(guarded: httpx.AsyncClient, heade
     assert {"stream": "s", "count": 1} == (await guarded.get("/v1/streams/s/count", headers=headers)).json()
 
 
+@pytest.mark.parametrize("route", ["/v1/streams/s/readings", "/v1/readings", "NDJSON"])
+async def test_a_producer_belongs_to_the_key_that_uses_it(api: Api, tmp_path: Path, route: str) -> None:
+    keys = tmp_path / "keys.toml"
+    owners = {"mw_own": "gateway", "mw_new": "gateway", "mw_other": "other", "mw_nobodys": ""}
+    keys.write_text("\n".join(entry(name, ["read", "write"], "", secret) for secret, name in owners.items()))
+    client: httpx.AsyncClient = await api(api_keys=keys)
+
+    async def post(secret: str, sequence: int) -> int:
+        headers = {"x-api-key": secret, "idempotency-key": f"gateway:{sequence}"}
+        if route == "NDJSON":
+            headers["content-type"] = "application/x-ndjson"
+            reply = await client.post("/v1/readings", content='{"stream": "s", "value": 1}', headers=headers)
+        else:
+            reading = {"value": 1} if route != "/v1/readings" else {"s": {"value": 1}}
+            reply = await client.post(route, json=reading, headers=headers)
+        assert 200 == reply.status_code, reply.text
+        return int((await client.get("/v1/streams/s/count", headers={"x-api-key": "mw_own"})).json()["count"])
+
+    assert [1, 2, 3] == [await post(secret, 2**53 - 1) for secret in ("mw_own", "mw_other", "mw_nobodys")]
+    assert [3, 3] == [await post(secret, 2**53 - 1) for secret in ("mw_new", "mw_other")]
+
+
+@pytest.mark.parametrize("route", ["/v1/streams/s/readings", "/v1/readings"])
+async def test_a_strangers_sequence_does_not_lock_a_gateway_out(api: Api, tmp_path: Path, route: str) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(entry("gateway", ["write"], "", "mw_own") + "\n" + entry("other", ["write"], "", "mw_other"))
+    client: httpx.AsyncClient = await api(api_keys=keys)
+    reading = {"value": 1} if route != "/v1/readings" else {"s": {"value": 1}}
+    for secret, sequence in (("mw_own", 7), ("mw_other", 2**53 - 1), ("mw_own", 8), ("mw_own", 6)):
+        headers = {"x-api-key": secret, "idempotency-key": f"gateway:{sequence}"}
+        assert 200 == (await client.post(route, json=reading, headers=headers)).status_code
+
+
 async def test_health_needs_no_key(guarded: httpx.AsyncClient) -> None:
     for path in ("/livez", "/readyz"):
         for headers in ({}, {"Authorization": "Bearer mw_wrong"}):
