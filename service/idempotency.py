@@ -1,9 +1,10 @@
 """Idempotency keys: a reading is counted once, however often it is sent.
 
 A key is ``<producer>:<sequence>``, as in ``gateway-7:1042``: who sends, and a number that grows with every new request
-of that producer (a counter, or a clock in microseconds). Each stream remembers, inside its state and so atomically with
-the sums, for each producer the highest sequence it has counted and a window of 64 bits for the 64 below it, as IPsec
-does against replayed packets (RFC 4303, section 3.4.3). That is constant in size and needs no expiry:
+of that producer (a counter that starts at a clock, so that it grows over restarts). Each stream remembers, inside its
+state and so atomically with the sums, for each producer the highest sequence it has counted and a window of 64 bits for
+the 64 below it, as IPsec does against replayed packets (RFC 4303, section 3.4.3). That is constant in size and needs no
+expiry:
 
     sequence             is it counted?
     above the highest    no: count it, and move the window up to it
