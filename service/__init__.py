@@ -18,7 +18,8 @@ A map for new readers. Read in this order; imports only ever point up this list:
     reader.py       the same for reads
     subscription.py what one subscriber watches
     live.py         changes as they happen: one poller for all subscribers
-    access.py       API keys: who may do what
+    key_file.py     the file of API keys
+    access.py       who may do what
     metrics.py      what the service counts and the averages, for Prometheus
     problems.py     which exception is which HTTP answer
     protocol.py     connections that do not wait for ever

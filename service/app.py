@@ -119,8 +119,10 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     reader = Reader(store, patience=settings.patience)
     live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
+    guard = Guard(settings.api_keys)
     uploads = Uploads(
         committer,
+        guard,
         milliseconds_now,
         limits,
         longest_line=settings.max_body,
@@ -176,7 +178,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
             *metrics.endpoints(store, counters, app.version, settings.patience),
             *contract.endpoints(app.openapi),
         ],
-        Guard(settings.api_keys),
+        guard,
         counters,
     )
     app.router.routes += page.routes()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from service.access import SCOPES, BadKeyFile, entry, new_secret
+from service.key_file import SCOPES, BadKeyFile, entry, new_secret
 from service.options import from_settings, parse
 from service.settings import MqttSettings, Settings
 from service.stream import Invalid, check_prefix
@@ -87,9 +87,9 @@ def serve(**options: Any) -> None:
         raise typer.Exit(0) from None
 
 
-def _announce(url: str, where: str, keys: int) -> None:
+def _announce(url: str, where: str, keys: int | None) -> None:
     typer.echo(f"Meanwhile listens on {url} and keeps its streams in {where}.")
-    if keys:
+    if keys is not None:
         typer.echo(f"Every request needs one of {keys} API keys: -H 'Authorization: Bearer <key>'.")
     else:
         typer.echo("It is open: no API keys are set, so whoever reaches this address can read, write and delete.")

@@ -5,8 +5,8 @@
 -- ARGV[1]   MessagePack: an array of groups. A group is {entries}; with an idempotency key {entries, producer, sequence,
 --           first}, first only if that is a range; with timestamps {entries, stamps, digest, completes}, see once.lua:
 --           with completes the stamps are the last ones of the batch that has the digest. An entry is {i, delta}: a
---           summary for the stream at KEYS[i], or {i}: forget that stream. The entries of a group stand or fall
---           together, with a stream at most once.
+--           summary for the stream at KEYS[i]; {i, delta, first}: the range of this stream starts there; or {i}: forget
+--           that stream. The entries of a group stand or fall together, with a stream at most once.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
 -- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
 -- Reply     {verdicts, state_1, ..., state_n}
@@ -197,12 +197,16 @@ local function apply(i, delta, key)
   changed[i] = states[i] ~= nil
 end
 
+local function key_of(entry, key)
+  return entry[3] and {key[1], key[2], entry[3]} or key
+end
+
 local verdicts = {}
 for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   local entries, key = group[1], {group[2], group[3], group[4]}
   local refusals, duplicates, new = {}, {}, {}
   for _, entry in ipairs(entries) do
-    refusals[#refusals + 1] = refusal(entry[1], entry[2], key)
+    refusals[#refusals + 1] = refusal(entry[1], entry[2], key_of(entry, key))
     if entry[2] and not states[entry[1]] then new[#new + 1] = {entry[1], TOO_MANY_STREAMS} end
   end
   if #new > 0 and #new > room then
@@ -211,7 +215,7 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   if #refusals == 0 then
     room = room - #new
     for _, entry in ipairs(entries) do
-      if apply(entry[1], entry[2], key) then duplicates[#duplicates + 1] = entry[1] end
+      if apply(entry[1], entry[2], key_of(entry, key)) then duplicates[#duplicates + 1] = entry[1] end
     end
   end
   verdicts[g] = {refusals, duplicates}

@@ -54,9 +54,9 @@ class KeyTooOld(Exception):
 
 
 class PartlyCounted(Exception):
-    """A stream has counted a range of sequences up to ``highest``: nothing of this request was recorded."""
+    """Streams have counted a range of sequences up to ``highest``, each: nothing of this request was recorded."""
 
-    def __init__(self, highest: int) -> None:
+    def __init__(self, highest: dict[str, int]) -> None:
         super().__init__(highest)
         self.highest = highest
 
@@ -276,5 +276,5 @@ def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
     for refusal in refusals:
         if refusal.stamps is not None:
             return MixedStamps(refusal.stamps)
-    highest = [refusal.highest for refusal in refusals if refusal.highest is not None]
-    return PartlyCounted(min(highest)) if highest else _REASONS[refusals[0].why]()
+    highest = {refusal.stream: refusal.highest for refusal in refusals if refusal.highest is not None}
+    return PartlyCounted(highest) if highest else _REASONS[refusals[0].why]()

@@ -30,7 +30,10 @@ A range says of a stream that everything of the producer up to its last sequence
 
     last <= highest             counted before
     highest < first             not counted: count it, and remember that all below it have come, too
-    first <= highest < last     partly counted: refused with the highest, so that the part can be taken apart there
+    first <= highest < last     partly counted: refused with the highest, so that the rest of the part can be sent
+
+Streams that have counted different parts of a range get the rest of it together: for each of them the range starts
+behind what it has counted (``Key.firsts``).
 
 **Timestamps.** A point of line protocol has no key, but a time, by which a stream can count it once. Timestamps are
 whole nanoseconds and come in batches that are sent again whole, so they are not sequences of a producer. A stream
@@ -42,7 +45,8 @@ batches that it has counted whole, so that a batch of any size can be sent again
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 LARGEST_SEQUENCE = 2**53 - 1
@@ -57,11 +61,15 @@ _KEY = re.compile(r"([A-Za-z0-9._~:/@+-]{1,64}):(0|[1-9][0-9]{0,15})", re.ASCII)
 
 
 class Key(NamedTuple):
-    """The idempotency key of a request. With ``first`` it is a range of sequences, from there to ``sequence``."""
+    """The idempotency key of a request. With ``first`` it is a range of sequences, from there to ``sequence``.
+
+    ``firsts`` has the streams for which the range starts later, because they have counted what is before that.
+    """
 
     producer: str
     sequence: int
     first: int | None = None
+    firsts: Mapping[str, int] = MappingProxyType({})
 
 
 class Stamps(NamedTuple):
@@ -82,7 +90,7 @@ def parse(header: str, owner: str = "") -> Key | None:
     With an ``owner`` the producer is one of theirs.
 
     >>> parse('"gateway-7:1042"')
-    Key(producer='gateway-7', sequence=1042, first=None)
+    Key(producer='gateway-7', sequence=1042, first=None, firsts=mappingproxy({}))
     >>> parse("gateway-7:1042", "plant").producer
     'plant#gateway-7'
     >>> parse("gateway-7") is None

@@ -22,8 +22,8 @@ from types import FrameType
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from service.access import read_keys
 from service.embedded import EmbeddedValkey
+from service.key_file import read_keys
 from service.link import connect
 from service.logs import configuration
 from service.settings import WORKERS_SHARE, Settings
@@ -33,16 +33,17 @@ _SHARED_PREFIX = "meanwhile-"
 _KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
 
 
-def serve(settings: Settings, announce: Callable[[str, str, int], None]) -> None:
+def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) -> None:
     """Serves until SIGINT or SIGTERM.
 
-    ``announce`` gets the base URL, where the data is and how many API keys there are, once everything is there. Raises
-    ``CannotListen``, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``, ``BadRedisUrl``.
+    ``announce`` gets the base URL, where the data is and how many API keys there are (None without a file of them),
+    once everything is there. Raises ``CannotListen``, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``,
+    ``BadRedisUrl``.
 
     A SIGHUP that comes before somebody listens to it waits; it would end the process.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    keys = 0 if settings.api_keys is None else len(read_keys(settings.api_keys))
+    keys = None if settings.api_keys is None else len(read_keys(settings.api_keys))
     if settings.redis_url is not None:
         connect(settings.redis_url)
     _raise_file_limit()

@@ -80,13 +80,18 @@ class Store:
         Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
         """
         positions: dict[str, int] = {}
-        encoded = [
-            (
-                [(positions.setdefault(name, len(positions) + 1), to_record(state)) for name, state in group.items()],
-                *keys.get(number, ()),  # No range is a nil at the end, which Lua takes for nothing.
-            )
-            for number, group in enumerate(groups)
-        ]
+        encoded = []
+        for number, group in enumerate(groups):
+            key = keys.get(number, ())
+            entries: list[tuple[Any, ...]] = [
+                (positions.setdefault(name, len(positions) + 1), to_record(state)) for name, state in group.items()
+            ]
+            if isinstance(key, Key) and key.firsts:
+                entries = [
+                    (*entry, key.firsts[name]) if name in key.firsts else entry
+                    for name, entry in zip(group, entries, strict=True)
+                ]
+            encoded.append((entries, *key[:3]))  # No range is a nil at the end, which Lua takes for nothing.
         names = list(positions)
         verdicts, *stored = await self._run(self._record, names, encoded, deadline)
         return committed(names, verdicts, stored)

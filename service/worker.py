@@ -36,7 +36,14 @@ def create() -> Meanwhile:
         parent = multiprocessing.parent_process()
         if parent is not None:
             loop.add_reader(parent.sentinel, _stop_without_parent, parent.sentinel)
-        loop.add_signal_handler(signal.SIGHUP, app.guard.reload)
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(app.guard.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # One that came meanwhile is told now.
         async with inner(app):
             gc.collect()

@@ -1,25 +1,20 @@
 """API keys: what the file may say, which key a request presents, and what the file says to it."""
 
+import asyncio
 import base64
 import hashlib
 import logging
+import os
 import re
+import threading
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from service.access import (
-    BadKeyFile,
-    Forbidden,
-    Guard,
-    Unauthorized,
-    check_prefix_of,
-    entry,
-    new_secret,
-    read_keys,
-)
+from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
+from service.key_file import EVERYTHING, BadKeyFile, Keys, entry, new_secret, read_keys
 
 WRITER, READER, OTHER = "mw_writer", "mw_reader", "mw_other"
 Headers = Sequence[tuple[bytes, bytes]]
@@ -230,10 +225,10 @@ def test_a_digest_may_be_written_in_capitals_and_a_name_left_out(tmp_path: Path)
 
 SOUND = entry("w", ["write"], "", WRITER)
 BAD = {
-    "nothing": "",
     "no TOML": "[[key",
     "no key": 'title = "x"',
-    "an empty list": "key = []",
+    "a misspelt table": SOUND.replace("[[key]]", "[[keys]]"),
+    "a deep one": "key = " + "[" * 100_000,
     "one table": '[key]\nname = "x"',
     "text for keys": 'key = "x"',
     "numbers for keys": "key = [1]",
@@ -283,29 +278,88 @@ def test_two_entries_of_one_key_are_refused(tmp_path: Path) -> None:
         read_keys(written(tmp_path, SOUND, entry("again", ["read"], "", WRITER)))
 
 
-def test_reading_again_takes_what_is_new_and_leaves_out_what_is_gone(tmp_path: Path) -> None:
+async def test_reading_again_takes_what_is_new_and_leaves_out_what_is_gone(tmp_path: Path) -> None:
     file = written(tmp_path, SOUND)
     guard = Guard(file)
     written(tmp_path, entry("r", ["read"], "", READER))
-    guard.reload()
+    await guard.reload()
     assert "" == guard.admit([bearer(READER)], "read").prefix
     with pytest.raises(Unauthorized):
         guard.admit([bearer(WRITER)], "write")
 
 
-def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
+async def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     guard = Guard(written(tmp_path, SOUND))
     for broken in BAD.values():
         written(tmp_path, broken)
-        guard.reload()
+        await guard.reload()
         assert "" == guard.admit([bearer(WRITER)], "write").prefix
     assert {logging.ERROR} == {record.levelno for record in caplog.records}
     assert len(BAD) == caplog.text.count("the API keys stay as they were")
 
 
-def test_a_guard_without_a_file_has_nothing_to_read_again() -> None:
+@pytest.mark.parametrize("text", ["", "# all keys are withdrawn\n", "key = []"])
+async def test_a_file_without_keys_admits_nobody(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    guard = Guard(written(tmp_path, SOUND))
+    await Guard(written(tmp_path, text)).reload()
+    await guard.reload()
+    for one in (guard, Guard(written(tmp_path, text))):
+        for headers in ([], [bearer(WRITER)]):
+            with pytest.raises(Unauthorized):
+                one.admit(headers, "write")
+    assert "every request that needs a key is refused" in caplog.text
+
+
+async def test_a_file_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "huge.toml").write_bytes(b"#" * (4 * 1024 * 1024 + 1))
+    for name, why in (("fifo", "not a regular file"), (".", "[Dd]irectory"), ("huge.toml", "more than 4194304")):
+        with pytest.raises(BadKeyFile, match=why):
+            read_keys(tmp_path / name)
+
+
+async def test_what_is_read_last_was_in_the_file_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk holds up neither the loop nor the order."""
+    guard = Guard(written(tmp_path, SOUND))
+    goes_on = threading.Event()
+    asked = []
+
+    def slow(file: Path) -> Keys:
+        asked.append(file)
+        keys = read_keys(file)
+        if len(asked) == 1:
+            goes_on.wait(10)
+        return keys
+
+    monkeypatch.setattr("service.access.read_keys", slow)
+    first = asyncio.create_task(guard.reload())
+    while not asked:  # noqa: ASYNC110  # It happens in a thread, which tells nobody.
+        await asyncio.sleep(0.001)
+    written(tmp_path, "")
+    second = asyncio.create_task(guard.reload())
+    await asyncio.sleep(0.01)
+    assert EVERYTHING._replace(owner="w") == guard.admit([bearer(WRITER)], "write")
+    goes_on.set()
+    await asyncio.gather(first, second)
+    with pytest.raises(Unauthorized):
+        guard.admit([bearer(WRITER)], "write")
+
+
+async def test_who_watches_is_told_after_each_reading_until_it_leaves(tmp_path: Path) -> None:
+    guard = Guard(written(tmp_path, SOUND))
+    told = []
+    with guard.watch(lambda: told.append(guard.admit([bearer(WRITER)], "write").prefix)):
+        written(tmp_path, entry("w", ["write"], "plant/", WRITER))
+        await guard.reload()
+        written(tmp_path, "broken")
+        await guard.reload()
+    await guard.reload()
+    assert ["plant/"] == told
+
+
+async def test_a_guard_without_a_file_has_nothing_to_read_again() -> None:
     guard = Guard(None)
-    guard.reload()
+    await guard.reload()
     assert "" == guard.admit([], "admin").prefix

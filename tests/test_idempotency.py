@@ -317,10 +317,28 @@ async def test_after_a_range_everything_below_its_end_counts_as_having_come(stor
 async def test_the_committer_says_how_far_a_range_was_counted(store: Store) -> None:
     committer = Committer(store, max_waiting=100, patience=10)
     await committer.record({"s": readings(1.0)}, Key("p", 5, 0))
+    await committer.record({"u": readings(1.0)}, Key("p", 7, 0))
+    batch = {"s": readings(4.0), "t": readings(4.0), "u": readings(4.0)}
     with pytest.raises(PartlyCounted) as refused:
-        await committer.record({"s": readings(4.0), "t": readings(4.0)}, Key("p", 9, 4))
-    assert 5 == refused.value.highest
-    assert [[0], []] == [await digits(store, "s"), await digits(store, "t")]
+        await committer.record(batch, Key("p", 9, 4))
+    assert {"s": 5, "u": 7} == refused.value.highest
+    assert [[0], [], [0]] == [await digits(store, stream) for stream in "stu"]
+
+
+async def test_the_rest_of_a_range_starts_for_each_stream_where_it_has_stopped(store: Store) -> None:
+    for stream, highest in (("s", 5), ("u", 7)):
+        await store.commit([{stream: one(1.0)}], soon(), {0: Key("p", highest, 0)})
+    batch = {stream: one(4.0) for stream in "stu"}
+
+    late = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 7})})
+    assert [[Refusal("u", None, Why.PARTLY_COUNTED, 7)]] == late.refusals
+    assert [[0], [], [0]] == [await digits(store, stream) for stream in "stu"]
+
+    rest = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 8})})
+    assert ([[]], [frozenset()]) == (rest.refusals, rest.duplicates)
+    assert [[0, 1], [1], [0, 1]] == [await digits(store, stream) for stream in "stu"]
+    again = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 8})})
+    assert [frozenset("stu")] == again.duplicates
 
 
 # Batches ---------------------------------------------------------------------------------------------------------

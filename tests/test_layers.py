@@ -17,8 +17,8 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "access", "counters", "logs", "clock", "link", "options", "turns"},
-    {"summary", "stream"},
+    {"exact", "times", "idempotency", "key_file", "counters", "logs", "clock", "link", "options", "turns"},
+    {"summary", "stream", "access"},
     {"state"},
     {"verdicts"},
     {
@@ -42,7 +42,18 @@ LAYERS = [
     {"protocol"},
     {
         *("api", "api.body", "api.contract", "api.document", "api.endpoint", "api.events", "api.health", "api.influx"),
-        *("api.metrics", "api.models", "api.page", "api.readings", "api.stamps", "api.streams", "api.upload"),
+        *(
+            "api.inflation",
+            "api.lines",
+            "api.metrics",
+            "api.models",
+            "api.page",
+            "api.readings",
+            "api.recording",
+            "api.stamps",
+            "api.streams",
+            "api.upload",
+        ),
     },
     {"app", "embedded"},
     {"mqtt", "mqtt.averages", "mqtt.bridge", "mqtt.run", "server", "worker"},

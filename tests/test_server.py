@@ -11,7 +11,7 @@ import httpx
 import pytest
 import redis
 
-from service.access import entry
+from service.key_file import entry
 from tests import http
 from tests.servers import Service, Valkey, eventually, meanwhile, service, short_directory, valkey
 

@@ -1,14 +1,12 @@
 """Request bodies: whole or piece by piece, inflated, under the size cap, and of a type the endpoint knows."""
 
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 
 from starlette.types import Receive, Scope
 
-from service.problems import BadEncoding, BodyTooLarge, UnsupportedMediaType
+from service.api.inflation import inflate, too_large
+from service.problems import UnsupportedMediaType
 
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's way of saying: a gzip header and trailer, and nothing else.
-_PIECE = 64 * 1024
 JSON = "application/json"
 
 
@@ -61,7 +59,7 @@ async def read(scope: Scope, receive: Receive, limit: int, is_known: Callable[[b
                 )
         elif name == b"content-length":
             if int(value) > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
         elif name == b"content-encoding":
             gzipped = _is_gzip(value)
     chunks, size = [], 0
@@ -72,58 +70,11 @@ async def read(scope: Scope, receive: Receive, limit: int, is_known: Callable[[b
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         chunks.append(chunk)
         if not message.get("more_body", False):
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            return inflate([body], limit) if gzipped else body
-
-
-class Inflater:
-    """The content of gzip data of one or more members, as it comes."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(_GZIP)
-        self._started = False
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What more data adds to the content, in pieces of at most 64 KiB. Raises ``BadEncoding``."""
-        rest, piece = data, b""
-        try:
-            while rest or len(piece) == _PIECE:
-                if self._member.eof:
-                    self._member = zlib.decompressobj(_GZIP)
-                self._started = True
-                piece = self._member.decompress(rest, _PIECE)
-                rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-                if piece:
-                    yield piece
-                if self._member.eof:
-                    piece = b""
-        except zlib.error:
-            raise BadEncoding("Expected gzip data, as Content-Encoding says.") from None
-
-    def finish(self) -> None:
-        """Raises ``BadEncoding`` if there has to be more data."""
-        if not self._started or not self._member.eof:
-            raise BadEncoding("Expected gzip data, as Content-Encoding says; it ends too early.")
-
-
-def inflate(chunks: Iterable[bytes], limit: int) -> bytes:
-    """The content of gzip data of one or more members; never holds much more than ``limit`` bytes of it."""
-    content = bytearray()
-    inflater = Inflater()
-    for chunk in chunks:
-        for piece in inflater.pieces(chunk):
-            content += piece
-            if len(content) > limit:
-                raise _too_large(limit)
-    inflater.finish()
-    return bytes(content)
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"Expected at most {limit} bytes, after inflation.")
+            return await inflate(body, limit) if gzipped else body
 
 
 def _is_json(content_type: bytes) -> bool:

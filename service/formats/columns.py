@@ -5,6 +5,7 @@ stands (its line or record, from 0) is kept, so that what is found wrong later, 
 be told by its place, and what comes before or after a place can be taken apart.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
@@ -54,6 +55,32 @@ def select(gathered: Mapping[str, Columns], is_wanted: Callable[[int], bool]) ->
             values, times, places = zip(*rows, strict=True)
             selected[name] = Columns(list(values), list(times), list(places))
     return selected
+
+
+def rows_between(gathered: Mapping[str, Columns], start: int, stop: int, starts: Mapping[str, int]) -> dict[str, slice]:
+    """The rows that stand from ``start`` to before ``stop``; those of a stream in ``starts``, from there on."""
+    rows = {}
+    for name, one in gathered.items():
+        low = bisect_left(one.places, starts.get(name, start))
+        high = bisect_left(one.places, stop)
+        if low < high:
+            rows[name] = slice(low, high)
+    return rows
+
+
+def of_rows(
+    gathered: Mapping[str, Columns], whole: Mapping[str, Readings], rows: Mapping[str, slice]
+) -> dict[str, Readings]:
+    """Of the readings ``whole`` that were made of ``gathered``, those in some rows; copies, in any case."""
+    return {
+        name: Readings(
+            whole[name].shape,
+            [column[some] for column in whole[name].columns],
+            min(gathered[name].times[some]),
+            max(gathered[name].times[some]),
+        )
+        for name, some in rows.items()
+    }
 
 
 def first_place(gathered: Mapping[str, Columns], names: Collection[str]) -> int:

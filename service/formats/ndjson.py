@@ -21,6 +21,7 @@ from service.formats.columns import Columns, Gathered, Misplaced
 from service.formats.pairs import Malformed
 from service.stream import Invalid, Limits, Readings, Value, is_name
 
+EMPTY = b" \t\r\n"  # What empty lines consist of.
 _RUN_OF_ZEROS = b"0" * 100
 
 
@@ -50,20 +51,26 @@ def decode(lines: bytes, now: int, limits: Limits) -> Chunk:
 
     ``wrong`` is ``Malformed``, or ``Invalid`` with a pointer into the line.
     """
-    count = lines.count(b"\n") + (not lines.endswith(b"\n") and lines != b"")
+    chunk = decode_at_once(lines, now, limits)
+    return _strict(lines, _count(lines), now, limits) if chunk is None else chunk
+
+
+def decode_at_once(lines: bytes, now: int, limits: Limits) -> Chunk | None:
+    """The same where all lines are right beyond doubt, or all empty; else None, in a tenth of the time."""
+    count = _count(lines)
+    if not lines.strip(EMPTY):
+        return Chunk({}, {}, count)
     gathered = _fast(lines, count, now)
     if gathered is not None:
         try:
             return Chunk(gathered, columns.readings(gathered, limits), count)
         except Misplaced:
             pass
-    return _strict(lines, count, now, limits)
+    return None
 
 
-def part(chunk: Chunk, start: int, end: int, limits: Limits) -> Chunk:
-    """The lines from ``start`` to before ``end`` of a chunk, with the numbers they have in it."""
-    gathered = columns.select(chunk.gathered, range(start, end).__contains__)
-    return Chunk(gathered, columns.readings(gathered, limits), end - start)
+def _count(lines: bytes) -> int:
+    return lines.count(b"\n") + (not lines.endswith(b"\n") and lines != b"")
 
 
 def _fast(lines: bytes, count: int, now: int) -> Gathered | None:  # noqa: PLR0911  # Each is a doubt.

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from service.access import entry
+from service.key_file import entry
 from tests.conftest import Api
 
 TYPE = "urn:meanwhile:problem:"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from service.access import entry, new_secret
+from service.key_file import entry, new_secret
 from tests import http
 from tests.events import post, watching
 from tests.servers import Service, Valkey, eventually, service, short_directory, valkey

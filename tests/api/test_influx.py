@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.access import digest_of
+from service.key_file import digest_of
 from tests.conftest import Api
 from tests.servers import valkey
 

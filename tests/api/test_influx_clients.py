@@ -14,7 +14,7 @@ from influxdb_client.client.write.retry import WritesRetry
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
-from service.access import digest_of
+from service.key_file import digest_of
 from tests import http
 from tests.servers import Service, Valkey, service, valkey
 

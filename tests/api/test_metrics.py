@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import parser
 from redis.asyncio import Redis
 
-from service.access import entry, new_secret
 from service.api.metrics import MOST_AVERAGES
+from service.key_file import entry, new_secret
 from service.problems import REASONS
 from service.stream import Limits
 from tests.conftest import Api

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.access import entry, new_secret
 from service.api.page import routes
+from service.key_file import entry, new_secret
 
 Api = Callable[..., Awaitable[httpx.AsyncClient]]
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
-from service.access import digest_of
+from service.key_file import digest_of
 from service.protocol import PATIENCE
+from service.state import State, decode
 from tests import http
 from tests.conftest import Api
 from tests.servers import Service, eventually, service, valkey
@@ -40,6 +42,12 @@ async def upload(client: httpx.AsyncClient, *chunks: bytes, key: str | None = No
 async def count(client: httpx.AsyncClient, stream: str) -> int:
     reply = await client.get(f"/v1/streams/{stream}/count")
     return int(reply.json()["count"]) if reply.status_code == 200 else 0
+
+
+async def states(redis: "Redis", prefix: str, name: str, streams: int) -> list[State]:
+    """The states of as many streams that are called ``name``/0 and so on."""
+    stored: list[Any] = await redis.mget([f"{prefix}:stream:{name}/{i}" for i in range(streams)])
+    return [decode(one) for one in stored]
 
 
 async def until_counted(client: httpx.AsyncClient, stream: str) -> None:
@@ -105,6 +113,41 @@ async def test_sent_again_with_its_key_an_upload_is_counted_once_wherever_it_bro
     assert 31 == await count(client, "a") + await count(client, "b")
 
 
+async def test_sent_again_an_upload_that_broke_off_over_thousands_of_streams_is_counted_once(
+    client: httpx.AsyncClient, redis: "Redis", prefix: str
+) -> None:
+    """Each stream has counted another part of it. It was a recursion for each of them, and a 500."""
+    lines = [line(f"s/{i % 2_500}", i) for i in range(5_000)]
+    for stop in (1_000, 2_600, 4_990):
+        assert 200 == (await upload(client, b"".join(lines[:stop]), key="up:7")).status_code
+    reply = await upload(client, b"".join(lines), key="up:7")
+    assert {"readings": 10, "streams": 10, "duplicates": 4_990} == reply.json()
+    assert {2} == {state.summary.count for state in await states(redis, prefix, "s", 2_500)}
+
+
+async def test_however_far_each_stream_has_come_the_rest_is_counted(
+    client: httpx.AsyncClient, redis: "Redis", prefix: str
+) -> None:
+    streams, rounds = 600, 3
+    lines = [line(f"s/{i % streams}", i) for i in range(rounds * streams)]
+    for stream in range(streams):  # As if the first block had ended elsewhere for each of them.
+        some = b"".join(one if i % streams == stream else b"\n" for i, one in enumerate(lines[: streams + stream + 1]))
+        assert {"readings": 2, "streams": 1, "duplicates": 0} == (await upload(client, some, key="up:7")).json()
+    reply = await upload(client, b"".join(lines), key="up:7")
+    assert {"readings": streams, "streams": streams, "duplicates": 2 * streams} == reply.json()
+    assert {rounds} == {state.summary.count for state in await states(redis, prefix, "s", streams)}
+
+
+async def test_a_line_of_another_shape_ends_an_upload_that_is_sent_again_there(client: httpx.AsyncClient) -> None:
+    lines = [line("a", 1), line("b", 1), line("a", 2), line("b", [1, 2]), line("a", 3), line("b", 3)]
+    assert 422 == (await upload(client, b"".join(lines), key="up:0")).status_code
+    await client.post("/v1/readings", json={"late": {"value": [1, 2]}})
+    mended = [*lines[:3], line("b", 2), line("late", 1), line("b", 3)]
+    reply = await upload(client, b"".join(mended), key="up:0")
+    assert (409, 5, 4) == (reply.status_code, reply.json()["line"], reply.json()["recorded"])
+    assert [2, 2] == [await count(client, stream) for stream in "ab"]
+
+
 async def test_empty_lines_have_sequences_too(client: httpx.AsyncClient) -> None:
     await upload(client, line("a", 1) + b"\n" + line("a", 2), key="up:0")
     assert {"readings": 0, "streams": 0, "duplicates": 1} == (await upload(client, line("a", 2), key="up:2")).json()
@@ -142,6 +185,50 @@ async def test_the_size_limit_is_that_of_a_line(api: Api) -> None:
         assert "60 bytes" in reply.json()["detail"]
         assert (2, 1) == (reply.json()["line"], reply.json()["recorded"])
     assert 53 == await count(client, "a")
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("empty", [b"\n", b" \r\n", b" " * 50 + b"\n"])
+async def test_there_is_an_end_to_empty_lines(api: Api, encoding: str, empty: bytes) -> None:
+    client = await api(max_body=100_000)
+
+    async def send(*parts: bytes) -> httpx.Response:
+        body = gzip.compress(b"".join(parts)) if encoding == "gzip" else b"".join(parts)
+        return await upload(client, body, **{"content-encoding": encoding})
+
+    some = empty * (60_000 // len(empty))
+    reply = await send(line("a", 1), some, line("a", 1), some, line("a", 1))
+    assert {"readings": 3, "streams": 1} == reply.json()
+    reply = await send(line("a", 1), some, some, line("a", 1), line("a", 1))
+    assert (413, "urn:meanwhile:problem:too-large") == (reply.status_code, reply.json()["type"])
+    assert 3 + 1 == await count(client, "a")
+
+
+async def test_a_commit_of_an_upload_has_few_components_and_all_are_recorded(
+    client: httpx.AsyncClient, redis: "Redis", prefix: str
+) -> None:
+    wide = [line(f"w/{i % 50}", [i] * 1_024) for i in range(100)]
+    narrow = [line(f"n/{i}", i) for i in range(2_000)]
+    body = b"".join(wide) + b"".join(narrow)
+    reply = await upload(client, body, key="up:0")
+    assert {"readings": 2_100, "streams": 2_050, "duplicates": 0} == reply.json()
+    reply = await upload(client, body, key="up:0")
+    assert {"readings": 0, "streams": 0, "duplicates": 2_100} == reply.json()
+    found = await states(redis, prefix, "w", 50)
+    assert {(2, 1_024)} == {(one.summary.count, one.shape.components) for one in found}
+
+
+async def test_an_upload_counts_its_streams_up_to_a_limit(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.recording.MAX_STREAMS", 300)
+    reply = await upload(client, b"".join(line(f"n/{i}", i) for i in range(2_000)), key="up:0")
+    assert (413, "Expected at most 300 streams in an upload. Send the rest in another.") == (
+        reply.status_code,
+        reply.json()["detail"],
+    )
+    recorded = reply.json()["recorded"]
+    assert [1, 0] == [await count(client, f"n/{recorded - 1}"), await count(client, f"n/{recorded}")]
 
 
 async def test_gzip_is_inflated_as_it_comes(client: httpx.AsyncClient) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.access import entry
+from service.key_file import entry
 from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import tally

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.formats import ndjson
-from service.formats.ndjson import Chunk, decode, part
+from service.formats import columns, ndjson
+from service.formats.ndjson import Chunk, decode
 from service.formats.pairs import Malformed
 from service.stream import Invalid, Limits
 
@@ -157,11 +157,15 @@ def test_a_wrong_line_is_named_by_its_pointer_or_its_column() -> None:
 
 def test_a_part_of_a_chunk_keeps_the_numbers_of_its_lines() -> None:
     chunk = read(b"\n".join(b'{"stream":"%s","value":%d,"time":%d}' % (b"ab"[i % 2 :][:1], i, i) for i in range(6)))
-    middle = part(chunk, 2, 5, LIMITS)
-    assert [(2, "a", 2.0, 2_000), (3, "b", 3.0, 3_000), (4, "a", 4.0, 4_000)] == rows(middle)
-    assert 3 == middle.lines
-    assert ([[2.0, 4.0]], 2_000, 4_000) == middle.readings["a"][1:]
-    assert {} == part(chunk, 2, 2, LIMITS).readings
+
+    def part(start: int, stop: int, starts: dict[str, int]) -> dict[str, tuple[Any, ...]]:
+        some = columns.rows_between(chunk.gathered, start, stop, starts)
+        return {name: one[1:] for name, one in columns.of_rows(chunk.gathered, chunk.readings, some).items()}
+
+    assert {"a": ([[2.0, 4.0]], 2_000, 4_000), "b": ([[3.0]], 3_000, 3_000)} == part(2, 5, {})
+    assert {"a": ([[4.0]], 4_000, 4_000), "b": ([[1.0, 3.0]], 1_000, 3_000)} == part(1, 5, {"a": 3})
+    assert {"b": ([[3.0]], 3_000, 3_000)} == part(2, 4, {"a": 4})
+    assert {} == part(2, 2, {})
 
 
 VALUES = st.one_of(
