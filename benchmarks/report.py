@@ -20,7 +20,7 @@ from benchmarks import sizes
 from benchmarks.bars import BARS, Bar, Found
 from benchmarks.plan import Measurement
 from benchmarks.targets import disk_directory
-from service.embedded import server_binary
+from service.valkey import server_binary
 
 _START, _END = "<!-- make bench: from here -->", "<!-- make bench: to here -->"
 _PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "redis", "hiredis", "msgspec")

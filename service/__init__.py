@@ -28,7 +28,12 @@ A map for new readers. Read in this order; imports only ever point up this list:
     logs.py         what the log looks like
     settings.py     what an operator can set
     app.py          wires all of this
+    data_dir.py     the directory of a Valkey of our own
+    append_only_file.py  whether the data in it are still there
+    valkey.py       that server: start it, ask it, set it right
+    keeper.py       keeps it running
     embedded.py     a Valkey of our own, where no other is given
+    shared_directory.py  where the workers of a service count together
     worker.py       one process that serves
     server.py       socket, Valkey, workers: start and stop
     mqtt/           from a broker into streams, and averages back: ``meanwhile mqtt``

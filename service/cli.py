@@ -74,14 +74,15 @@ def _connected(url: str, key: str | None) -> "Client":
 def serve(**options: Any) -> None:
     """Start the service; without a Redis URL also an embedded Valkey of its own."""
     settings = parse(Settings, options)
-    from service.embedded import EmbeddedError
+    from service.data_dir import EmbeddedError
     from service.link import BadRedisUrl
     from service.server import CannotListen
     from service.server import serve as run_service
+    from service.shared_directory import NoSharedDirectory
 
     try:
         run_service(settings, _announce)
-    except (CannotListen, EmbeddedError, BadKeyFile, BadRedisUrl) as error:
+    except (CannotListen, EmbeddedError, BadKeyFile, BadRedisUrl, NoSharedDirectory) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
@@ -108,12 +109,13 @@ def mqtt(**options: Any) -> None:
     Without a Redis URL it records into the embedded Valkey of a `meanwhile serve` on this machine.
     """
     settings, mqtt_settings = parse(Settings, options), parse(MqttSettings, options)
+    from service.data_dir import EmbeddedError
     from service.mqtt.journal import JournalError
     from service.mqtt.run import run as run_mqtt
 
     try:
         run_mqtt(settings, mqtt_settings)
-    except (JournalError, ValueError, OSError) as error:
+    except (EmbeddedError, JournalError, ValueError, OSError) as error:
         _fail(str(error))
 
 

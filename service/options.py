@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -59,4 +60,18 @@ def _option(settings: type[BaseSettings], name: str, field: FieldInfo) -> Any:
     shown = " ".join(field.default) if isinstance(field.default, list) else field.default
     default = "" if shown in (None, "", PydanticUndefined) else f" Default: {shown}."
     prefix = str(settings.model_config.get("env_prefix"))
-    return typer.Option(envvar=f"{prefix}{name.upper()}", help=(field.description or "") + default, show_default=False)
+    is_path = Path in (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return typer.Option(
+        envvar=f"{prefix}{name.upper()}",
+        help=(field.description or "") + default,
+        show_default=False,
+        parser=_path if is_path else None,
+        metavar="PATH" if is_path else None,
+    )
+
+
+def _path(text: str) -> Path:
+    """A path. An empty one would be the current directory, and comes of a variable that is not set."""
+    if not text:
+        raise typer.BadParameter("Expected a path, got an empty string.")
+    return Path(text)

@@ -5,31 +5,35 @@ embedded Valkey before any worker and stops it when the last one has drained. Wi
 process. Workers that lose their parent stop by themselves, so that killing the parent never leaves half a service.
 """
 
-import fcntl
+import errno
+import logging
 import os
 import resource
-import shutil
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from logging.config import dictConfig
-from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from types import FrameType
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from service.counters import CELLS
 from service.embedded import EmbeddedValkey
 from service.key_file import read_keys
 from service.link import connect
 from service.logs import configuration
 from service.settings import WORKERS_SHARE, Settings
+from service.shared_directory import orphans_are_finishing, shared_directory
+
+log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-_SHARED_PREFIX = "meanwhile-"
+_POLL = 0.1  # Seconds between two attempts to get a port.
 _KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
 
 
@@ -38,7 +42,10 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
 
     ``announce`` gets the base URL, where the data is and how many API keys there are (None without a file of them),
     once everything is there. Raises ``CannotListen``, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``,
-    ``BadRedisUrl``.
+    ``BadRedisUrl``, ``NoSharedDirectory``.
+
+    What is under way then has ``grace`` seconds to finish, and the last commits have their time limit. What hangs all
+    the same is ended after ``stop_timeout``, and the exit code is 1.
 
     A SIGHUP that comes before somebody listens to it waits; it would end the process.
     """
@@ -48,19 +55,21 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
         connect(settings.redis_url)
     _raise_file_limit()
     dictConfig(configuration(settings.log_level, access_log=settings.access_log))
-    signal.signal(signal.SIGTERM, _exit)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)
     with ExitStack() as stack:
-        listener = stack.enter_context(_listen(settings.host, settings.port))
+        listener = stack.enter_context(_listen(settings.host, settings.port, settings.stop_timeout))
         where = "the Redis at MEANWHILE_REDIS_URL"
         if settings.redis_url is None:
             appendfsync = "everysec" if settings.durability == "everysec" else "always"
             valkey = stack.enter_context(EmbeddedValkey(settings.data_dir, appendfsync=appendfsync))
             settings = settings.model_copy(update={"redis_url": valkey.url})
-            where = str(settings.data_dir.expanduser().absolute())
+            where = str(valkey.path)
         _export(settings)
         os.environ.pop(WORKERS_SHARE, None)
         if settings.workers > 1:
-            os.environ[WORKERS_SHARE] = stack.enter_context(_shared_directory())
+            size = 8 * CELLS * settings.workers
+            os.environ[WORKERS_SHARE] = str(stack.enter_context(shared_directory(size)))
         config = uvicorn.Config(
             "service.worker:create",
             factory=True,
@@ -78,9 +87,9 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
         if settings.workers == 1:
             config.load()
             announce(url, where, keys)
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, settings.stop_timeout, stack.close).run(sockets=[listener])
         else:
-            workers = _Workers(config, sockets=[listener])
+            workers = _Workers(config, listener, settings.stop_timeout)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             announce(url, where, keys)
             workers.run()
@@ -90,13 +99,55 @@ class CannotListen(Exception):
     """The address cannot be bound; the message says why."""
 
 
-class _Workers(Multiprocess):
-    """uvicorn's supervisor, with two differences.
+class _Server(uvicorn.Server):
+    """uvicorn's server, which calls ``close`` and ends the process if it does not stop within ``timeout`` seconds."""
 
-    On SIGHUP it would replace every worker; here they read their keys again and go on. And it asks each worker whether
+    def __init__(self, config: uvicorn.Config, timeout: float, close: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._timeout = timeout
+        self._close = close
+        self._stopped = threading.Event()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until a signal."""
+        try:
+            super().run(sockets)
+        finally:
+            self._stopped.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to stop, and the time in which it has to."""
+        if not self.should_exit:
+            threading.Thread(target=self._end_in_time, name="stop-timeout", daemon=True).start()
+        super().handle_exit(sig, frame)
+
+    def _end_in_time(self) -> None:
+        if not self._stopped.wait(self._timeout):
+            log.error("the service has not stopped within %g s; ending it", self._timeout)
+            self._close()
+            os._exit(1)
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, with some differences.
+
+    On SIGHUP it would replace every worker; here they read their keys again and go on. It asks each worker whether
     it is alive through a pipe of which it holds both ends, so that it waits 5 s for the answer of one that was killed
-    meanwhile; here it holds its own end only, and hears at once that nobody is at the other.
+    in the meantime; here it holds its own end only, and notices at once that nobody is at the other. When it stops it
+    would wait for workers without a limit; here it kills those that have not ended within ``timeout`` seconds. And it
+    would end with exit code 0 whatever happened.
     """
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, timeout: float) -> None:
+        super().__init__(config, [listener])
+        self._timeout = timeout
+        self._exit_code = 0
+
+    def run(self) -> None:
+        """Serves until a signal. Raises ``SystemExit`` if a worker could not start or had to be killed."""
+        super().run()
+        if self._exit_code:
+            raise SystemExit(self._exit_code)
 
     def init_processes(self) -> None:
         """Starts the workers."""
@@ -105,8 +156,23 @@ class _Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replaces workers that are gone."""
+        if self.should_exit.is_set():
+            return
         super().keep_subprocess_alive()
+        if self.should_exit.is_set():
+            self._exit_code = STARTUP_FAILURE
         self._let_go()
+
+    def join_all(self) -> None:
+        """Waits for the workers, and kills those that do not end in time."""
+        deadline = time.monotonic() + self._timeout
+        for process in self.processes:
+            process.process.join(max(deadline - time.monotonic(), 0))
+            if process.exitcode is None:
+                log.error("worker %d has not stopped within %g s; killing it", process.pid, self._timeout)
+                process.kill()
+                process.join()
+                self._exit_code = 1
 
     def _let_go(self) -> None:
         for process in self.processes:
@@ -120,46 +186,36 @@ class _Workers(Multiprocess):
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    """SIGTERM leaves through every ``finally``, as SIGINT does."""
-    raise SystemExit(0)
+    """SIGTERM leaves through every ``finally``, as SIGINT does; another one does not interrupt that."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
 
 
-@contextmanager
-def _shared_directory() -> Iterator[str]:
-    """A directory for what workers count, in memory where there is such a place; a container may have no other.
+def _listen(host: str, port: int, timeout: float) -> socket.socket:
+    """A listening socket. Waits up to ``timeout`` seconds for workers that hold the port though their parent is gone.
 
-    Its lock says that it is in use; what a killed service has left behind is removed.
+    Raises ``CannotListen``.
     """
-    memory = Path("/dev/shm")  # noqa: S108  # The directory made in it is for this user alone.
-    parent = memory if os.access(memory, os.W_OK) else Path(gettempdir())
-    for left in parent.glob(f"{_SHARED_PREFIX}*"):
-        with suppress(OSError):  # Another user's, for example.
-            is_old = time.time() - left.stat().st_mtime > 60  # One that is just made may not have its lock yet.
-            with _locked(left):
-                if is_old:
-                    shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=_SHARED_PREFIX, dir=parent) as directory, _locked(Path(directory)):
-        yield directory
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Holds the lock of a directory. Raises ``BlockingIOError`` if another process does."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        reason = str(error.strerror or error).partition(" (while")[0]  # The rest repeats the address.
-        raise CannotListen(f"Cannot listen on {host} port {port}: {reason}.") from None
+    deadline = time.monotonic() + timeout
+    is_waiting = False
+    while True:
+        try:
+            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            reason = str(error.strerror or error).partition(" (while")[0]  # The rest repeats the address.
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline or not orphans_are_finishing():
+                raise CannotListen(f"Cannot listen on {host} port {port}: {reason}.") from None
+        if not is_waiting:
+            log.warning(
+                "port %d is in use, and workers of a service that was killed are still finishing; waiting for them, "
+                "for at most %d s",
+                port,
+                timeout,
+            )
+            is_waiting = True
+        time.sleep(_POLL)
 
 
 def _base_url(host: str, port: int) -> str:

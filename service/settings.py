@@ -15,12 +15,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.formats import line_names
 
 _FILTER = re.compile(r"(([^/+#]*|\+)/)*([^/+#]*|\+|#)")  # MQTT 5.0, 4.7.1.
+_STOP_MARGIN = 2.0  # Seconds.
 WORKERS_SHARE = "MEANWHILE_WORKERS_SHARE"  # Where a parent tells its workers the directory in which they count.
 
 
 def default_data_dir() -> Path:
-    """Where a user's programs keep their data, by the XDG Base Directory specification."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "meanwhile"
+    """Where a user's programs keep their data, by the XDG Base Directory specification; needs no home until used."""
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "meanwhile"
 
 
 class Settings(BaseSettings):
@@ -83,6 +84,11 @@ class Settings(BaseSettings):
     grace: int = Field(10, ge=0, description="Seconds that running requests have to finish at shutdown.")
     access_log: bool = Field(False, description="Log a line for every request.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds after a signal within which every process has ended, or is ended: the last commits take time, too."""
+        return self.grace + self.patience + _STOP_MARGIN
 
     @field_validator("redis_url")
     @classmethod

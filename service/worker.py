@@ -9,14 +9,17 @@ import gc
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from service.app import Meanwhile, create_app
-from service.settings import WORKERS_SHARE
+from service.settings import WORKERS_SHARE, Settings
+from service.shared_directory import join, leave
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +30,20 @@ _GC_THRESHOLD = 20_000
 def create() -> Meanwhile:
     """The application of one worker process, with its settings from the environment that ``serve`` prepared."""
     shared = os.environ.get(WORKERS_SHARE)
-    app = create_app(shared=Path(shared) if shared else None)
+    settings = Settings()
+    membership = join(Path(shared)) if shared else None
+    app = create_app(settings, shared=Path(shared) if shared else None)
     inner = app.router.lifespan_context
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        watch = threading.Thread(
+            target=_stop_without, args=(parent, settings.stop_timeout), name="parent-watch", daemon=True
+        )
+        watch.start()
 
     @asynccontextmanager
     async def lifespan(app: Meanwhile) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            loop.add_reader(parent.sentinel, _stop_without_parent, parent.sentinel)
         reloads: set[asyncio.Task[None]] = set()
 
         def reload() -> None:
@@ -50,14 +58,21 @@ def create() -> Meanwhile:
             gc.freeze()  # What start-up made stays; the collector need not look at it again.
             gc.set_threshold(_GC_THRESHOLD)
             yield
-        if parent is not None and not parent.is_alive() and shared:
-            shutil.rmtree(shared, ignore_errors=True)  # Nobody else is left to do it.
+        if shared and membership is not None and parent is not None and not parent.is_alive():
+            leave(Path(shared), membership)  # Nobody else is left to remove it.
 
     app.router.lifespan_context = lifespan
     return app
 
 
-def _stop_without_parent(sentinel: int) -> None:
-    asyncio.get_running_loop().remove_reader(sentinel)
+def _stop_without(parent: BaseProcess, timeout: float) -> None:
+    """Stops this process when its parent is gone, and ends it if it has not stopped ``timeout`` seconds later.
+
+    Runs in a thread, because an event loop that is busy would not notice.
+    """
+    parent.join()
     log.warning("the parent process is gone; stopping")
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(timeout)
+    log.error("the worker has not stopped within %g s; ending it", timeout)
+    os._exit(1)

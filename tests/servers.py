@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.embedded import server_binary
+from service.valkey import server_binary
 
 FSYNC_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
 

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from service import embedded
-from service.embedded import EmbeddedError, EmbeddedValkey, server_binary
+from service import valkey
+from service.data_dir import EmbeddedError
+from service.embedded import EmbeddedValkey
+from service.valkey import server_binary
 from tests.servers import answers_ping, short_directory
 
 
 @pytest.fixture
 def search_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The only directory on PATH, empty, of a machine without the wheel."""
-    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    monkeypatch.setattr(valkey, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
@@ -22,7 +24,7 @@ def test_without_the_wheel_a_server_on_the_path_is_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).symlink_to(server_binary())
-    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    monkeypatch.setattr(valkey, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tmp_path / name == server_binary()
     with short_directory() as data_dir, EmbeddedValkey(data_dir):

@@ -17,8 +17,12 @@ ROOT = Path(service.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
-    {"exact", "times", "idempotency", "key_file", "counters", "logs", "clock", "link", "options", "turns"},
-    {"summary", "stream", "access"},
+    {
+        *("exact", "times", "idempotency", "key_file", "counters", "logs", "clock", "link", "options", "turns"),
+        *("data_dir", "shared_directory"),
+    },
+    {"summary", "stream", "access", "append_only_file", "valkey"},
+    {"keeper"},
     {"state"},
     {"verdicts"},
     {
@@ -68,7 +72,7 @@ CODECS = {
     "formats.ndjson": {"msgspec"},
     "formats.senml": {"cbor2", "msgspec"},
 }
-MAY_IMPORT_REDIS = {"link", "store", "embedded"}
+MAY_IMPORT_REDIS = {"link", "store", "valkey", "keeper"}
 MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "worker", "cli"}
 
 

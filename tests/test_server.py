@@ -4,16 +4,21 @@ import base64
 import os
 import signal
 import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import redis
+from uvicorn.config import STARTUP_FAILURE
 
 from service.key_file import entry
 from tests import http
-from tests.servers import Service, Valkey, eventually, meanwhile, service, short_directory, valkey
+from tests.servers import Service, Valkey, clean_environment, eventually, meanwhile, service, short_directory, valkey
 
 
 def post(running: Service, stream: str, value: float) -> httpx.Response:
@@ -114,6 +119,136 @@ def test_a_killed_parent_takes_its_workers_along_and_its_valkey_is_adopted() -> 
         assert post(running, "s", 2.0).json()["count"] == 2
         assert running.stop() == 0
         assert not is_alive(valkey)
+
+
+def test_an_adopted_valkey_is_set_to_what_is_promised() -> None:
+    with service() as running:
+        post(running, "s", 1.0)
+        changed = {"appendfsync": "no", "no-appendfsync-on-rewrite": "yes", "maxmemory-policy": "allkeys-lru"}
+        with embedded(running) as client:
+            for name, value in changed.items():
+                client.config_set(name, value)
+            assert running.process is not None
+            running.process.kill()
+            running.process.wait()
+            running.start()
+            found = client.config_get(*changed)
+        assert {"appendfsync": "always", "no-appendfsync-on-rewrite": "no", "maxmemory-policy": "noeviction"} == found
+        assert "the adopted Valkey had appendfsync 'no'" in running.log
+
+
+def test_an_adopted_valkey_that_hangs_is_reported_with_its_process() -> None:
+    with service() as running:
+        valkey = embedded_pid(running)
+        assert running.process is not None
+        running.process.kill()
+        running.process.wait()
+        os.kill(valkey, signal.SIGSTOP)
+        running.start(until_live=False)
+        assert 1 == running.process.wait(30)
+        assert f"The Valkey (process {valkey}) that is running on {running.data_dir} has not answered" in running.log
+        assert f"kill -9 {valkey}" in running.log
+        os.kill(valkey, signal.SIGKILL)
+        running.start()
+
+
+def test_a_valkey_that_hangs_is_reported_and_ended_with_the_service() -> None:
+    with service() as running:
+        valkey = embedded_pid(running)
+        os.kill(valkey, signal.SIGSTOP)
+        eventually(lambda: f"The Valkey (process {valkey}) that is running" in running.log)
+        assert 0 == running.stop()
+        assert f"Valkey (process {valkey}) on {running.data_dir} did not stop within 10 s: killing it" in running.log
+        assert not is_alive(valkey)
+
+
+def test_a_worker_that_has_lost_its_parent_and_still_has_the_port_is_waited_for() -> None:
+    with service("--workers", "2") as running:
+        assert running.process is not None
+        eventually(lambda: running.log.count("Application startup complete") == 2)
+        port = int(running.url.rpartition(":")[2])
+        valkey = embedded_pid(running)
+        orphan, *_ = [pid for pid in children(running.process.pid) if pid != valkey and has_port(pid, port)]
+        os.kill(orphan, signal.SIGSTOP)  # It is busy.
+        running.process.kill()
+        running.process.wait()
+        running.start(port, until_live=False)
+        try:
+            eventually(lambda: f"port {port} is in use, and workers of a service that was killed" in running.log)
+        finally:
+            os.kill(orphan, signal.SIGCONT)
+        eventually(running.is_up)
+        assert not is_alive(orphan)
+
+
+def has_port(pid: int, port: int) -> bool:
+    """Whether a process listens on this port. Other children only look after semaphores."""
+    listening = (each for each in psutil.Process(pid).net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+    return any(each.laddr.port == port for each in listening if each.laddr)
+
+
+_STUBBORN = """
+import sys, time
+from service import server
+import uvicorn
+
+async def app(scope, receive, send):
+    await receive()
+    if sys.argv[1] == "refuses":
+        raise OSError
+    await send({"type": "lifespan.startup.complete"})
+    print("started", flush=True)
+    await receive()
+    time.sleep(600)
+
+def run(workers):
+    config = uvicorn.Config("stubborn:app", workers=workers, lifespan="on")
+    with server._listen("127.0.0.1", 0, 0) as listener:
+        if workers == 1:
+            server._Server(config, 0.5, lambda: print("closed", flush=True)).run([listener])
+        else:
+            server._Workers(config, listener, 0.5).run()
+        print("ended", flush=True)
+
+if __name__ == "__main__":
+    run(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("workers", "last"), [("1", "closed"), ("2", "started")])
+def test_a_process_that_hangs_in_spite_of_a_signal_is_ended_and_the_exit_code_says_so(
+    workers: str, last: str, tmp_path: Path
+) -> None:
+    with stubborn(tmp_path, "hangs", workers) as process:
+        assert process.stdout is not None
+        for _ in range(int(workers)):
+            assert "started\n" == process.stdout.readline()
+        process.terminate()
+        assert 1 == process.wait(60)
+        assert (last == "closed") == ("closed\n" == process.stdout.readline())
+
+
+def test_workers_that_cannot_start_end_the_service_with_an_exit_code(tmp_path: Path) -> None:
+    with stubborn(tmp_path, "refuses", "2") as process:
+        assert STARTUP_FAILURE == process.wait(60)
+
+
+@contextmanager
+def stubborn(directory: Path, what: str, workers: str) -> Iterator["subprocess.Popen[str]"]:
+    """A service without Redis whose application hangs when it is to stop, or refuses to start."""
+    (directory / "stubborn.py").write_text(_STUBBORN)
+    process = subprocess.Popen(
+        [sys.executable, str(directory / "stubborn.py"), what, workers],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=clean_environment() | {"PYTHONPATH": f"{directory}:{Path.cwd()}"},
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_in_the_terminal_answers_what_is_under_way_before_valkey_stops() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.clock import milliseconds_now
 from service.committer import Committer
-from service.embedded import socket_url
+from service.data_dir import DataDir
 from service.formats.mqtt import Options
 from service.link import connect
 from service.logs import configuration
@@ -27,7 +27,8 @@ _REPORT = 60.0  # Seconds between two lines of the log about what was recorded.
 
 
 def run(settings: Settings, mqtt: MqttSettings) -> None:
-    """Runs until SIGINT or SIGTERM. Raises ``JournalError``, ``ValueError`` for a URL that is none, ``OSError``."""
+    """Runs until SIGINT or SIGTERM. Raises ``JournalError``, ``ValueError`` for a URL that is none, ``OSError``,
+    ``EmbeddedError``."""
     address = Address.parse(mqtt.url, mqtt.username, mqtt.password)._replace(ca=mqtt.ca, cert=mqtt.cert, key=mqtt.key)
     dictConfig(configuration(settings.log_level, access_log=False))
     asyncio.run(_run(settings, mqtt, address))
@@ -35,8 +36,8 @@ def run(settings: Settings, mqtt: MqttSettings) -> None:
 
 async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", mqtt.client_id)
-    journal = Journal(mqtt.journal or settings.data_dir.expanduser() / f"mqtt-{name}.journal", mqtt.in_flight)
-    client = connect(settings.redis_url or socket_url(settings.data_dir))
+    journal = Journal(mqtt.journal or DataDir(settings.data_dir).path / f"mqtt-{name}.journal", mqtt.in_flight)
+    client = connect(settings.redis_url or DataDir(settings.data_dir).url)
     replicas = settings.replicas if settings.durability == "replicated" else 0
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
     committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience)
