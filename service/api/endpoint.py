@@ -47,11 +47,15 @@ class Reply(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """A reply without an end: ``part`` waits for the next bytes and gives None when it is over; ``end`` ends it."""
+    """A reply without an end: ``part`` waits for the next bytes and gives None when it is over; ``end`` ends it.
+
+    ``is_within`` says whether all that it tells is of streams whose names start with a prefix.
+    """
 
     part: Callable[[], Awaitable[bytes | None]]
     media_type: bytes
     end: Callable[[], None]
+    is_within: Callable[[str], bool]
 
 
 Handler = Callable[[Scope, Receive], Awaitable[Reply | Stream]]
@@ -196,7 +200,7 @@ class Endpoint(Route):
         return document.problem(problem)
 
     async def _stream(self, reply: Stream, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends what comes until the client goes away, loses its key, or the server shuts down.
+        """Sends what comes until the client goes away, its key no longer allows it, or the server shuts down.
 
         ``await send`` returns when the transport has room again, so a client that does not read holds back its own
         stream and no other; ``protocol.py`` drops it, and calls what it finds in ``scope["end"]`` at shutdown.
@@ -204,14 +208,24 @@ class Endpoint(Route):
         headers = [(b"content-type", reply.media_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
         scope["end"] = reply.end
         gone = asyncio.create_task(_await_end(receive, reply.end))
+
+        def authorize() -> None:
+            try:
+                grant = self.guard.admit(scope["headers"], self._scope or "read")
+                is_allowed = reply.is_within(grant.prefix)
+            except (Unauthorized, Forbidden):
+                is_allowed = False
+            if not is_allowed:
+                log.info("an event stream ended with its API key")
+                reply.end()
+
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while not scope.get("is_head") and (part := await reply.part()) is not None:
-                self.guard.admit(scope["headers"], self._scope or "read")
-                if part:
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-        except (Unauthorized, Forbidden):
-            log.info("an event stream ended with its API key")
+            with self.guard.watch(authorize):
+                authorize()  # The keys may have been read again since the request was admitted.
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                while not scope.get("is_head") and (part := await reply.part()) is not None:
+                    if part:
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
         finally:
             reply.end()
             gone.cancel()

@@ -20,6 +20,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from math import isfinite
+from os.path import commonprefix
 from urllib.parse import parse_qs
 
 import msgspec
@@ -127,7 +128,8 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
 
     async def stream(names: list[str], prefix: str | None, interval: float, scope: Scope) -> Stream:
         subscription, count = await live.subscribe(names, prefix, interval, _position(scope))
-        return Stream(_parts(subscription, live.epoch, count), EVENT_STREAM, subscription.end)
+        lowest = commonprefix(names) if prefix is None else prefix  # noqa: RUF071  # Of names, not of paths.
+        return Stream(_parts(subscription, live.epoch, count), EVENT_STREAM, subscription.end, lowest.startswith)
 
     refusals = (Invalid, TooManySubscribers, StoreUnavailable)
     return [

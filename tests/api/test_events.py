@@ -5,6 +5,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -205,9 +206,35 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
                 assert running.process is not None
                 running.process.send_signal(1)
                 eventually(lambda: "1 API keys are in use" in running.log)
-                http.post(f"{running.url}/v1/streams/in/a/readings", json={"value": 1}, headers=other)
                 with pytest.raises(EOFError):
                     events.next()
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/events?stream=in/a", "/v1/streams/in/a/events"])
+@pytest.mark.parametrize(
+    "text",
+    ["", entry("r", ["write"], "in/", "mw_r"), entry("r", ["read"], "in/a/", "mw_r")],
+    ids=["nothing", "another scope", "a narrower prefix"],
+)
+def test_an_event_stream_ends_when_its_key_no_longer_allows_it(
+    shared_valkey: Valkey, tmp_path: Path, path: str, text: str
+) -> None:
+    """Within a second, though nothing changes and no comment is due."""
+    keys = tmp_path / "keys.toml"
+    keys.write_text(entry("r", ["read", "write"], "in/", "mw_r"))
+    prefix = f"test-{uuid.uuid4().hex}"
+    with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
+        allowed = {"X-API-Key": "mw_r"}
+        http.post(f"{running.url}/v1/streams/in/a/readings", json={"value": 1}, headers=allowed).raise_for_status()
+        with watching(running.url, path, headers=allowed) as events:
+            assert {"in/a"} == events.until_ready()[0].keys()
+            keys.write_text(text)
+            assert running.process is not None
+            running.process.send_signal(signal.SIGHUP)
+            started = time.monotonic()
+            with pytest.raises(EOFError):
+                events.next()
+            assert time.monotonic() < started + 10
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -14,12 +14,12 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from service.key_file import digest_of
+from service.key_file import digest_of, entry
 from service.protocol import PATIENCE
 from service.state import State, decode
 from tests import http
 from tests.conftest import Api
-from tests.servers import Service, eventually, service, valkey
+from tests.servers import Service, Valkey, eventually, service, valkey
 
 NDJSON = {"content-type": "application/x-ndjson"}
 
@@ -318,11 +318,11 @@ class Open:
         self.writer = writer
 
     @classmethod
-    async def to(cls, running: Service) -> "Open":
+    async def to(cls, running: Service, headers: str = "") -> "Open":
         one = cls(*await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2])))
         one.writer.write(
             b"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\nContent-Type: application/x-ndjson\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
+            b"Transfer-Encoding: chunked\r\n" + headers.encode() + b"\r\n"
         )
         return one
 
@@ -383,6 +383,59 @@ async def test_a_service_that_stops_ends_uploads_at_once_and_says_what_is_record
         assert (503, 5, "urn:meanwhile:problem:stopping") == (status, reply["recorded"], reply["type"])
         assert 0 == await stopping
         assert asyncio.get_running_loop().time() < started + 10
+        one.writer.close()
+
+
+OWN = entry("own", ["write", "read"], "mine/", "mw_own")
+OTHER = entry("other", ["read"], "", "mw_other")
+WITHDRAWN = {
+    "revoked": (OTHER, 401, "unauthorized"),
+    "the last one revoked": ("", 401, "unauthorized"),
+    "another scope": (OWN.replace('["write", "read"]', '["read"]'), 403, "forbidden"),
+    "a narrower prefix": (OWN.replace("mine/", "mine/of-all/"), 403, "forbidden"),
+}
+
+
+@pytest.mark.parametrize(("text", "status", "kind"), WITHDRAWN.values(), ids=WITHDRAWN.keys())
+async def test_an_upload_ends_when_its_key_no_longer_allows_it(
+    tmp_path: Path, shared_valkey: Valkey, prefix: str, text: str, status: int, kind: str
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(OWN)
+    with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
+        one = await Open.to(running, "X-API-Key: mw_own\r\n")
+        one.send(line("mine/a", 1) * 5 + b'{"stream"')
+        headers = {"x-api-key": "mw_own"}
+        url = f"{running.url}/v1/streams/mine/a/count"
+        await asyncio.to_thread(eventually, lambda: http.get(url, headers=headers).json().get("count") == 5)
+        keys.write_text(text)
+        assert running.process is not None
+        running.process.send_signal(signal.SIGHUP)
+        started = asyncio.get_running_loop().time()
+        code, reply = await one.answer()
+        assert (status, 5, f"urn:meanwhile:problem:{kind}") == (code, reply["recorded"], reply["type"])
+        assert asyncio.get_running_loop().time() < started + 10
+        one.writer.close()
+
+
+async def test_what_a_key_allows_now_goes_for_the_lines_to_come(
+    tmp_path: Path, shared_valkey: Valkey, prefix: str
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(OWN)
+    with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
+        one = await Open.to(running, "X-API-Key: mw_own\r\n")
+        one.send(line("mine/a/b", 1))
+        url = f"{running.url}/v1/streams/mine/a/b/count"
+        counted = lambda: http.get(url, headers={"x-api-key": "mw_own"}).is_success  # noqa: E731  # As eventually wants.
+        await asyncio.to_thread(eventually, counted)
+        keys.write_text(OWN.replace("mine/", "mine/a/"))
+        assert running.process is not None
+        running.process.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(eventually, lambda: "1 API keys are in use" in running.log)
+        one.send(line("mine/a/b", 1) + line("mine/b", 1) + line("mine/a/b", 1) + b"\n")
+        status, reply = await one.answer()
+        assert (403, 2, 3) == (status, reply["recorded"], reply["line"])
         one.writer.close()
 
 
