@@ -6,6 +6,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     summary.py      what is kept of a set of readings; summaries merge
     stream.py       names of streams, shapes of values
     times.py        times of readings
+    heavy.py        work that takes long: in a thread
     idempotency.py  keys by which a reading is counted once
     formats/        bytes in, readings out
     state.py        the state of a stream, as bytes
@@ -16,6 +17,8 @@ A map for new readers. Read in this order; imports only ever point up this list:
     turns.py        one batch on its way, the next one gathering
     committer.py    group commit: one round trip for everything that waits
     reader.py       the same for reads
+    watched.py      streams that somebody watches
+    frames.py       what watchers are told
     subscription.py what one subscriber watches
     live.py         changes as they happen: one poller for all subscribers
     key_file.py     the file of API keys

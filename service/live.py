@@ -15,34 +15,42 @@ because Redis or the machine is busy at most doubles it, so a hiccup is not foll
 Changes are numbered in the order in which they were seen, and a subscriber gets them in that order. So a number says
 all that a client has, and after a broken connection it gets only what is newer, if this process still knows: it keeps
 the numbers of streams that nobody watches any more, up to a limit, and where in doubt it sends everything.
+
+**Memory** is bounded, per process: a subscription is refused where all of them together would watch too much, and where
+the states that subscribers have not got yet are too large, those who wait for the most of them are ended. Streams are
+read as many at a time as their states are small; wide ones become frames in a thread.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
+from service.frames import Encode, Frames
 from service.link import StoreUnavailable
-from service.state import State, Unreadable, decode
 from service.store import Store
 from service.stream import Invalid
-from service.subscription import Group, Position, Subscription, Watched
+from service.subscription import Position, Subscription
+from service.watched import Group, Watched
 
 MOST_STREAMS = 20_000  # Watched by one process.
+MAX_WATCHED = 64 * 1024 * 1024  # Bytes that subscriptions may take, without states.
+MAX_HELD = 64 * 1024 * 1024  # Bytes of states and frames that may wait for subscribers.
+_PER_STREAM = 1_000  # Bytes that a stream takes, its name included.
+_PER_NAME = 130  # Bytes that a stream takes more for each subscriber that lags behind.
 _AT_ONCE = 250  # Streams in an MGET: short enough for commits to slip in between.
+_READ = 512 * 1024  # Bytes that an MGET should not exceed by much.
 _SCAN_PAUSE = 0.5  # Seconds between two SCANs, at least.
 _QUICK = 0.025  # Seconds that a round or a SCAN may take and be thought nothing of.
 _AFTER_AN_OUTAGE = 1.0  # Seconds.
 _PHASES = 16  # Of subscribers with the same interval.
 
-Encode = Callable[[str, State | None, int], bytes]
-
 log = logging.getLogger(__name__)
 
 
 class TooManySubscribers(Exception):
-    """As many subscribers are there as may be."""
+    """As many subscribers are there as may be, or they watch as much as may be."""
 
 
 class Live:
@@ -54,7 +62,7 @@ class Live:
 
     def __init__(self, store: Store, encode: Encode, *, patience: float, max_subscribers: int) -> None:
         self._store = store
-        self._encode = encode
+        self._frames = Frames(encode)
         self._patience = patience
         self._max_subscribers = max_subscribers
         self._streams: dict[str, Watched] = {}
@@ -67,6 +75,10 @@ class Live:
         self.epoch = secrets.token_hex(4)  # Names the memory that numbers the changes.
         self._number = 0
         self._forgotten = 0  # Changes up to this number may be missing from memory.
+        self._prune_at = MOST_STREAMS
+        self._named = 0  # How often streams are named by subscribers.
+        self._at_once = 16
+        self._is_starting = False  # While states are read that a new subscriber gets, whether they changed or not.
 
     async def subscribe(
         self, names: Sequence[str], prefix: str | None, interval: float, since: Position | None = None
@@ -77,11 +89,15 @@ class Live:
         does not exist is given as deleted. ``interval`` is in seconds. Raises ``StoreUnavailable``,
         ``TooManySubscribers``, or ``Invalid`` if the prefix has too many streams.
         """
-        if len(self._subscribers) >= self._max_subscribers:
+        distinct = dict.fromkeys(names)
+        new = sum(name not in self._streams for name in distinct)
+        weight = _PER_STREAM * new + _PER_NAME * (len(distinct) if prefix is None else self._size_of(prefix))
+        if len(self._subscribers) >= self._max_subscribers or not self._has_room(weight):
             raise TooManySubscribers
-        one = Subscription(interval, since, self._frame, self._leave)
+        one = Subscription(interval, since, self._frames.of, self._release, self._leave)
         if prefix is None:
-            one.streams = [self._stream(name) for name in dict.fromkeys(names)]
+            one.streams = [self._stream(name) for name in distinct]
+            self._named += len(distinct)
             for stream in one.streams:
                 stream.watchers.add(one)
         else:
@@ -107,9 +123,10 @@ class Live:
 
     def _leave(self, one: Subscription) -> None:
         self._subscribers.discard(one)
+        self._named -= len(one.streams)
         for stream in one.streams:
             stream.watchers.discard(one)
-            stream.let_go()
+            self._forget_if_absent(stream)
         group = one.group
         if group is not None:
             group.subscribers.discard(one)
@@ -117,10 +134,40 @@ class Live:
                 self._groups.pop(group.prefix, None)
                 for stream in group.streams.values():
                     stream.groups.remove(group)
-                    stream.let_go()
-        if len(self._streams) > MOST_STREAMS:
-            self._streams = {name: one for name, one in self._streams.items() if one.watchers or one.groups}
-            self._forgotten = self._number
+                    self._forget_if_absent(stream)
+        one.streams = []
+        if len(self._streams) > self._prune_at:
+            self._forget_unwatched()
+            self._prune_at = max(MOST_STREAMS, 2 * len(self._streams))
+
+    def _forget_unwatched(self) -> None:
+        self._streams = {name: one for name, one in self._streams.items() if one.is_watched}
+        self._forgotten = self._number
+
+    def _size_of(self, prefix: str) -> int:
+        group = self._groups.get(prefix)
+        return 0 if group is None else len(group.streams)
+
+    @property
+    def _weight(self) -> int:
+        """Bytes that the subscriptions take, without states; about."""
+        in_groups = sum(len(group.streams) * len(group.subscribers) for group in self._groups.values())
+        return _PER_STREAM * len(self._streams) + _PER_NAME * (self._named + in_groups)
+
+    def _has_room(self, more: int) -> bool:
+        """Whether subscriptions may take so many bytes more."""
+        if self._weight + more > MAX_WATCHED:
+            self._forget_unwatched()
+        return self._weight + more <= MAX_WATCHED
+
+    def _forget_if_absent(self, stream: Watched) -> None:
+        """Where nobody watches it: that a stream does not exist is not worth remembering."""
+        if not stream.is_watched and not stream.exists:
+            self._streams.pop(stream.name, None)
+
+    def _release(self, stream: Watched) -> None:
+        if not self._is_starting:
+            stream.let_go()
 
     def _end_all(self) -> None:
         for one in list(self._subscribers):
@@ -128,18 +175,6 @@ class Live:
 
     def _stream(self, name: str) -> Watched:
         return self._streams.setdefault(name, Watched(name))
-
-    def _frame(self, stream: Watched) -> bytes:
-        """The event that says what a stream is now."""
-        if stream.frame is None:
-            stored = stream.stored
-            try:
-                state = None if stored is None else decode(stored)
-            except Unreadable:
-                stream.frame = b""  # Whoever asks for the stream itself is told.
-            else:
-                stream.frame = self._encode(stream.name, state, len(stored or b""))
-        return stream.frame
 
     async def _poll(self) -> None:
         """Makes rounds while there are subscribers."""
@@ -166,15 +201,21 @@ class Live:
 
     async def _make_round(self, due: list[Subscription]) -> None:
         """Reads what these subscribers watch, and lets them have what changed."""
+        self._is_starting = not all(one.has_begun for one in due)
+        try:
+            await self._read_and_flush(due)
+        finally:
+            if self._is_starting:
+                self._is_starting = False
+                for stream in self._streams.values():
+                    stream.let_go()
+
+    async def _read_and_flush(self, due: list[Subscription]) -> None:
         loop = asyncio.get_running_loop()
         try:
             await self._discover({one.group for one in due if one.group is not None})
             watched = list({stream.name: stream for one in due for stream in one.watched}.values())
-            for start in range(0, len(watched), _AT_ONCE):
-                some = watched[start : start + _AT_ONCE]
-                stored = await self._store.read_stored([one.name for one in some], loop.time() + self._patience)
-                for stream, state in zip(some, stored, strict=True):
-                    self._see(stream, state)
+            await self._read(watched)
         except (StoreUnavailable, Invalid) as error:
             for one in due:
                 one.due = loop.time() + _AFTER_AN_OUTAGE
@@ -193,6 +234,46 @@ class Live:
             else:
                 one.start(self.epoch, self._forgotten)
             await asyncio.sleep(0)  # Requests get their turn between any two.
+
+    async def _read(self, watched: list[Watched]) -> None:
+        """Reads streams."""
+        loop = asyncio.get_running_loop()
+        held = sum(stream.held for stream in self._streams.values())
+        start = 0
+        while start < len(watched):
+            some = [one for one in watched[start : start + self._at_once] if one.is_watched]
+            start += self._at_once
+            if not some:
+                continue
+            stored = await self._store.read_stored([one.name for one in some], loop.time() + self._patience)
+            size = 0
+            for stream, state in zip(some, stored, strict=True):
+                held -= stream.held
+                self._see(stream, state)
+                if not self._is_starting:
+                    stream.let_go()
+                held += stream.held
+                size += len(state or b"")
+            if held > MAX_HELD:
+                held = self._end_the_largest()
+            self._at_once = max(1, self._at_once // 2) if size > _READ else min(_AT_ONCE, 2 * self._at_once)
+            await asyncio.sleep(0)
+
+    def _end_the_largest(self) -> int:
+        """Ends who waits for the most bytes until there are few enough; how many are left."""
+        weighed = {one: sum(stream.held for stream in one.watched) for one in self._subscribers}
+        for one in sorted(weighed, key=lambda one: weighed[one], reverse=True):
+            log.warning("an event stream of %d bytes of states ends: too much waits for subscribers", weighed[one])
+            one.fail(Invalid("Expected streams whose states are smaller together; a longer prefix has fewer of them."))
+            streams = list(one.watched)
+            one.end()
+            for stream in streams:
+                if not stream.is_watched:
+                    stream.stored = stream.frame = None
+            held = sum(stream.held for stream in self._streams.values())
+            if held <= MAX_HELD // 2:
+                break
+        return sum(stream.held for stream in self._streams.values())
 
     async def _discover(self, groups: set[Group]) -> None:
         """Looks for new streams of prefixes. Raises ``Invalid`` where there are too many."""
@@ -219,6 +300,16 @@ class Live:
                     self._stream(name).join(group)
         for group in groups:
             group.is_listed = True
+        self._make_room(groups)
+
+    def _make_room(self, groups: set[Group]) -> None:
+        """Ends subscribers of the largest of these groups, which may have grown, as far as they take too much."""
+        largest = sorted(groups, key=lambda group: len(group.streams), reverse=True)
+        for one in [one for group in largest for one in group.subscribers]:
+            if self._has_room(0):
+                break
+            one.fail(TooManySubscribers())
+            one.end()
 
     def _see(self, stream: Watched, stored: bytes | None) -> None:
         """Takes note of what is stored of a stream now."""

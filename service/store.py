@@ -21,6 +21,7 @@ from service.verdicts import Committed, committed
 
 NO_KEYS: Mapping[int, Key | Stamps] = {}
 _LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
+_STRETCH = 512 * 1024  # Bytes of states that are decoded at a stretch.
 _MOST_STEPS = 1_000  # Before a page is returned as it is.
 
 
@@ -100,7 +101,14 @@ class Store:
         """The states of streams, as of one moment; None for a stream that does not exist."""
         reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
         replies = await self._link.read(reading, deadline)
-        return [None if stored is None else _decode_or_error(stored) for stored in replies]
+        states, size = [], 0
+        for stored in replies:
+            states.append(None if stored is None else _decode_or_error(stored))
+            size += len(stored or b"")
+            if size > _STRETCH:
+                size = 0
+                await asyncio.sleep(0)  # Requests get their turn.
+        return states
 
     async def read_stored(self, names: Sequence[str], deadline: float) -> list[bytes | None]:
         """The states of streams as they are stored, for ``decode``; None for a stream that does not exist."""

@@ -1,18 +1,19 @@
 """What one subscriber of changes watches, and what it has not got yet: bounded, however slow it is.
 
 A subscriber has a set of the streams that changed since it last took something, never a queue: who is slow gets the
-latest state of each, later. A frame (the bytes of an event) is made once a change and shared by all.
+latest state of each, later. A frame (the bytes of an event) is made once a change and shared by all. A state and its
+frame are kept while somebody has not got them yet, and no longer.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
 from service.link import StoreUnavailable
+from service.watched import Group, Watched
 
 _PART = 16 * 1024  # Bytes after which a subscriber's turn ends.
-_UNSEEN = object()
 
 
 class Position(NamedTuple):
@@ -22,66 +23,27 @@ class Position(NamedTuple):
     number: int
 
 
-class Watched:
-    """A stream that is watched, or was: then only what tells whether it changed is kept."""
-
-    __slots__ = ("frame", "groups", "mark", "name", "number", "stored", "watchers")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.stored: bytes | None = None
-        self.mark: object = _UNSEEN  # The hash of ``stored``, which stays when that goes; None if it does not exist.
-        self.number = 0  # Of its last change.
-        self.frame: bytes | None = None
-        self.watchers: set[Subscription] = set()
-        self.groups: list[Group] = []
-
-    def join(self, group: "Group") -> None:
-        """Makes it one of the streams of a prefix."""
-        if self.name not in group.streams:
-            group.streams[self.name] = self
-            self.groups.append(group)
-
-    def let_go(self) -> None:
-        """Keeps only what tells whether it changed, if nobody watches it."""
-        if not self.watchers and not self.groups:
-            self.stored = self.frame = None
-
-    def see(self, stored: bytes | None, number: int) -> bool:
-        """Takes what is stored now; if that is a change, it gets ``number`` and its subscribers are told."""
-        mark = None if stored is None else hash(stored)
-        self.stored = stored
-        if mark == self.mark:
-            return False
-        self.mark, self.number, self.frame = mark, number, None
-        for one in self.watchers:
-            one.changed.add(self)
-        for group in self.groups:
-            for one in group.subscribers:
-                one.changed.add(self)
-        return True
-
-
-class Group:
-    """The subscribers of a prefix, and its streams."""
-
-    __slots__ = ("is_listed", "prefix", "streams", "subscribers")
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.streams: dict[str, Watched] = {}
-        self.subscribers: set[Subscription] = set()
-        self.is_listed = False
-
-
 class Subscription:
     """One subscriber, of some streams or of a group.
 
-    ``frame`` makes the bytes of an event; ``leave`` is called at the end.
+    ``frame`` makes the bytes of an event; ``release`` is called with each stream that nobody waits for any more,
+    ``leave`` at the end.
     """
 
     __slots__ = (
-        *("_frame", "_leave", "_pending", "_started", "_woken", "changed", "due", "group", "interval", "is_over"),
+        *(
+            "_frame",
+            "_leave",
+            "_pending",
+            "_release",
+            "_started",
+            "_woken",
+            "changed",
+            "due",
+            "group",
+            "interval",
+            "is_over",
+        ),
         *("is_resumed", "since", "streams"),
     )
 
@@ -89,10 +51,12 @@ class Subscription:
         self,
         interval: float,
         since: Position | None,
-        frame: Callable[[Watched], bytes],
+        frame: Callable[[Watched], Awaitable[bytes]],
+        release: Callable[[Watched], None],
         leave: "Callable[[Subscription], None]",
     ) -> None:
         self._frame = frame
+        self._release = release
         self._leave = leave
         self._pending: list[tuple[int, Watched]] = []  # The next one last.
         self._woken = asyncio.Event()
@@ -127,10 +91,23 @@ class Subscription:
         since = self.since
         self.is_resumed = since is not None and since.epoch == epoch and since.number >= forgotten
         after = since.number if since is not None and self.is_resumed else -1
-        self.changed.update(stream for stream in self.watched if stream.number > after)
+        for stream in self.watched:
+            if stream.number > after:
+                self.note(stream)
         if self._started is not None and not self._started.done():
-            self._started.set_result(sum(stream.stored is not None for stream in self.watched))
+            self._started.set_result(sum(stream.exists for stream in self.watched))
         self.flush()
+
+    def note(self, stream: Watched) -> None:
+        """Takes note of a change of a stream."""
+        if stream not in self.changed:
+            self.changed.add(stream)
+            stream.waiting += 1
+
+    def _has_got(self, stream: Watched) -> None:
+        stream.waiting -= 1
+        if not stream.waiting:
+            self._release(stream)
 
     def flush(self) -> None:
         """Lets the subscriber have what has changed, unless it is still busy with what it has."""
@@ -151,12 +128,15 @@ class Subscription:
         part, size = [], 0
         while self._pending and size < _PART:
             number, stream = self._pending.pop()
-            frame = self._frame(stream)
+            try:
+                frame = await self._frame(stream)
+            finally:
+                self._has_got(stream)
             part.append((number, frame))
             size += len(frame)
         if self._pending:
             await asyncio.sleep(0)  # Sending alone would not let others run.
-        return part
+        return None if self.is_over else part
 
     @property
     def is_behind(self) -> bool:
@@ -174,4 +154,8 @@ class Subscription:
             self.is_over = True
             self._woken.set()
             self.fail(StoreUnavailable())
+            for stream in [*self.changed, *(stream for _, stream in self._pending)]:
+                self._has_got(stream)
+            self.changed.clear()
+            self._pending.clear()
             self._leave(self)

@@ -19,9 +19,9 @@ ROOT = Path(service.__file__).parent
 LAYERS = [
     {
         *("exact", "times", "idempotency", "key_file", "counters", "logs", "clock", "link", "options", "turns"),
-        *("data_dir", "shared_directory"),
+        *("data_dir", "shared_directory", "heavy"),
     },
-    {"summary", "stream", "access", "append_only_file", "valkey"},
+    {"summary", "stream", "access", "append_only_file", "valkey", "watched"},
     {"keeper"},
     {"state"},
     {"verdicts"},
@@ -40,7 +40,7 @@ LAYERS = [
         "client",
     },
     {"settings", "demo", "watch"},
-    {"committer", "reader", "subscription"},
+    {"committer", "reader", "subscription", "frames"},
     {"live"},
     {"problems"},
     {"protocol"},

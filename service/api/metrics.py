@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope
 
-from service import metrics
+from service import heavy, metrics
 from service.access import check_prefix_of
 from service.api.endpoint import Endpoint, Reply
 from service.api.streams import limit_of, single
@@ -18,7 +18,7 @@ from service.stream import Invalid, check_prefix
 
 MOST_AVERAGES = 10_000
 _AVERAGES = 1_000
-_AT_ONCE = 100  # Streams read in one step: at the largest shape some megabytes.
+_AT_ONCE = 20  # Streams read in one step: at the largest shape some megabytes.
 
 _TEXTS = {
     "text/plain": "# TYPE meanwhile_readings_recorded_total counter\nmeanwhile_readings_recorded_total 1042.0\n",
@@ -58,8 +58,8 @@ def endpoints(store: Store, counters: Counters, version: str, patience: float) -
         limit = limit_of(single(query, "limit"), _AVERAGES, MOST_AVERAGES)
         deadline = asyncio.get_running_loop().time() + patience
         streams, is_cut = await _collect(store, prefix, limit, deadline)
-        # In a thread: ten thousand streams take a while, and recording must not wait for it.
-        encoded = await asyncio.to_thread(metrics.encode, metrics.of_streams(streams, is_cut=is_cut), _accept(scope))
+        # Ten thousand averages take a while, and recording must not wait for it.
+        encoded = await heavy.run(metrics.encode, metrics.of_streams(streams, is_cut=is_cut), _accept(scope))
         return _reply(*encoded)
 
     return [

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Iterator
 from os.path import commonprefix
 
+from service import heavy
 from service.access import Forbidden, check_prefix_of
 from service.committer import Committer, Overloaded, PartlyCounted, ShapeConflict, StreamFull
 from service.formats import columns, ndjson
@@ -57,7 +58,7 @@ class Recording:
     async def add(self, block: bytes, now: int) -> None:
         """Records the lines of a block. Raises ``Interrupted``, or what the committer raises."""
         if len(block) > MAX_BLOCK:
-            await self._add(await asyncio.to_thread(ndjson.decode, block, now, self._limits))
+            await self._add(await heavy.run(ndjson.decode, block, now, self._limits))
             return
         chunk = ndjson.decode_at_once(block, now, self._limits)
         if chunk is not None:
