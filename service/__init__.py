@@ -25,6 +25,9 @@ A map for new readers. Read in this order; imports only ever point up this list:
     access.py       who may do what
     metrics.py      what the service counts and the averages, for Prometheus
     problems.py     which exception is which HTTP answer
+    deadlines.py    how long a connection may take
+    head.py         what the head of a request may say
+    hosts.py        which hosts an open service answers to
     protocol.py     connections that do not wait for ever
     api/            routes
     clock.py        the time

@@ -20,13 +20,16 @@ from starlette.types import Message, Receive, Scope, Send
 from service import problems
 from service.access import Guard
 from service.api import contract, document, events, health, influx, metrics, page, readings, streams
+from service.api.body import Bodies
 from service.api.endpoint import Endpoint
 from service.api.upload import Uploads
 from service.clock import milliseconds_now
 from service.committer import Committer
 from service.counters import Counters
+from service.hosts import Hosts
 from service.link import StoreUnavailable, connect
 from service.live import Live
+from service.problems import Misdirected
 from service.reader import Reader
 from service.settings import Settings
 from service.store import Store
@@ -49,6 +52,7 @@ class Meanwhile(FastAPI):
 
     guard: Guard
     counters: Counters
+    hosts: Hosts | None = None  # None answers to all.
     shortcuts: Mapping[tuple[str, str], Endpoint] = {}
 
     def add_endpoints(self, endpoints: Sequence[Endpoint], guard: Guard, counters: Counters) -> None:
@@ -86,6 +90,12 @@ class Meanwhile(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request. HEAD is GET without the body, on every route."""
+        if self.hosts is not None and scope["type"] == "http":
+            try:
+                self.hosts.check(scope["headers"])
+            except Misdirected as error:
+                await (await _refuse(Request({**scope, "app": self}), error))(scope, receive, send)
+                return
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope, send = {**scope, "method": "GET", "is_head": True}, _without_body(send)
         if scope["type"] == "http" and not scope.get("root_path"):
@@ -120,6 +130,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
     guard = Guard(settings.api_keys)
+    bodies = Bodies(settings.max_body, settings.max_receiving)
     uploads = Uploads(
         committer,
         guard,
@@ -135,7 +146,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         committer,
         milliseconds_now,
         limits,
-        max_body=settings.max_body,
+        bodies,
         pattern=settings.line_protocol_stream,
         dedupe=settings.line_protocol_dedupe,
         require_key=settings.require_idempotency_key,
@@ -168,7 +179,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
                 milliseconds_now,
                 limits,
                 uploads,
-                max_body=settings.max_body,
+                bodies,
                 require_key=settings.require_idempotency_key,
             ),
             *influx.endpoints(store, writer, app.version),
@@ -182,6 +193,8 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         counters,
     )
     app.router.routes += page.routes()
+    if settings.api_keys is None:
+        app.hosts = Hosts(settings.allowed_hosts)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
     return app

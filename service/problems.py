@@ -3,7 +3,8 @@
 Code raises what happened; only this module knows how HTTP says it. The body never repeats what the client sent, so
 nothing that cannot be encoded, and no secret, can come back in it.
 
-    400 404 405 409 413 415 422 431    not recorded, and never will be: fix the request
+    400 404 405 409 411 413 415        not recorded, and never will be: fix the request
+    421 422 431 501                    likewise
     401 403                            not recorded: no key, or not one for this
     408                                an upload said nothing for too long: its lines until then are recorded
     503 with Retry-After               not recorded: send again
@@ -59,6 +60,22 @@ class NotHttp(Refused):
 
 class HeaderTooLarge(Refused):
     """The header of a request is larger than the limit."""
+
+
+class BadTransferCoding(Refused):
+    """The body comes in a transfer coding that this service does not know."""
+
+
+class LengthRequired(Refused):
+    """The request records something, and says of no body that it has one."""
+
+
+class Misdirected(Refused):
+    """The request is for a host that this service does not answer to."""
+
+
+class TooManyConnections(Exception):
+    """A worker has as many connections as it may have."""
 
 
 class Idle(Refused):
@@ -159,10 +176,20 @@ TABLE: Mapping[type[Exception], Problem] = {
         "The stream has counted as many readings as it can",
         "A stream counts at most 9007199254740991 readings. Nothing of this request was recorded.",
     ),
+    LengthRequired: Problem(411, "length-required", "The request has no body"),
     BodyTooLarge: Problem(413, "too-large", "The body is too large"),
     TooMany: Problem(413, "too-many-readings", "Too many readings"),
     UnsupportedMediaType: Problem(415, "unsupported-media-type", "The body has an unknown type"),
+    Misdirected: Problem(421, "misdirected", "This service does not answer to that host"),
     Invalid: Problem(422, "invalid", "The request cannot be recorded as it is"),
+    BadTransferCoding: Problem(501, "transfer-coding", "The transfer coding is not known"),
+    TooManyConnections: Problem(
+        503,
+        "too-many-connections",
+        "Too many connections are open",
+        "Nothing of this request was recorded. Send it again.",
+        1,
+    ),
     Overloaded: Problem(
         503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
     ),

@@ -1,23 +1,15 @@
 """HTTP connections that do not wait for ever, refuse in turn what is not HTTP, and send responses in one piece.
 
 **Patience.** uvicorn limits how long a connection may idle after a response, but neither how long the first request
-takes to come nor how slowly its header or body may. Here each connection has one timer for all of it:
-
-    nothing is under way     75 s (uvicorn's keep-alive) after the last response
-    a request is incomplete  10 s after it began, and 1 s more for each 16 KiB that came, so that a slow line can send a
-                             large body and a trickle of bytes cannot hold anything
-    the rest of one that     2 s after the response: what still comes is thrown away, so that the client can read why
-    has its response         its request is too large or of an unknown type; then the connection is closed
-    a response is awaited    no limit: the application has its own
-
-The timer is set anew only when the connection has to end sooner than it would fire. So the usual request, complete in
-one piece, touches no timer at all, where uvicorn sets one and cancels one for each.
+takes to come nor how slowly its header or body may. Here each connection has one timer for all of it
+(``deadlines.py``).
 
 **What is not HTTP** uvicorn refuses in plain text, and at once: ahead of the responses to earlier requests on the same
 connection, so that a client takes it for the response to a reading that was recorded. Here it is a problem like every
 other and waits its turn. And a header may be as large as a client likes; here what comes without a byte of a body (a
-header, a trailer, the extension of a chunk) is refused past 64 KiB. So is a request for no host or for two (RFC 9112,
-3.2).
+header, a trailer, the extension of a chunk) is refused past 64 KiB. ``head.py`` has the other rules. What stands in a
+trailer is nobody's header. A client may send a thousand requests ahead of their responses, and a worker has a limit of
+connections; a client beyond it gets a problem, too.
 
 **Responses in one piece.** uvicorn hands the head and the body of a response to the kernel one after the other: two
 system calls, each of which wakes the client. An application that has both can give them together to
@@ -36,36 +28,25 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterable
-from enum import Enum
 from http import HTTPStatus
-from math import inf
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.problems import HeaderTooLarge, NotHttp, Refused, encode
+from service import head
+from service.deadlines import Deadlines, Phase
+from service.problems import NotHttp, Refused, TooManyConnections, encode
 
-PATIENCE = 10.0
-BYTES_A_SECOND = 16 * 1024
-LINGER = 2.0
 STALL = 30.0
 _RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel forgets, too, what it holds for that client.
 LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
-LARGEST_HEAD = 64 * 1024
+MAX_PIPELINED = 1_000  # Requests of a connection that wait for the one before.
 RESPOND = "meanwhile.respond"
 HOLD = "meanwhile.hold"
 
-_TOO_LARGE = HeaderTooLarge(f"Expected a header of at most {LARGEST_HEAD} bytes.")
-
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-class _State(Enum):
-    IDLE = 0
-    RECEIVING = 1
-    LINGERING = 2
-    BUSY = 3
 
 
 class Hold:
@@ -89,16 +70,15 @@ class PatientProtocol(HttpToolsProtocol):
         self._extensions = {RESPOND: self.respond, HOLD: self.hold}
         self._is_whole = False  # Whether the last request is complete; none at all is not.
         self._unanswered = 0  # Requests that began and have no response: a client may send the next one early.
-        self._state = _State.RECEIVING
-        self._since = 0.0
+        self._deadlines: Deadlines
         self._stalled: asyncio.TimerHandle | None = None
         self._unsent = 0
-        self._received = 0
         self._without_body = 0  # Bytes since the last one of a body, or since the request before.
         self._refusal: bytes | None = None  # The last response, once nothing is read any more.
         self._why: Refused = NotHttp("Expected a request as RFC 9112 has it.")
-        self._timer: asyncio.TimerHandle | None = None
-        self._fires = inf
+        self._in_head = False
+        self._max_connections, self.limit_concurrency = self.limit_concurrency, None  # uvicorn's refusal is no problem.
+        self._without_upgrade: bytes | None = None  # A head that takes the place of the one that was just parsed.
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_head = b""
         self._hold: Hold | None = None
@@ -106,12 +86,14 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Starts to wait for the first request."""
         super().connection_made(transport)
-        self._enter(_State.RECEIVING)
+        self._deadlines = Deadlines(self.loop, self.timeout_keep_alive, transport.close)
+        self._deadlines.enter(Phase.RECEIVING)
+        if self._max_connections is not None and len(self.connections) > self._max_connections:
+            self._refuse(TooManyConnections())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadlines.cancel()
         self._extensions.clear()  # It refers back to here.
         self._stop_stalling()
         super().connection_lost(exc)
@@ -141,37 +123,69 @@ class PatientProtocol(HttpToolsProtocol):
         """Takes what came, and starts to wait for the rest if there is one."""
         if self._refusal is not None:
             return
-        self._received += len(data)
+        self._deadlines.received += len(data)
         self._without_body += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self._is_whole:
             return
-        if self._state in (_State.IDLE, _State.BUSY) and self._hold is None:
-            self._received = 0
-            self._enter(_State.RECEIVING)
-        if self._without_body > LARGEST_HEAD and self._refusal is None:
-            self._refuse(_TOO_LARGE)
+        if self._deadlines.phase in (Phase.IDLE, Phase.BUSY) and self._hold is None:
+            self._deadlines.received = 0
+            self._deadlines.enter(Phase.RECEIVING)
+        if self._without_body > head.MAX_HEAD and self._refusal is None:
+            self._refuse(head.HEAD_TOO_LARGE)
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Lets the parser read on; behind a head that offers an upgrade, from the same head without it."""
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                except HttpParserUpgrade as upgrade:
+                    data = memoryview(data)[upgrade.args[0] :]
+                    substitute, self._without_upgrade = self._without_upgrade, None
+                    if substitute is None:
+                        raise HttpParserError from None
+                    self._unanswered -= 1  # It begins once more, in another parser: this one may have seen its end.
+                    self.parser = HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn does.
+                    self.parser.feed_data(substitute)
+                else:
+                    return
+        except HttpParserError:
+            self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins. Raises ``Refused`` if too many wait before it."""
         self._is_whole = False
+        self._in_head = True
         self._unanswered += 1
+        if self._unanswered > MAX_PIPELINED:
+            self._why = NotHttp(f"Expected at most {MAX_PIPELINED} requests ahead of their responses.")
+            raise self._why
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # an extension of our own
 
     def on_headers_complete(self) -> None:
         """The header of a request is complete. Raises ``Refused``, which ends the parser's work."""
-        hosts, size = 0, len(self.url)
-        for name, value in self.headers:
-            size += len(name) + len(value)
-            hosts += name == b"host"
-        if size > LARGEST_HEAD:
-            self._why = _TOO_LARGE
-            raise self._why
-        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
-            self._why = NotHttp("Expected one Host.")
-            raise self._why
-        super().on_headers_complete()
+        self._in_head = False
+        version = self.parser.get_http_version()
+        try:
+            head.check(version, self.url, self.headers)
+        except Refused as error:
+            self._why = error
+            raise
+        if self.parser.should_upgrade() and (method := self.parser.get_method()) != b"CONNECT":
+            self._without_upgrade = head.without_upgrade(method, self.url, version, self.headers)
+        else:
+            super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header is here; what comes behind a body is none."""
+        if self._in_head:  # Below, what uvicorn does; to call it costs each request a microsecond.
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body is here."""
@@ -179,13 +193,15 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is complete."""
+        """A request is complete; one that offers an upgrade is not, its head was all that the parser read of it."""
+        if self._without_upgrade is not None:
+            return
         self._is_whole = True
         self._without_body = 0
         if self._unanswered:
-            self._state = _State.BUSY
+            self._deadlines.phase = Phase.BUSY
         else:
-            self._enter(_State.IDLE)
+            self._deadlines.enter(Phase.IDLE)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -199,7 +215,7 @@ class PatientProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if not self._unanswered:
-            self._enter(_State.IDLE if self._is_whole else _State.LINGERING)
+            self._deadlines.enter(Phase.IDLE if self._is_whole else Phase.LINGERING)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
 
@@ -230,7 +246,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def hold(self) -> Hold:
         """Lets the request that is being answered take its time."""
-        self._state = _State.BUSY
+        self._deadlines.phase = Phase.BUSY
         self._hold = Hold(self.cycle, self.loop.create_future())
         return self._hold
 
@@ -249,10 +265,10 @@ class PatientProtocol(HttpToolsProtocol):
             self._stalled = None
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what uvicorn's parser does not understand, or what stopped it; ``msg`` is its way to say so."""
+        """Refuses what the parser does not understand, or what stopped it; ``msg`` is uvicorn's way to say so."""
         self._refuse(self._why)
 
-    def _refuse(self, why: Refused) -> None:
+    def _refuse(self, why: Exception) -> None:
         """Reads no more, and says why after the responses to the requests that came whole."""
         status, headers, body = encode(why)
         headers = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
@@ -264,33 +280,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Sends the refusal and hangs up, unless a request that came whole still awaits its response."""
         if self._unanswered > (not self._is_whole):
             return False
-        if self._refusal is not None and self._state is not _State.LINGERING:  # What lingers has its response.
+        if self._refusal is not None and self._deadlines.phase is not Phase.LINGERING:  # What lingers has its response.
             self.transport.write(self._refusal)
         self.transport.close()
         return True
-
-    def _enter(self, state: _State) -> None:
-        self._state = state
-        self._since = self.loop.time()
-        if self._due() < self._fires:
-            self._set_timer()
-
-    def _due(self) -> float:
-        """When to hang up, on the clock of the loop, if nothing changes."""
-        if self._state is _State.IDLE:
-            return self._since + self.timeout_keep_alive
-        if self._state is _State.RECEIVING:
-            return self._since + PATIENCE + self._received / BYTES_A_SECOND
-        return self._since + LINGER if self._state is _State.LINGERING else inf
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._fires = min(self._due(), self.loop.time() + self.timeout_keep_alive)
-        self._timer = self.loop.call_at(self._fires, self._look)
-
-    def _look(self) -> None:
-        if self.loop.time() < self._due():
-            self._set_timer()
-        else:
-            self.transport.close()

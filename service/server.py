@@ -81,6 +81,7 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
             http="service.protocol:PatientProtocol",
             ws="none",
             timeout_keep_alive=_KEEP_ALIVE,
+            limit_concurrency=settings.max_connections,
             timeout_graceful_shutdown=settings.grace,
         )
         url = _base_url(settings.host, listener.getsockname()[1])
@@ -236,4 +237,5 @@ def _export(settings: Settings) -> None:
     """Puts the settings where the workers read theirs."""
     for name, value in settings.model_dump(mode="json").items():
         if value is not None:
-            os.environ[f"MEANWHILE_{name.upper()}"] = str(value)
+            text = " ".join(value) if isinstance(value, list) else str(value)
+            os.environ[f"MEANWHILE_{name.upper()}"] = text

@@ -60,11 +60,23 @@ class Settings(BaseSettings):
         None,
         description="File of API keys, read again on SIGHUP. Without it the service is open to whoever reaches it.",
     )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Host names that a service without API keys answers to, besides addresses, single labels, .local, "
+        ".internal, .home.arpa and .lan: with spaces between them; *.example.org for all below, * for any.",
+    )
     max_streams: int = Field(
         0, ge=0, description="Keys in the Redis database past which no new stream is made; 0 for no limit."
     )
     max_waiting: int = Field(200_000, ge=1, description="Readings that may wait for a commit, per worker.")
     max_subscribers: int = Field(2_000, ge=0, description="Event streams that may be open at once, per worker.")
+    max_connections: int = Field(4_096, ge=1, description="Connections that may be open at once, per worker.")
+    max_receiving: int = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        description="Bytes of request bodies that may be held while the rest of them is received, per worker. Bodies "
+        "of up to 64 KiB do not count, and one body is always taken.",
+    )
     max_body: int = Field(
         8 * 1024 * 1024, ge=1, description="Bytes in a request body, or in a line of NDJSON, after inflation."
     )
@@ -97,6 +109,11 @@ class Settings(BaseSettings):
         if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdecimal():
             raise ValueError("Expected the number of a database after the host, and %2F for a / in a password.")
         return url
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_at_spaces(cls, names: object) -> object:
+        return names.replace(",", " ").split() if isinstance(names, str) else names
 
     @field_validator("line_protocol_stream")
     @classmethod

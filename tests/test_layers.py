@@ -43,6 +43,7 @@ LAYERS = [
     {"committer", "reader", "subscription", "frames"},
     {"live"},
     {"problems"},
+    {"deadlines", "head", "hosts"},
     {"protocol"},
     {
         *("api", "api.body", "api.contract", "api.document", "api.endpoint", "api.events", "api.health", "api.influx"),

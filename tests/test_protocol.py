@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from service.protocol import BYTES_A_SECOND, LINGER, PATIENCE
+from service.deadlines import BYTES_A_SECOND, LINGER, PATIENCE
 from tests.servers import Service, service
 
 BODY = b'{"value": 1}'

@@ -84,7 +84,12 @@ def test_the_api_table_has_every_route_and_no_other() -> None:
 
 
 def test_the_settings_table_has_every_setting_with_its_default() -> None:
-    defaults = {"redis_url": "none", "data_dir": "`~/.local/share/meanwhile`", "api_keys": "none"}
+    defaults = {
+        "redis_url": "none",
+        "data_dir": "`~/.local/share/meanwhile`",
+        "api_keys": "none",
+        "allowed_hosts": "none",
+    }
     assert [
         [f"`MEANWHILE_{name.upper()}`", defaults.get(name, f"`{str(field.default).lower()}`"), field.description]
         for name, field in Settings.model_fields.items()

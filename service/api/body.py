@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection
 from starlette.types import Receive, Scope
 
 from service.api.inflation import inflate, too_large
-from service.problems import UnsupportedMediaType
+from service.committer import Overloaded
+from service.problems import LengthRequired, UnsupportedMediaType
 
+_SMALL = 64 * 1024  # Bytes that every connection may hold.
 JSON = "application/json"
 
 
@@ -43,38 +45,80 @@ def any_type(content_type: bytes) -> bool:
     return True
 
 
-async def read(scope: Scope, receive: Receive, limit: int, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
-    """The body of a request of a known type; by default one that says it is JSON, or says nothing of its type.
+class Bodies:
+    """Reads the bodies of requests in one worker.
 
-    Raises ``UnsupportedMediaType``, ``BodyTooLarge`` (over ``limit`` bytes as sent or as inflated), ``BadEncoding`` or
-    ``ClientGone``.
+    A body has at most ``max_body`` bytes, as sent and as inflated. Of all bodies that are being received, at most
+    ``max_receiving`` bytes are held, except that one is always taken; what fits into 64 KiB does not count.
     """
-    gzipped = False
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            if not is_known(value):
-                raise UnsupportedMediaType(
-                    "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
-                    "With curl: -H 'Content-Type: application/json'."
-                )
-        elif name == b"content-length":
-            if int(value) > limit:
-                raise too_large(limit)
-        elif name == b"content-encoding":
-            gzipped = _is_gzip(value)
-    chunks, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGone
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise too_large(limit)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            return await inflate(body, limit) if gzipped else body
+
+    def __init__(self, max_body: int, max_receiving: int) -> None:
+        self._max_body = max_body
+        self._max_receiving = max_receiving
+        self._held = 0
+
+    async def read(self, scope: Scope, receive: Receive, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
+        """The body of a request of a known type; by default one that says it is JSON, or says nothing of its type.
+
+        Raises ``LengthRequired`` if the request says of no body that it has one, ``UnsupportedMediaType``,
+        ``BodyTooLarge``, ``BadEncoding``, ``Overloaded`` or ``ClientGone``.
+        """
+        is_gzipped = self._check(scope, is_known)
+        chunks, size, held = [], 0, 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientGone
+                chunk: bytes = message.get("body", b"")
+                size += len(chunk)
+                if size > self._max_body:
+                    raise too_large(self._max_body)
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    return await inflate(body, self._max_body) if is_gzipped else body
+                if size > _SMALL:
+                    self._held += size - held
+                    held = size
+                    if self._held > max(self._max_receiving, held):
+                        raise Overloaded
+        finally:
+            self._held -= held
+
+    def _check(self, scope: Scope, is_known: Callable[[bytes], bool]) -> bool:
+        """Whether the body of a request with this head is gzip data; raises what the head alone tells to refuse."""
+        is_gzipped = has_body = False
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                if not is_known(value):
+                    raise UnsupportedMediaType(
+                        "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
+                        "With curl: -H 'Content-Type: application/json'."
+                    )
+            elif name == b"content-length":
+                has_body = True
+                if int(value) > self._max_body:
+                    raise too_large(self._max_body)
+            elif name == b"content-encoding":
+                if is_gzipped:
+                    raise UnsupportedMediaType("Expected Content-Encoding: gzip once, or none.")
+                is_gzipped = _is_gzip(value)
+            elif name == b"transfer-encoding":
+                has_body = True
+        if not has_body:
+            raise _no_body()
+        return is_gzipped
+
+
+def require_body(scope: Scope) -> None:
+    """Raises ``LengthRequired`` if the request says of no body that it has one."""
+    if not any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]):
+        raise _no_body()
+
+
+def _no_body() -> LengthRequired:
+    return LengthRequired("Expected a body, announced by Content-Length or Transfer-Encoding: chunked.")
 
 
 def _is_json(content_type: bytes) -> bool:

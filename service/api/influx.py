@@ -24,13 +24,13 @@ from starlette.types import Receive, Scope
 from service import problems
 from service.access import Headers, check_prefix_of
 from service.api import document, models, stamps
-from service.api.body import any_type, read
+from service.api.body import Bodies, any_type
 from service.api.endpoint import Endpoint, Handler, Reply, json_reply
 from service.committer import Committer, Overloaded, ShapeConflict, StreamFull
 from service.formats import line_protocol
 from service.formats.line_protocol import PRECISIONS, Points, Wrong
 from service.link import OutcomeUnknown, StoreUnavailable
-from service.problems import BadEncoding, BadKey, BodyTooLarge, PartialWrite, UnsupportedMediaType
+from service.problems import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from service.state import Unreadable
 from service.store import Crowded, Store
 from service.stream import Invalid, Limits, TooMany
@@ -47,7 +47,7 @@ _CODES = {
     504: "unavailable",
 }
 _REFUSALS = (
-    *(PartialWrite, BadKey, BadEncoding, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
+    *(PartialWrite, BadKey, BadEncoding, LengthRequired, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
     *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown),
 )
 
@@ -64,8 +64,8 @@ class InfluxEndpoint(Endpoint):
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if "p" not in query:
             return super().credentials(scope)
-        basic = base64.b64encode(f"{query.get('u', [''])[0]}:{query['p'][0]}".encode())
-        return [*super().credentials(scope), (b"authorization", b"Basic " + basic)]
+        basic = [base64.b64encode(f":{password}".encode()) for password in query["p"]]  # Several are refused.
+        return [*super().credentials(scope), *((b"authorization", b"Basic " + one) for one in basic)]
 
     def refuse(self, error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """The problem in the words of InfluxDB."""
@@ -87,7 +87,7 @@ class InfluxEndpoint(Endpoint):
 
 def _status(problem: problems.Problem) -> int:
     """InfluxDB's clients know 400 alone for what is wrong with a request."""
-    return 400 if problem.status == 422 else problem.status
+    return 400 if problem.status in (411, 422) else problem.status
 
 
 class Writer:
@@ -101,8 +101,8 @@ class Writer:
         committer: Committer,
         clock: Callable[[], int],
         limits: Limits,
+        bodies: Bodies,
         *,
-        max_body: int,
         pattern: str,
         dedupe: bool,
         require_key: bool,
@@ -110,7 +110,7 @@ class Writer:
         self._committer = committer
         self._clock = clock
         self._limits = limits
-        self._max_body = max_body
+        self._bodies = bodies
         self._pattern = pattern
         self._dedupe = "timestamp" if dedupe else "off"
         self._require_key = require_key
@@ -126,7 +126,7 @@ class Writer:
             raise Invalid("Expected dedupe to be timestamp or off.")
         if self._require_key and dedupe == "off":
             raise BadKey("Expected dedupe=timestamp: this service records nothing without a key.")
-        body = await read(scope, receive, self._max_body, any_type)
+        body = await self._bodies.read(scope, receive, any_type)
         now = self._clock()
         points = line_protocol.decode(body, unit, now, self._pattern, self._limits)
         for stream in points.readings:

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope
 from service import idempotency
 from service.access import check_prefix_of
 from service.api import document, models
-from service.api.body import any_type, media_type, read
+from service.api.body import Bodies, any_type, media_type
 from service.api.endpoint import Endpoint, Reply, json_reply
 from service.api.upload import Uploads
 from service.committer import Committer, KeyAhead, KeyTooOld, Overloaded, ShapeConflict, StreamFull, TooManyProducers
@@ -16,7 +16,16 @@ from service.formats import json, senml
 from service.formats.pairs import Malformed
 from service.idempotency import Key
 from service.link import OutcomeUnknown, StoreUnavailable
-from service.problems import BadEncoding, BadKey, BodyTooLarge, Idle, Stopping, TooManyUploads, UnsupportedMediaType
+from service.problems import (
+    BadEncoding,
+    BadKey,
+    BodyTooLarge,
+    Idle,
+    LengthRequired,
+    Stopping,
+    TooManyUploads,
+    UnsupportedMediaType,
+)
 from service.store import Crowded
 from service.stream import FORM, LONGEST_NAME, Invalid, Limits, Readings, TooMany, check_name
 
@@ -36,6 +45,7 @@ _REFUSALS = (
     TooManyProducers,
     StreamFull,
     ShapeConflict,
+    LengthRequired,
     BodyTooLarge,
     TooMany,
     UnsupportedMediaType,
@@ -83,11 +93,11 @@ def endpoints(
     clock: Callable[[], int],
     limits: Limits,
     uploads: Uploads,
+    bodies: Bodies,
     *,
-    max_body: int,
     require_key: bool,
 ) -> list[Endpoint]:
-    """The routes that record. ``clock`` gives milliseconds since 1970, ``max_body`` is in bytes.
+    """The routes that record. ``clock`` gives milliseconds since 1970.
 
     With ``require_key`` every request needs an idempotency key.
     """
@@ -95,7 +105,7 @@ def endpoints(
     async def record_readings(scope: Scope, receive: Receive) -> Reply:
         """Records readings of one stream, all or none, and answers with the state as of the commit that holds them."""
         name = check_name(scope["path_params"]["stream"])
-        body = await read(scope, receive, max_body)
+        body = await bodies.read(scope, receive)
         now = clock()
         key = _key_of(scope, require_key)
         states, duplicates = await committer.record({name: json.decode(body, now, limits)}, key)
@@ -108,7 +118,7 @@ def endpoints(
         kind = media_type(scope, _MEDIA_TYPES)
         if kind in _NDJSON:
             return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
-        body = await read(scope, receive, max_body, any_type)
+        body = await bodies.read(scope, receive, any_type)
         now = clock()
         key = _key_of(scope, require_key)
         if kind not in _SENML:

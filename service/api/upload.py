@@ -20,7 +20,7 @@ from contextlib import aclosing
 from starlette.types import Receive, Scope
 
 from service.access import Forbidden, Guard, Unauthorized
-from service.api.body import ClientGone, is_gzipped
+from service.api.body import ClientGone, is_gzipped, require_body
 from service.api.inflation import Inflater
 from service.api.lines import Connection, blocks
 from service.api.recording import Recording
@@ -28,7 +28,7 @@ from service.committer import Committer
 from service.idempotency import Key
 from service.problems import BodyTooLarge, Interrupted, TooManyUploads
 from service.protocol import HOLD
-from service.stream import Limits
+from service.stream import Invalid, Limits
 
 
 class Uploads:
@@ -61,6 +61,7 @@ class Uploads:
 
     async def record(self, scope: Scope, receive: Receive, key: Key | None) -> dict[str, int]:
         """Records an upload and returns the reply. Raises ``Interrupted``, ``TooManyUploads`` or ``ClientGone``."""
+        require_body(scope)
         recording = Recording(self._committer, self._limits, scope["grant"], key, self._patience)
         inflater = Inflater() if is_gzipped(scope) else None
         message = None if _is_chunked(scope) else await receive()
@@ -92,6 +93,8 @@ class Uploads:
             raise Interrupted(error, recording.lines, recording.lines + 1 if is_about_a_line else None) from error
         finally:
             self._open -= is_open
+        if not recording.lines:
+            raise Invalid("Expected at least one line.")
         return recording.reply()
 
 

@@ -13,7 +13,7 @@ from service.problems import TABLE
 # The routes of the design's section 6, what their 200 is, and the other statuses that each may have.
 KEYS = {401, 403}
 READ = {404, 422, 503} | KEYS
-WRITE = KEYS | {400, 409, 413, 415, 422, 503, 504}
+WRITE = KEYS | {400, 409, 411, 413, 415, 422, 503, 504}
 TEXT = None  # Not JSON: what Prometheus reads has no model.
 ROUTES: dict[tuple[str, str], tuple[str | None, set[int]]] = {
     ("post", "/v1/streams/{stream}/readings"): ("Recorded", WRITE),

@@ -423,7 +423,7 @@ async def test_what_is_refused_never_comes_back(
 async def test_every_type_of_problem_is_a_urn_of_its_own() -> None:
     types = [entry.type for entry in TABLE.values()]
     assert len(types) == len(set(types))
-    statuses = {400, 401, 403, 404, 408, 409, 413, 415, 422, 431, 503, 504}
+    statuses = {400, 401, 403, 404, 408, 409, 411, 413, 415, 421, 422, 431, 501, 503, 504}
     assert statuses == {entry.status for entry in TABLE.values()}
     assert {503} == {entry.status for entry in TABLE.values() if entry.retry_after is not None}
     assert all(entry.retry_after for entry in TABLE.values() if entry.status == 503)

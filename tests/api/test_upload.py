@@ -14,8 +14,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from service.deadlines import PATIENCE
 from service.key_file import digest_of, entry
-from service.protocol import PATIENCE
 from service.state import State, decode
 from tests import http
 from tests.conftest import Api
@@ -71,10 +71,15 @@ async def test_lines_are_readings_however_the_body_is_cut(client: httpx.AsyncCli
     assert (6, 3) == (await count(client, "a"), await count(client, "b"))
 
 
-@pytest.mark.parametrize("body", [b"", b"\n", b"\n \r\n\n"])
-async def test_an_upload_without_readings_records_none(client: httpx.AsyncClient, body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"\n", b"\n \r\n\n"])
+async def test_an_upload_of_empty_lines_records_none(client: httpx.AsyncClient, body: bytes) -> None:
     reply = await upload(client, body)
     assert (200, {"readings": 0, "streams": 0}) == (reply.status_code, reply.json())
+
+
+async def test_an_upload_without_a_line_is_no_success(client: httpx.AsyncClient) -> None:
+    reply = await upload(client, b"")
+    assert (422, "Expected at least one line.") == (reply.status_code, reply.json()["detail"])
 
 
 @pytest.mark.parametrize(("bad", "status"), [(b"{", 400), (line("a", "x"), 422), (line("a/count", 1), 422)])

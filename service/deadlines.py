@@ -1,0 +1,83 @@
+"""How long a connection may take: one timer for all that it may wait for.
+
+    nothing is under way     75 s (uvicorn's keep-alive) after the last response
+    a request is incomplete  10 s after it began, and 10 s more whenever 160 KiB came in the last 10 s, so that a slow
+                             line can send a large body and a trickle of bytes cannot hold anything
+    the rest of one that     2 s after the response: what still comes is thrown away, so that the client can read why
+    has its response         its request is too large or of an unknown type; then the connection is closed
+    a response is awaited    no limit: the application has its own
+
+The timer is set anew only when the connection has to end sooner than it would fire. So the usual request, complete in
+one piece, touches no timer at all, where uvicorn sets one and cancels one for each.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from math import inf
+
+PATIENCE = 10.0  # Seconds.
+BYTES_A_SECOND = 16 * 1024
+LINGER = 2.0  # Seconds.
+
+
+class Phase(Enum):
+    """What a connection waits for."""
+
+    IDLE = 0
+    RECEIVING = 1
+    LINGERING = 2
+    BUSY = 3
+
+
+class Deadlines:
+    """The timer of one connection. ``close`` ends the connection, ``keep_alive`` is in seconds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, keep_alive: float, close: Callable[[], None]) -> None:
+        self._loop = loop
+        self._keep_alive = keep_alive
+        self._close = close
+        self.phase = Phase.RECEIVING
+        self.received = 0  # Bytes since the phase began, or since it was last found to go on.
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires = inf
+
+    def enter(self, phase: Phase) -> None:
+        """Begins a phase."""
+        self.phase = phase
+        self._since = self._loop.time()
+        if self._due() < self._fires:
+            self._set_timer()
+
+    def cancel(self) -> None:
+        """The connection is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _due(self) -> float:
+        """When to hang up, on the clock of the loop, if nothing changes."""
+        if self.phase is Phase.IDLE:
+            return self._since + self._keep_alive
+        if self.phase is Phase.RECEIVING:
+            return self._since + PATIENCE
+        return self._since + LINGER if self.phase is Phase.LINGERING else inf
+
+    def _set_timer(self) -> None:
+        self.cancel()
+        self._fires = min(self._due(), self._loop.time() + self._keep_alive)
+        self._timer = self._loop.call_at(self._fires, self._look)
+
+    def _look(self) -> None:
+        if self._loop.time() >= self._due() and not self._goes_on():
+            self._close()
+        else:
+            self._set_timer()
+
+    def _goes_on(self) -> bool:
+        """Whether enough has come of a request that is due for it to be given as much time again."""
+        if self.phase is not Phase.RECEIVING or self.received < PATIENCE * BYTES_A_SECOND:
+            return False
+        self.received = 0
+        self._since = self._loop.time()
+        return True

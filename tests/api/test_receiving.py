@@ -1,0 +1,67 @@
+"""What a worker holds for clients that do not finish: bodies and connections have a limit in all, with an answer."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests import http
+from tests.servers import Service, eventually, service
+
+HELD = 300_000
+HEAD = b"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\nContent-Length: 200000\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Service]:
+    with service(MEANWHILE_MAX_RECEIVING=str(HELD), MEANWHILE_MAX_CONNECTIONS="20") as started:
+        yield started
+        assert "Traceback" not in started.log
+
+
+def connect(server: Service) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20)
+    connection.settimeout(20)
+    return connection
+
+
+def records(server: Service, size: int) -> int:
+    """The status of a reading in a body of about this size."""
+    body = b'{"value": 1}' + b" " * size
+    return http.post(f"{server.url}/v1/streams/s/readings", content=body).status_code
+
+
+def test_bodies_that_lack_their_end_are_held_up_to_a_limit_and_the_next_is_503(server: Service) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(connect(server))
+        first.sendall(HEAD + b" " * 199_999)
+        second = stack.enter_context(connect(server))
+        second.sendall(HEAD + b" " * 199_999)
+        answer = second.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1\r\n" in answer
+        assert b"urn:meanwhile:problem:overloaded" in answer
+        assert 200 == records(server, 0)  # Small ones do not count.
+        assert 200 == records(server, 60_000)
+        first.sendall(b" ")
+        assert first.recv(65_536).startswith(b"HTTP/1.1 400")
+    eventually(lambda: records(server, 250_000) == 200)
+
+
+def test_a_body_larger_than_all_that_may_be_held_is_taken_alone(server: Service) -> None:
+    assert 200 == records(server, 2 * HELD)
+
+
+def test_a_connection_too_many_gets_an_answer_and_the_others_go_on(server: Service) -> None:
+    with ExitStack() as stack:
+        open_ones = [stack.enter_context(connect(server)) for _ in range(20)]
+        open_ones[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: meanwhile\r\n\r\n")
+        assert open_ones[-1].recv(65_536).startswith(b"HTTP/1.1 200")
+        one_more = stack.enter_context(connect(server))
+        answer = one_more.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"urn:meanwhile:problem:too-many-connections" in answer
+        open_ones[0].sendall(b"GET /livez HTTP/1.1\r\nHost: meanwhile\r\n\r\n")
+        assert open_ones[0].recv(65_536).startswith(b"HTTP/1.1 200")
+    eventually(lambda: records(server, 0) == 200)
