@@ -87,6 +87,7 @@ class Keeper:
                 reason = str(error) if isinstance(error, EmbeddedError) else f"Valkey cannot be started: {error}."
                 if not self._settled.is_set():
                     self._failure = reason
+                    self._valkey.discard()
                     break
             if not self._stopping.is_set():
                 log.warning("%s", reason)
@@ -141,6 +142,8 @@ class Keeper:
                     self._settled.set()
                 is_leaving = not self._look()
                 look_at, report_at = now + _LOOK, now + _SILENCE
+            elif self._pid is not None and self._valkey.is_dead(self._pid):
+                is_leaving = lock.acquire() or self._end_child(self._pid)
             elif is_ready and not self._dir.socket.exists():
                 is_leaving = self._replace()
             elif now >= report_at:
@@ -172,6 +175,13 @@ class Keeper:
         if not self._dir.socket.exists():
             return not self._replace()
         self._files.remember()
+        return True
+
+    def _end_child(self, pid: int) -> bool:
+        """Ends what a server that is gone has left: a child that rewrites the append-only file, and holds the lock."""
+        log.warning("Valkey (process %d) is gone, and a rewrite that it had begun is not; ending that", pid)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # The server leads a process group of its own.
         return True
 
     def _replace(self) -> bool:

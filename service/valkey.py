@@ -98,9 +98,27 @@ class Valkey:
                 umask=0o077,
                 pass_fds=[lock.descriptor],
             )
-        lock.pid = self._process.pid
+        with suppress(OSError):  # On a full disk the server says more than this.
+            lock.pid = self._process.pid
         self._client.close()
         self._client = self._connect()
+
+    def discard(self) -> None:
+        """Stops a server that was started here and is not to be used, if there is one."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def is_dead(self, pid: int) -> bool:
+        """Whether the server is gone though its lock is held: by a child that rewrites the append-only file."""
+        if self._process is not None:
+            return self._process.poll() is not None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
 
     def reap(self) -> str:
         """Takes note that the server is gone. Says how it ended, if it was started here."""
