@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.1  # Seconds between two attempts to get the lock of a running server.
 _LOOK = 1.0  # Seconds between two looks at a running server.
-_SILENCE = 6.0  # Seconds without an answer before it is reported; the attempt under way takes up to 2 more.
+_SILENCE = 5.0  # Seconds without an answer before it is reported; the attempt under way takes up to 2 more.
 _REPORT = 10.0  # Seconds between two lines of the log about what goes on.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # Seconds before a server is started again; they double if it never lives.
 
