@@ -19,10 +19,11 @@ from service import times
 from service.formats import columns, json
 from service.formats.columns import Columns, Gathered, Misplaced
 from service.formats.pairs import Malformed
-from service.stream import Invalid, Limits, Readings, Value, is_name
+from service.stream import LONGEST_NAME, Invalid, Limits, Readings, Value, is_name
 
 EMPTY = b" \t\r\n"  # What empty lines consist of.
 _RUN_OF_ZEROS = b"0" * 100
+_LONG = 64 * 1024  # Bytes.
 
 
 class Chunk(NamedTuple):
@@ -51,6 +52,9 @@ def decode(lines: bytes, now: int, limits: Limits) -> Chunk:
 
     ``wrong`` is ``Malformed``, or ``Invalid`` with a pointer into the line.
     """
+    if _has_too_many_numbers(lines, limits):
+        wrong = Invalid(f"Expected at most {limits.components} numbers in a value.", "/value")
+        return Chunk({}, {}, 0, wrong)
     chunk = decode_at_once(lines, now, limits)
     return _strict(lines, _count(lines), now, limits) if chunk is None else chunk
 
@@ -67,6 +71,14 @@ def decode_at_once(lines: bytes, now: int, limits: Limits) -> Chunk | None:
         except Misplaced:
             pass
     return None
+
+
+def _has_too_many_numbers(lines: bytes, limits: Limits) -> bool:
+    """Whether one long line has, before anything is made of it: four million numbers would take 300 MB and seconds."""
+    if len(lines) <= _LONG or lines.count(b"\n", 0, -1):
+        return False
+    in_names = (limits.names + 1) * LONGEST_NAME
+    return lines.count(b",") > limits.components + limits.names + in_names
 
 
 def _count(lines: bytes) -> int:

@@ -155,6 +155,18 @@ def test_a_wrong_line_is_named_by_its_pointer_or_its_column() -> None:
     assert f"Expected JSON; column {len(GOOD) + 1} is not." == wrong.detail
 
 
+def test_too_many_numbers_in_a_long_line_are_refused_before_they_are_made() -> None:
+    limits = Limits(components=50_000, names=3)
+    within, beyond = (b'{"stream":"a","value":[' + b",".join([b"1"] * n) + b"]}\n" for n in (50_000, 60_000))
+    assert [None, 50_000] == [(one := decode(within, NOW, limits)).wrong, one.readings["a"].shape.components]
+    wrong = decode(beyond, NOW, limits).wrong
+    assert isinstance(wrong, Invalid)
+    assert ("Expected at most 50000 numbers in a value.", "/value") == (wrong.detail, wrong.pointer)
+    many = GOOD.replace(b'"a"', b'"a,b"') + b"\n"
+    assert 4_000 == decode((GOOD + b"\n") * 4_000, NOW, Limits(components=1, names=1)).lines
+    assert 0 == decode(many * 4_000, NOW, Limits(components=1, names=1)).lines
+
+
 def test_a_part_of_a_chunk_keeps_the_numbers_of_its_lines() -> None:
     chunk = read(b"\n".join(b'{"stream":"%s","value":%d,"time":%d}' % (b"ab"[i % 2 :][:1], i, i) for i in range(6)))
 
