@@ -133,6 +133,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     bodies = Bodies(settings.max_body, settings.max_receiving)
     uploads = Uploads(
         committer,
+        bodies,
         guard,
         milliseconds_now,
         limits,

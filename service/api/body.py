@@ -57,6 +57,17 @@ class Bodies:
         self._max_receiving = max_receiving
         self._held = 0
 
+    def hold(self, held: int, size: int) -> int:
+        """Takes note that a request which held ``held`` bytes holds ``size``; returns what counts of it.
+
+        Raises ``Overloaded`` where that is too much; what it held before still counts then.
+        """
+        size = size if size > _SMALL else 0
+        if size > held and self._held + size - held > max(self._max_receiving, size):
+            raise Overloaded
+        self._held += size - held
+        return size
+
     async def read(self, scope: Scope, receive: Receive, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
         """The body of a request of a known type; by default one that says it is JSON, or says nothing of its type.
 
@@ -78,11 +89,7 @@ class Bodies:
                 if not message.get("more_body", False):
                     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                     return await inflate(body, self._max_body) if is_gzipped else body
-                if size > _SMALL:
-                    self._held += size - held
-                    held = size
-                    if self._held > max(self._max_receiving, held):
-                        raise Overloaded
+                held = self.hold(held, size)
         finally:
             self._held -= held
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import Message, Receive
 
-from service.api.body import ClientGone
+from service.api.body import Bodies, ClientGone
 from service.api.inflation import Inflater
 from service.api.recording import MAX_BLOCK, split
 from service.formats.ndjson import EMPTY
@@ -98,11 +98,28 @@ class Connection:
         raise Idle(f"Expected a whole line with a reading within {self._idle:g} seconds.")
 
 
-async def blocks(connection: Connection, inflater: Inflater | None, max_line: int) -> AsyncGenerator[bytes, None]:
+async def blocks(
+    connection: Connection, inflater: Inflater | None, max_line: int, bodies: Bodies
+) -> AsyncGenerator[bytes, None]:
     """Whole lines, as they come. The last one may lack its end, if the body does not. ``max_line`` is in bytes.
 
-    Raises ``BodyTooLarge``, or what the connection or the inflater raises.
+    The beginning of a line that is held counts among ``bodies``. Raises ``BodyTooLarge``, ``Overloaded``, or what the
+    connection or the inflater raises.
     """
+    held = 0
+    try:
+        async for block, rest in _blocks(connection, inflater, max_line):
+            held = bodies.hold(held, rest)
+            if block:
+                yield block
+    finally:
+        bodies.hold(held, 0)
+
+
+async def _blocks(
+    connection: Connection, inflater: Inflater | None, max_line: int
+) -> AsyncGenerator[tuple[bytes, int], None]:
+    """Whole lines, and how many bytes of the beginning of the next one are held."""
     rest = bytearray()
     empty = 0  # Bytes since the last line with text.
     async for data in connection.data():
@@ -122,7 +139,7 @@ async def blocks(connection: Connection, inflater: Inflater | None, max_line: in
                     if text:
                         connection.has_got_a_line()
                         empty = len(text) - len(text.rstrip(EMPTY))
-                    yield short
+                    yield short, len(rest)
                     if len(short) < len(block):
                         raise _too_long(max_line)
                     connection.check()
@@ -130,10 +147,11 @@ async def blocks(connection: Connection, inflater: Inflater | None, max_line: in
                 rest += tail
             if empty + len(rest) > max_line:
                 raise _too_long(max_line)
+            yield b"", len(rest)
     if inflater is not None:
         inflater.finish()
     if rest:
-        yield bytes(rest)
+        yield bytes(rest), 0
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -25,7 +25,7 @@ from service.stream import Limits, Readings
 
 MAX_STREAMS = 250_000  # In one upload, which counts them.
 MAX_BLOCK = 32 * 1024  # Bytes, unless it is one line: some hundred readings, decoded in some milliseconds.
-_SMALL = 8 * 1024  # Bytes of lines that are read strictly at a stretch.
+_SMALL = 4 * 1024  # Bytes of lines that are read strictly at a stretch.
 _MAX_COMPONENTS = 1_500  # In a commit: the script takes some 5 us for each and 35 us for a stream.
 _STREAM = 7  # A stream takes as long as so many components.
 _PAUSE = 0.05  # Seconds before readings are offered again when too much is waiting.

@@ -20,7 +20,7 @@ from contextlib import aclosing
 from starlette.types import Receive, Scope
 
 from service.access import Forbidden, Guard, Unauthorized
-from service.api.body import ClientGone, is_gzipped, require_body
+from service.api.body import Bodies, ClientGone, is_gzipped, require_body
 from service.api.inflation import Inflater
 from service.api.lines import Connection, blocks
 from service.api.recording import Recording
@@ -40,6 +40,7 @@ class Uploads:
     def __init__(
         self,
         committer: Committer,
+        bodies: Bodies,
         guard: Guard,
         clock: Callable[[], int],
         limits: Limits,
@@ -50,6 +51,7 @@ class Uploads:
         patience: float,
     ) -> None:
         self._committer = committer
+        self._bodies = bodies
         self._guard = guard
         self._clock = clock
         self._limits = limits
@@ -83,7 +85,7 @@ class Uploads:
 
         try:
             with self._guard.watch(authorize):
-                async with aclosing(blocks(connection, inflater, self._longest_line)) as lines:
+                async with aclosing(blocks(connection, inflater, self._longest_line, self._bodies)) as lines:
                     async for block in lines:
                         await recording.add(block, self._clock())
         except (Interrupted, ClientGone):

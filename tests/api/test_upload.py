@@ -236,6 +236,31 @@ async def test_an_upload_counts_its_streams_up_to_a_limit(
     assert [1, 0] == [await count(client, f"n/{recorded - 1}"), await count(client, f"n/{recorded}")]
 
 
+async def test_lines_that_are_not_complete_have_a_limit_together(api: Api) -> None:
+    client = await api(max_receiving=500_000)
+    began, goes_on = asyncio.Event(), asyncio.Event()
+    long = b" " * 400_000 + line("a", 1)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield line("a", 1) + long[:300_000]
+        began.set()
+        await goes_on.wait()
+        yield long[300_000:]
+
+    first = asyncio.create_task(client.post("/v1/readings", content=slow(), headers=NDJSON))
+    await began.wait()
+    await until_counted(client, "a")
+    refused = await upload(client, line("a", 1), long[:300_000], long[300_000:])
+    assert (503, "urn:meanwhile:problem:overloaded", 1) == (
+        refused.status_code,
+        refused.json()["type"],
+        refused.json()["recorded"],
+    )
+    goes_on.set()
+    assert {"readings": 2, "streams": 1} == (await first).json()
+    assert 200 == (await upload(client, line("a", 1), long[:300_000], long[300_000:])).status_code
+
+
 async def test_gzip_is_inflated_as_it_comes(client: httpx.AsyncClient) -> None:
     body = gzip.compress(line("a", 1) * 20_000) + gzip.compress(line("a", 1) * 5)
     reply = await upload(client, *halves(body, 1, 20, len(body) - 3), **{"content-encoding": "gzip"})

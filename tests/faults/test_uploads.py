@@ -1,6 +1,7 @@
 """NDJSON uploads that are long, and uploads that break off again and again."""
 
 import asyncio
+import gzip
 import json
 import os
 import random
@@ -134,3 +135,46 @@ async def test_an_upload_that_breaks_off_ten_times_counts_every_line_once(report
     lost, doubled = max(0, total - counted), max(0, counted - total)
     report(Row("uploads break off", "NDJSON with a key", total, lost, doubled, 0, None, note))
     assert expected(total, streams) == found
+
+
+EMPTY_MEMBER, ONE_BYTE = gzip.compress(b""), gzip.compress(b" ")
+WIDE = b'{"stream":"hostile/%d","value":[' + b",".join([b"1"] * 1024) + b"]}\n"
+HOSTILE = {
+    "200 MiB of empty lines in 200 KB of gzip data": gzip.compress(b"\n" * 200 * 2**20),
+    "105,000 empty members of gzip data": EMPTY_MEMBER * 105_000,
+    "100,000 members of 1 byte": ONE_BYTE * 100_000,
+    "500 streams of 1,024 components": gzip.compress(b"".join(WIDE % i for i in range(500)), 1),
+    "20,000 streams": gzip.compress(
+        b"".join(b'{"stream":"hostile/n/%d","value":%d}\n' % (i, i) for i in range(20_000)), 1
+    ),
+    "35,000 lines with escapes": gzip.compress(b'{"stream":"hostile/\\u0061","value":1}\n' * 35_000, 1),
+    "a line of 4 million numbers": gzip.compress(
+        b'{"stream":"hostile/l","value":[' + b",".join([b"1"] * (4 * 2**20 - 30)) + b"]}\n", 1
+    ),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_a_hostile_upload_holds_nobody_up(
+    request: pytest.FixtureRequest, body: bytes, report: Callable[[Row], None]
+) -> None:
+    headers = {"content-type": "application/x-ndjson", "content-encoding": "gzip"}
+    waits: list[float] = []
+    with service() as running:
+        async with http.async_client(base_url=running.url, timeout=120) as client:
+            assert (await client.get("/livez")).is_success
+            before = memory(running, "VmRSS")
+            attack = asyncio.create_task(client.post("/v1/readings", content=body, headers=headers))
+            while not attack.done():
+                started = time.monotonic()
+                assert (await client.get("/livez")).is_success
+                waits.append(time.monotonic() - started)
+            status = (await attack).status_code
+        growth = (memory(running, "VmHWM") - before) / 1024
+    p99 = sorted(waits)[int(len(waits) * 0.99)]
+    name = request.node.callspec.id
+    note = f"{status}; others wait {1000 * p99:.0f} ms (p99), {1000 * max(waits):.0f} ms at most; {growth:.0f} MB more"
+    report(Row("hostile upload", name, 0, 0, 0, 0, None, note))
+    assert status in {200, 400, 413, 422}
+    assert p99 <= 0.1
+    assert growth <= 150
