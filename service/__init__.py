@@ -21,6 +21,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     frames.py       what watchers are told
     subscription.py what one subscriber watches
     live.py         changes as they happen: one poller for all subscribers
+    places.py       large requests: few at once
     key_file.py     the file of API keys
     access.py       who may do what
     metrics.py      what the service counts and the averages, for Prometheus

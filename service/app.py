@@ -29,6 +29,7 @@ from service.counters import Counters
 from service.hosts import Hosts
 from service.link import StoreUnavailable, connect
 from service.live import Live
+from service.places import Places
 from service.problems import Misdirected
 from service.reader import Reader
 from service.settings import Settings
@@ -128,7 +129,8 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience, counters=counters)
     reader = Reader(store, patience=settings.patience)
     live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
-    limits = Limits(settings.max_readings, settings.max_components, settings.max_names)
+    limits = Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers)
+    places = Places(settings.patience)
     guard = Guard(settings.api_keys)
     bodies = Bodies(settings.max_body, settings.max_receiving)
     uploads = Uploads(
@@ -148,6 +150,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         milliseconds_now,
         limits,
         bodies,
+        places,
         pattern=settings.line_protocol_stream,
         dedupe=settings.line_protocol_dedupe,
         require_key=settings.require_idempotency_key,
@@ -181,6 +184,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
                 limits,
                 uploads,
                 bodies,
+                places,
                 require_key=settings.require_idempotency_key,
             ),
             *influx.endpoints(store, writer, app.version),

@@ -57,7 +57,7 @@ def escape(key: str) -> str:
 
 
 class TooMany(Invalid):
-    """A request with more readings than the limit."""
+    """A request with more readings, or numbers in them, than the limit."""
 
 
 class Limits(NamedTuple):
@@ -66,6 +66,7 @@ class Limits(NamedTuple):
     readings: int = 100_000
     components: int = 1_024
     names: int = 64
+    numbers: int = 2 * 1024 * 1024  # In all readings together.
 
 
 class Shape(NamedTuple):
@@ -200,6 +201,10 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
     odd = next((i for i, value in enumerate(values) if not shape.fits(value)), None)
     if odd is not None:
         raise Invalid(f"Expected the shape of the first value, {shape}.", f"/{odd}")
+    if len(values) == 1:
+        row = list(shape.flatten(values[0]))
+        _check_row(row, shape)
+        return Readings(shape, [[x] for x in row], first, last)
     columns = [list(column) for column in zip(*map(shape.flatten, values), strict=True)]
     for component, column in enumerate(columns):
         _check_domain(column, shape, component)
@@ -252,6 +257,16 @@ def _check_domain(column: list[float], shape: Shape, component: int) -> None:
     if row is not None:
         place = f"/{row}{shape.pointer(component)}"
         raise Invalid(f"Expected 0 or a number with a magnitude from {SMALLEST} to {LARGEST}.", place)
+
+
+def _check_row(row: list[float], shape: Shape) -> None:
+    """The same of one reading, which has a component each: at once where nothing is unusual, as with most."""
+    if isfinite(sum(row)) and min(map(abs, row)) >= SMALLEST and max(map(abs, row)) <= LARGEST:
+        return
+    for component, x in enumerate(row):
+        column = [x]
+        _check_domain(column, shape, component)
+        row[component] = column[0]
 
 
 def check_name(name: str) -> str:

@@ -41,7 +41,7 @@ LAYERS = [
     },
     {"settings", "demo", "watch"},
     {"committer", "reader", "subscription", "frames"},
-    {"live"},
+    {"live", "places"},
     {"problems"},
     {"deadlines", "head", "hosts"},
     {"protocol"},

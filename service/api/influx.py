@@ -30,6 +30,7 @@ from service.committer import Committer, Overloaded, ShapeConflict, StreamFull
 from service.formats import line_protocol
 from service.formats.line_protocol import PRECISIONS, Points, Wrong
 from service.link import OutcomeUnknown, StoreUnavailable
+from service.places import Places
 from service.problems import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from service.state import Unreadable
 from service.store import Crowded, Store
@@ -102,6 +103,7 @@ class Writer:
         clock: Callable[[], int],
         limits: Limits,
         bodies: Bodies,
+        places: Places,
         *,
         pattern: str,
         dedupe: bool,
@@ -111,6 +113,7 @@ class Writer:
         self._clock = clock
         self._limits = limits
         self._bodies = bodies
+        self._places = places
         self._pattern = pattern
         self._dedupe = "timestamp" if dedupe else "off"
         self._require_key = require_key
@@ -128,10 +131,12 @@ class Writer:
             raise BadKey("Expected dedupe=timestamp: this service records nothing without a key.")
         body = await self._bodies.read(scope, receive, any_type)
         now = self._clock()
-        points = line_protocol.decode(body, unit, now, self._pattern, self._limits)
-        for stream in points.readings:
-            check_prefix_of(stream, scope["grant"].prefix)
-        wrong = await (self._record(points) if dedupe == "off" else self._record_once(points))
+        record = self._record if dedupe == "off" else self._record_once
+        decode = line_protocol.decode
+        async with self._places.decoded(decode, body, unit, now, self._pattern, self._limits) as points:
+            for stream in points.readings:
+                check_prefix_of(stream, scope["grant"].prefix)
+            wrong = await record(points)
         if wrong:
             raise PartialWrite(_message(wrong))
 

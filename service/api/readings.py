@@ -16,6 +16,7 @@ from service.formats import json, senml
 from service.formats.pairs import Malformed
 from service.idempotency import Key
 from service.link import OutcomeUnknown, StoreUnavailable
+from service.places import SMALL, Places
 from service.problems import (
     BadEncoding,
     BadKey,
@@ -57,14 +58,19 @@ _REFUSALS = (
 )
 
 
-# What /v1/readings knows beside JSON.
-_SENML = {
+def _decode_batch(body: bytes, now: int, limits: Limits) -> tuple[dict[str, Readings], None]:
+    return json.decode_batch(body, now, limits), None
+
+
+# What /v1/readings knows; beside the readings, how many records of a pack were skipped.
+_DECODERS: dict[str, Callable[[bytes, int, Limits], tuple[dict[str, Readings], int | None]]] = {
+    "application/json": _decode_batch,
     "application/senml+json": senml.decode_json,
     "application/sensml+json": senml.decode_json,
     "application/senml+cbor": senml.decode_cbor,
 }
 _NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-_MEDIA_TYPES = ("application/json", *_SENML, *_NDJSON)
+_MEDIA_TYPES = (*_DECODERS, *_NDJSON)
 
 
 _ONE: list[dict[str, Any]] = [document.reference(model) for model in (models.OneReading, models.ManyReadings)]
@@ -94,6 +100,7 @@ def endpoints(
     limits: Limits,
     uploads: Uploads,
     bodies: Bodies,
+    places: Places,
     *,
     require_key: bool,
 ) -> list[Endpoint]:
@@ -108,7 +115,11 @@ def endpoints(
         body = await bodies.read(scope, receive)
         now = clock()
         key = _key_of(scope, require_key)
-        states, duplicates = await committer.record({name: json.decode(body, now, limits)}, key)
+        if len(body) <= SMALL:  # The usual case, without a context manager.
+            states, duplicates = await committer.record({name: json.decode(body, now, limits)}, key)
+        else:
+            async with places.decoded(json.decode, body, now, limits) as readings:
+                states, duplicates = await committer.record({name: readings}, key)
         shape, summary = states[name]
         reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
         return json_reply(reply | {"duplicate": True} if duplicates else reply)
@@ -121,10 +132,8 @@ def endpoints(
         body = await bodies.read(scope, receive, any_type)
         now = clock()
         key = _key_of(scope, require_key)
-        if kind not in _SENML:
-            return json_reply(await record(scope, json.decode_batch(body, now, limits), key))
-        batch, skipped = _SENML[kind](body, now, limits)
-        return json_reply(await record(scope, batch, key) | {"skipped": skipped})
+        async with places.decoded(_DECODERS[kind], body, now, limits) as (batch, skipped):
+            return json_reply(await record(scope, batch, skipped, key))
 
     async def upload_readings(scope: Scope, receive: Receive) -> Reply:
         """Records NDJSON as POST does; this is what curl -T sends."""
@@ -132,7 +141,7 @@ def endpoints(
             raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}; with POST also other types.")
         return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
 
-    async def record(scope: Scope, batch: dict[str, Readings], key: Key | None) -> dict[str, int]:
+    async def record(scope: Scope, batch: dict[str, Readings], skipped: int | None, key: Key | None) -> dict[str, int]:
         if scope["grant"].prefix:
             for name in batch:
                 check_prefix_of(name, scope["grant"].prefix)
@@ -140,7 +149,11 @@ def endpoints(
         duplicates = (await committer.record(batch, key)).duplicates if batch else frozenset[str]()
         repeated = sum(sizes[name] for name in duplicates)
         reply = {"readings": sum(sizes.values()) - repeated, "streams": len(batch) - len(duplicates)}
-        return reply if key is None else reply | {"duplicates": repeated}
+        if key is not None:
+            reply["duplicates"] = repeated
+        if skipped is not None:
+            reply["skipped"] = skipped
+        return reply
 
     return [
         Endpoint(
@@ -160,7 +173,7 @@ def endpoints(
             scope="write",
             parameters=[_KEY],
             reply=models.BatchRecorded,
-            body={"application/json": _MANY, **dict.fromkeys(_SENML, _PACK), "application/senml+cbor": _BYTES}
+            body={**dict.fromkeys(_DECODERS, _PACK), "application/json": _MANY, "application/senml+cbor": _BYTES}
             | dict.fromkeys(_NDJSON, _LINES),
             refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),

@@ -16,7 +16,7 @@ zeros.
 A test feeds both readers the same bodies and demands the same answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -62,6 +62,11 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
             return self.values
         return [] if self.value is UNSET else [self.value]
 
+    def numbers(self) -> int:
+        """How many numbers these are, if all values have the shape of the first."""
+        contents = self.contents()
+        return len(contents) * _numbers_of(contents[0]) if contents else 0
+
 
 class _Numbers(_Body, forbid_unknown_fields=True):
     """A body of numbers alone. What most are; it need not be looked through for anything else."""
@@ -73,6 +78,9 @@ class _Numbers(_Body, forbid_unknown_fields=True):
         if self.values is not UNSET:
             return self.values
         return [] if self.value is UNSET else [self.value]
+
+    def numbers(self) -> int:
+        return self.size()
 
 
 _Decoders = Sequence["msgspec.json.Decoder[Any]"]
@@ -92,7 +100,7 @@ def decode(body: bytes, now: int, limits: Limits) -> Readings:
         return Readings(NUMBER, [[parsed.value]], now, now)
     if parsed is None or _is_doubtful(body, [parsed], ""):
         parsed = _strict_one(body)
-    _check_size(parsed.size(), limits)
+    _check_size([parsed], limits)
     return _readings(parsed, "", now, limits)
 
 
@@ -106,7 +114,7 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
     for name in parsed:
         if not is_name(name):
             raise _bad_name(name)
-    _check_size(sum(map(_Body.size, parsed.values())), limits)
+    _check_size(parsed.values(), limits)
     batch: dict[str, Readings] = {}
     for name, one in parsed.items():
         try:
@@ -154,9 +162,21 @@ def _readings(body: _Body, pointer: str, now: int, limits: Limits) -> Readings:
         raise Invalid(error.detail, f"{pointer}/value{inside}") from None
 
 
-def _check_size(readings: int, limits: Limits) -> None:
+def _check_size(bodies: Iterable[_Body], limits: Limits) -> None:
+    readings = numbers = 0
+    for body in bodies:
+        readings += body.size()
+        numbers += body.numbers()
     if readings > limits.readings:
         raise TooMany(f"Expected at most {limits.readings} readings in a request.")
+    if numbers > limits.numbers:
+        raise TooMany(f"Expected at most {limits.numbers} numbers in a request.")
+
+
+def _numbers_of(value: Value) -> int:
+    if isinstance(value, dict):
+        return sum(len(part) if isinstance(part, list) else 1 for part in value.values())
+    return len(value) if isinstance(value, list) else 1
 
 
 def _bad_name(name: str) -> Invalid:
@@ -213,7 +233,7 @@ def _strict_many(body: bytes) -> dict[str, _Body]:
 def readings_of(node: Any, now: int, limits: Limits) -> Readings:
     """The readings of a body for one stream, as ``load`` made it; otherwise as ``decode``."""
     parsed = _strict_body(node, "")
-    _check_size(parsed.size(), limits)
+    _check_size([parsed], limits)
     return _readings(parsed, "", now, limits)
 
 

@@ -54,7 +54,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
         journal,
         clock=milliseconds_now,
         options=Options(mqtt.stream_prefix, mqtt.split, mqtt.sequence),
-        limits=Limits(settings.max_readings, settings.max_components, settings.max_names),
+        limits=Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers),
         most=mqtt.in_flight,
         is_own=(lambda topic: False) if averages is None else averages.is_own,
     )

@@ -1,0 +1,56 @@
+"""Places for large requests: few of them are in memory at once.
+
+A decoded request is many times as large as its body, and to decode 8 MiB takes a second. So a body above ``SMALL``
+bytes is decoded in a thread (``heavy.py``), and it needs a **place**, which it keeps from before it is decoded until it
+is recorded. There are two, so that one request is decoded while another one is recorded. A request that finds no place
+within ``timeout`` seconds is refused with ``Overloaded``, before anything was done with it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Concatenate, ParamSpec, TypeVar
+
+from service import heavy
+from service.committer import Overloaded
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SMALL = 64 * 1024  # Bytes of a body that is decoded at once, which takes a few milliseconds.
+_PLACES = 2
+
+
+class Places:
+    """The places of one process."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._free = asyncio.Semaphore(_PLACES)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Keeps a place, inside. Raises ``Overloaded``."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Overloaded from None
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    @asynccontextmanager
+    async def decoded(
+        self, decode: Callable[Concatenate[bytes, P], R], body: bytes, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[R]:
+        """What ``decode`` makes of a body and ``args``; inside, it has a place if the body is large.
+
+        Raises ``Overloaded``, or what ``decode`` raises.
+        """
+        if len(body) <= SMALL:
+            yield decode(body, *args, **kwargs)
+            return
+        async with self.place():
+            yield await heavy.run(lambda: decode(body, *args, **kwargs))

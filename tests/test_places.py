@@ -1,0 +1,79 @@
+"""Places: large requests are few at once, and wait for no longer than the timeout."""
+
+import asyncio
+import json
+
+import pytest
+
+from service.committer import Overloaded
+from service.formats.json import decode, decode_batch
+from service.places import SMALL, Places
+from service.stream import Invalid, Limits, TooMany, collect
+from tests.conftest import Api
+
+
+async def test_two_large_requests_are_under_way_and_the_third_waits() -> None:
+    places = Places(10.0)
+    inside, most = 0, 0
+
+    async def request() -> None:
+        nonlocal inside, most
+        async with places.place():
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+    await asyncio.gather(*[request() for _ in range(10)])
+
+    assert most == 2
+
+
+async def test_who_finds_no_place_in_time_is_refused_and_a_place_that_is_left_is_free() -> None:
+    places = Places(0.01)
+    async with places.place(), places.place():
+        with pytest.raises(Overloaded):
+            async with places.place():
+                raise AssertionError
+    async with places.place(), places.place():
+        pass
+
+
+async def test_a_large_body_is_recorded_as_a_small_one_is(api: Api) -> None:
+    client = await api()
+    values = [float(n % 7) for n in range(30_000)]
+    body = json.dumps({"values": values}).encode()
+    assert len(body) > SMALL
+
+    one = await client.post("/v1/streams/one/readings", content=body)
+    many = await client.post("/v1/readings", content=b'{"many": ' + body + b"}")
+    wrong = await client.post("/v1/readings", content=b'{"wrong": ' + body + b', "": 1}')
+
+    assert (200, 30_000, sum(values) / 30_000) == (one.status_code, one.json()["count"], one.json()["average"])
+    assert {"readings": 30_000, "streams": 1} == many.json()
+    assert 422 == wrong.status_code
+    assert {"streams": ["many", "one"], "cursor": None} == (await client.get("/v1/streams")).json()
+
+
+def test_numbers_are_limited_not_only_readings() -> None:
+    limits = Limits(numbers=6)
+    decode(b'{"values": [[1, 2, 3], [4, 5, 6]]}', 0, limits)
+    decode_batch(b'{"a": {"value": {"x": [1, 2], "y": 3}}, "b": {"values": [1, 2, 3]}}', 0, limits)
+    for body in (b'{"values": [[1, 2, 3, 4], [4, 5, 6, 7]]}', b'{"value": {"x": [1, 2, 3], "y": [4, 5, 6, 7]}}'):
+        with pytest.raises(TooMany, match="at most 6 numbers"):
+            decode(body, 0, limits)
+    with pytest.raises(TooMany, match="at most 6 numbers"):
+        decode_batch(b'{"a": {"value": [1, 2, 3, 4]}, "b": {"values": [1, 2, 3]}}', 0, limits)
+
+
+@pytest.mark.parametrize("odd", [1e141, 1e-141, float("inf"), float("nan")])
+def test_one_wide_reading_is_checked_as_many_are(odd: float) -> None:
+    with pytest.raises(Invalid) as single:
+        collect([[1.0, odd]], 0, 0, Limits())
+    with pytest.raises(Invalid) as double:
+        collect([[1.0, odd], [1.0, 1.0]], 0, 0, Limits())
+    assert (single.value.detail, single.value.pointer) == (double.value.detail, double.value.pointer)
+
+
+def test_a_zero_of_one_wide_reading_is_a_positive_one() -> None:
+    assert "[[0.0], [1.0]]" == repr(collect([[-0.0, 1.0]], 0, 0, Limits()).columns)
