@@ -5,8 +5,9 @@
 -- ARGV[1]   MessagePack: an array of groups. A group is {entries}; with an idempotency key {entries, producer, sequence,
 --           first}, first only if that is a range; with timestamps {entries, stamps, digest, completes}, see once.lua:
 --           with completes the stamps are the last ones of the batch that has the digest. An entry is {i, delta}: a
---           summary for the stream at KEYS[i]; {i, delta, first}: the range of this stream starts there; or {i}: forget
---           that stream. The entries of a group stand or fall together, with a stream at most once.
+--           summary for the stream at KEYS[i]; {i, delta, first}: the range of this stream starts there; or
+--           {i, false, {shape, components}}: forget that stream, if it has that shape. The entries of a group stand or
+--           fall together, with a stream at most once.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
 -- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
 -- Reply     {verdicts, state_1, ..., state_n}
@@ -36,6 +37,10 @@ local UNREADABLE = {}
 local TOO_MANY_STREAMS, TOO_MANY_READINGS = 3, 7
 local MAX_COUNT = 2 ^ 53 - 1
 local EARLY = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead.
+local EARLIEST, LATEST = -62135596800000, 253402300799999  -- The years 1 to 9999.
+local LARGEST = 1e140  -- Of the numbers in a reading.
+local HALF_ULP = 2 ^ -53  -- Of a double, in proportion to it, at most.
+local SLACK = 1 + 2 ^ -40  -- For roundings, where doubles are compared that stand for exact sums.
 
 -- Adds x to the expansion e, smallest part first, in place: a chain of exact two-sums (Shewchuk's grow-expansion).
 local function grow(e, x)
@@ -120,16 +125,55 @@ local function merge(state, delta)
   return state
 end
 
+-- The well-formed byte sequences of UTF-8 beyond ASCII (Unicode, table 3-7).
+local SEQUENCES = {
+  '[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]',
+  '\237[\128-\159][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
+  '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
+}
+
+local function is_utf8(text)
+  if not text:find('[\128-\255]') then return true end
+  for _, sequence in ipairs(SEQUENCES) do text = text:gsub(sequence, ' ') end
+  return not text:find('[\128-\255]')
+end
+
+local function is_expansion(parts)
+  if not is_list(parts, 'number') then return false end
+  for i = 1, #parts do
+    if parts[i] == 0 then return false end
+    if i > 1 and not (math.abs(parts[i - 1]) <= math.abs(parts[i]) * HALF_ULP) then return false end
+  end
+  return true
+end
+
+-- Whether some readings can have these sums: the same comparisons of doubles as _is_possible in service/state.py makes,
+-- so that whatever is recorded here can be read there. Every comparison is false for NaN.
+local function is_possible(count, low, high, sum, square)
+  if not (-LARGEST <= low and low <= high and high <= LARGEST) then return false end
+  local total, squares = sum[#sum] or 0, square[#square] or 0
+  local mean, largest = total / count, math.max(-low, high)
+  return math.abs(total) <= largest * count and mean * mean <= squares / count * SLACK
+    and squares <= largest * largest * count * SLACK
+end
+
 local function is_state(state)
   if type(state) ~= 'table' or state[1] ~= VERSION or type(state[2]) ~= 'string' then return false end
-  if not is_list({state[3], state[4], state[5]}, 'number', 3) or state[3] < 1 then return false end
-  if state[3] % 1 + state[4] % 1 + state[5] % 1 ~= 0 then return false end
+  if not is_utf8(state[2]) then return false end
+  local count, first, last = state[3], state[4], state[5]
+  if not is_list({count, first, last}, 'number', 3) or not (1 <= count and count <= MAX_COUNT) then return false end
+  if count % 1 + first % 1 + last % 1 ~= 0 or math.min(first, last) < EARLIEST or math.max(first, last) > LATEST then
+    return false
+  end
   if not is_list(state[6], 'number') or not is_list(state[7], 'number', #state[6]) then return false end
   for i = 8, 9 do
     if not is_list(state[i], 'table', #state[6]) then return false end
     for component = 1, #state[i] do
-      if not is_list(state[i][component], 'number') then return false end
+      if not is_expansion(state[i][component]) then return false end
     end
+  end
+  for i = 1, #state[6] do
+    if not is_possible(count, state[6][i], state[7][i], state[8][i], state[9][i]) then return false end
   end
   return #state[6] > 0 and is_memory(state)
 end
@@ -159,7 +203,11 @@ end
 local function refusal(i, delta, key)
   local state = states[i]
   if state == UNREADABLE then return {i, false} end
-  if not delta then return end
+  if not delta then
+    local shape, components = key[3][1], key[3][2]
+    if state and state[2] ~= shape then return {i, state[2]} end
+    return state and #state[6] ~= components and {i, false} or nil
+  end
   if state and state[2] ~= delta[2] then return {i, state[2]} end
   if state and #state[6] ~= #delta[6] then return {i, false} end
   local verdict, highest, ahead, new = verdict_of(i, key)

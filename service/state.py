@@ -12,15 +12,20 @@ the form changes the version.
 A delta has the same form as a state: recording readings is merging their summary into the stored one.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
 
-from service.exact import Expansion
+from service.exact import LARGEST, Expansion
 from service.stream import Shape, shape_from_text
 from service.summary import Summary
+from service.times import EARLIEST, LATEST
 
 VERSION = 1
+MAX_COUNT = 2**53 - 1
+_HALF_ULP = 2.0**-53  # Of a double, in proportion to it, at most.
+_SLACK = 1 + 2.0**-40  # For roundings, where doubles are compared that stand for exact sums.
 
 
 class Unreadable(Exception):
@@ -35,11 +40,11 @@ class State(NamedTuple):
 
 
 class _Stored(msgspec.Struct, array_like=True):
-    version: int
+    version: int | float  # Like those that follow, whole: commit.lua cannot tell a double from an integer either.
     shape: str
-    count: int
-    first: int
-    last: int
+    count: int | float
+    first: int | float
+    last: int | float
     minimums: tuple[float, ...]
     maximums: tuple[float, ...]
     sums: tuple[Expansion, ...]
@@ -67,7 +72,42 @@ def decode(stored: bytes) -> State:
         shape = shape_from_text(it.shape)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Unreadable from error
-    sizes_agree = len(it.minimums) == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
-    if it.version != VERSION or it.count < 1 or not sizes_agree:
+    components = len(it.minimums)
+    sizes_agree = components == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
+    if it.version != VERSION or not sizes_agree or not 1 <= it.count <= MAX_COUNT:
         raise Unreadable
-    return State(shape, Summary(it.count, it.first, it.last, it.minimums, it.maximums, it.sums, it.squares))
+    count, first, last = int(it.count), _time(it.first), _time(it.last)
+    extremes_and_sums = zip(it.minimums, it.maximums, it.sums, it.squares, strict=True)
+    if count != it.count or not all(_is_possible(count, *component) for component in extremes_and_sums):
+        raise Unreadable
+    return State(shape, Summary(count, first, last, it.minimums, it.maximums, it.sums, it.squares))
+
+
+def _time(milliseconds: float) -> int:
+    if EARLIEST <= milliseconds <= LATEST and int(milliseconds) == milliseconds:
+        return int(milliseconds)
+    raise Unreadable
+
+
+def _is_possible(count: int, low: float, high: float, total: Expansion, squares: Expansion) -> bool:
+    """Whether ``count`` readings can have these extremes and sums, as far as doubles can tell; false for NaN.
+
+    The highest part of an expansion is its rounded sum, and rounding keeps order, so the bound of the sum holds without
+    slack. ``commit.lua`` makes the same comparisons: what one of the two takes for a state, the other one must.
+    """
+    if not (_is_expansion(total) and _is_expansion(squares) and -LARGEST <= low <= high <= LARGEST):
+        return False
+    highest, highest_square = total[-1] if total else 0.0, squares[-1] if squares else 0.0
+    mean = highest / count
+    largest = max(-low, high)
+    return (
+        abs(highest) <= largest * count
+        and mean * mean <= highest_square / count * _SLACK
+        and highest_square <= largest * largest * count * _SLACK
+    )
+
+
+def _is_expansion(parts: Expansion) -> bool:
+    if len(parts) == 1:
+        return parts[0] != 0
+    return 0 not in parts and all(abs(low) <= abs(high) * _HALF_ULP for low, high in pairwise(parts))

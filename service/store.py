@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 from service.idempotency import Key, Stamps
 from service.link import Link, Script, StoreUnavailable
 from service.state import State, Unreadable, decode, to_record
-from service.stream import is_name
+from service.stream import NUMBER, is_name
 from service.verdicts import Committed, committed
 
 NO_KEYS: Mapping[int, Key | Stamps] = {}
@@ -101,14 +101,29 @@ class Store:
         """The states of streams, as of one moment; None for a stream that does not exist."""
         reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
         replies = await self._link.read(reading, deadline)
-        states, size = [], 0
+        states: list[State | Unreadable | None] = []
+        size = 0
         for stored in replies:
             states.append(None if stored is None else _decode_or_error(stored))
             size += len(stored or b"")
             if size > _STRETCH:
                 size = 0
                 await asyncio.sleep(0)  # Requests get their turn.
+        absent = [i for i, state in enumerate(states) if state is None]
+        if absent:
+            for i, is_foreign in zip(
+                absent, await self._are_foreign([names[i] for i in absent], deadline), strict=True
+            ):
+                states[i] = Unreadable() if is_foreign else None
         return states
+
+    async def _are_foreign(self, names: Sequence[str], deadline: float) -> list[bool]:
+        """Whether keys hold something that is no string. For MGET they are absent; GET tells the difference."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.get(self._keys + name)
+            replies = await self._link.read(pipeline.execute(raise_on_error=False), deadline)
+        return [isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE") for reply in replies]
 
     async def read_stored(self, names: Sequence[str], deadline: float) -> list[bytes | None]:
         """The states of streams as they are stored, for ``decode``; None for a stream that does not exist."""
@@ -118,13 +133,21 @@ class Store:
     async def forget(self, name: str, deadline: float) -> State | None:
         """Deletes a stream and returns its last state, in one atomic step; None if there was none.
 
+        The script cannot read a shape; it compares. So it is told which one to expect, a number first, and where there
+        is another one it says which, and is run again if that one can be read: only what can be returned is deleted.
         Raises ``StoreUnavailable``, ``OutcomeUnknown``, or ``Unreadable``, and then nothing was deleted.
         """
-        verdicts, stored = await self._run(self._forget, [name], [([(1,)],)], deadline)
-        outcome = committed([name], verdicts, [stored])
-        if outcome.refusals[0]:
-            raise Unreadable
-        return outcome.states.get(name)
+        shape = NUMBER
+        while True:
+            entry = (1, False, (shape.text, shape.components))
+            verdicts, stored = await self._run(self._forget, [name], [([entry],)], deadline)
+            outcome = committed([name], verdicts, [stored])
+            if not outcome.refusals[0]:
+                return outcome.states.get(name)
+            found = outcome.refusals[0][0].shape
+            if found is None:
+                raise Unreadable
+            shape = found
 
     async def names(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> Page:
         """At most ``limit`` names of streams that start with ``prefix``, from where ``cursor`` left off.

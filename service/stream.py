@@ -153,14 +153,22 @@ def shape_from_text(text: str) -> Shape:
     members: tuple[tuple[str | None, int], ...] = ((None, described),)
     if isinstance(described, dict):
         members = tuple(described.items())
-    if not members or not all(type(n) is int and n >= (name is None) for name, n in members):
+    if not members or not all(
+        type(n) is int and n >= (name is None) and (name is None or is_member_name(name)) for name, n in members
+    ):
         raise ValueError("not a shape")
+    if text != _text(described):
+        raise ValueError("not the text of this shape")
     return Shape(text, members, sum(length or 1 for _, length in members))
+
+
+def _text(described: object) -> str:
+    return json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @lru_cache(maxsize=1024)
 def _shape(members: tuple[tuple[str, int], ...]) -> Shape:
-    return shape_from_text(json.dumps(dict(sorted(members)), separators=(",", ":"), ensure_ascii=False))
+    return shape_from_text(_text(dict(members)))
 
 
 def shape_of(value: Value) -> Shape:

@@ -78,7 +78,7 @@ class Summary(NamedTuple):
         [1.4142135623730951]
         """
         variances = self.variances()
-        return None if variances is None else [root(*variance) for variance in variances]
+        return None if variances is None else [root(max(0, above), below) for above, below in variances]
 
 
 EMPTY = Summary(0, 0, 0, (), (), (), ())
