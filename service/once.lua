@@ -205,6 +205,7 @@ end
 -- Whether list is a table of that many entries, or of any number, all of this type.
 local function is_list(list, kind, size)
   if type(list) ~= 'table' or (size and #list ~= size) then return false end
+  if #list == 0 and next(list) ~= nil then return false end  -- A map, with something in it that would be lost.
   for i = 1, #list do
     if type(list[i]) ~= kind then return false end
   end
