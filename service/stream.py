@@ -149,7 +149,10 @@ def shape_from_text(text: str) -> Shape:
     """The shape that ``text`` identifies; the inverse of ``Shape.text``. Raises ``ValueError`` if it is none."""
     if text == "":
         return NUMBER
-    described = json.loads(text)
+    try:
+        described = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     members: tuple[tuple[str | None, int], ...] = ((None, described),)
     if isinstance(described, dict):
         members = tuple(described.items())
