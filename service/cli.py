@@ -110,12 +110,13 @@ def mqtt(**options: Any) -> None:
     """
     settings, mqtt_settings = parse(Settings, options), parse(MqttSettings, options)
     from service.data_dir import EmbeddedError
+    from service.mqtt.broker import BrokerError
     from service.mqtt.journal import JournalError
     from service.mqtt.run import run as run_mqtt
 
     try:
         run_mqtt(settings, mqtt_settings)
-    except (EmbeddedError, JournalError, ValueError, OSError) as error:
+    except (BrokerError, EmbeddedError, JournalError, ValueError, OSError) as error:
         _fail(str(error))
 
 

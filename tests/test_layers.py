@@ -34,6 +34,7 @@ LAYERS = [
             "metrics",
             "mqtt.journal",
             "mqtt.broker",
+            "mqtt.filters",
             "store",
             "table",
         ),

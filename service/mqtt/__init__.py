@@ -2,6 +2,7 @@
 
     journal.py   what has to outlive a crash so that nothing is counted twice
     broker.py    the connection: deliveries in, acknowledgements and averages out
+    filters.py   which copy counts where filters overlap
     bridge.py    deliveries become commits, in order; acknowledged when they are on disk
     averages.py  publishes averages, with discovery messages for Home Assistant
     run.py       wires all of this: ``meanwhile mqtt``

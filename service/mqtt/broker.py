@@ -3,11 +3,13 @@
 paho-mqtt keeps the connection in a thread of its own, and makes it again when it breaks, also at the start. Deliveries
 are handed to the event loop; all other methods are called from there.
 
-Four things are asked of the broker, which is why it has to speak MQTT 5:
+Six things are asked of the broker, which is why it has to speak MQTT 5:
 
 - a *session* that does not expire: what comes while we are away waits for us;
 - *Receive Maximum*: so many messages at most are under way to us without an acknowledgement;
 - *No Local*: what we publish does not come back to us;
+- *subscription identifiers*, if filters overlap: see ``filters.py``;
+- no packet above *Maximum Packet Size*;
 - no *retained* messages when we subscribe: they were sent to somebody before, and again at every start.
 
 Brokers do not always keep to Receive Maximum, so past a number of deliveries we stop to read, and TCP holds the rest.
@@ -33,9 +35,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from service.mqtt.filters import Filters, is_shared
+
 log = logging.getLogger(__name__)
 
 _MOST_AHEAD = 20_000  # Deliveries that are not done with, before no more are read.
+_MOST_BYTES_AHEAD = 64 * 1024 * 1024  # Likewise, their payloads; one delivery is let in whatever its size.
 _NEVER = 0xFFFFFFFF  # Seconds until a session expires: MQTT's way to say that it does not.
 _KEEP_ALIVE = 30  # Seconds.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1, 30  # Seconds before the connection is tried again; whole ones, for paho.
@@ -78,6 +83,11 @@ class Delivery:
     payload: bytes
     key: str | None
     content_type: str | None
+    is_copy: bool = False  # Of a message that comes for another filter of ours.
+
+
+class BrokerError(Exception):
+    """The broker cannot be used in this way; the message says why and what to do."""
 
 
 class _Client(paho.Client):
@@ -111,22 +121,26 @@ class Broker:
         topics: Sequence[str],
         *,
         receive_maximum: int,
+        max_packet: int,
         arrived: Callable[[Delivery], None],
         resumed: Callable[[bool], None],
         last_will: str | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._address = address
-        self._topics = topics
+        self._filters = Filters(topics)
+        self._subscribing: dict[int, str] = {}
         self._arrived = arrived
         self._resumed = resumed
         self._last_will = last_will
         self._receive_maximum = receive_maximum
+        self._max_packet = max_packet
         self._guard = threading.Lock()  # Held while the number of the connection changes, and while it is acted upon.
         self._connection = 0
         self._is_up = False
         self._said_away = False
-        self._room = threading.Semaphore(_MOST_AHEAD)
+        self._room = threading.Condition()
+        self._ahead = self._bytes_ahead = 0
         self._is_stopping = False
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._client = client = _Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, manual_ack=True)
@@ -151,6 +165,7 @@ class Broker:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # theirs
         properties.SessionExpiryInterval = _NEVER
         properties.ReceiveMaximum = self._receive_maximum
+        properties.MaximumPacketSize = self._max_packet
         host, port = self._address.host, self._address.port
         self._client.connect_async(host, port, _KEEP_ALIVE, clean_start=False, properties=properties)
         self._client.loop_start()
@@ -170,7 +185,10 @@ class Broker:
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Is done with a delivery: acknowledges it, unless its connection is gone and so another one is to come."""
-        self._room.release()
+        with self._room:
+            self._ahead -= 1
+            self._bytes_ahead -= len(delivery.payload)
+            self._room.notify()
         with self._guard:
             if delivery.qos and self._is_up and delivery.connection == self._connection:
                 self._client.ack(delivery.mid, delivery.qos)
@@ -205,13 +223,28 @@ class Broker:
             *(self._address.host, self._address.port, "is still there" if flags.session_present else "is new"),
         )
         self._said_away = False
+        identified = getattr(properties, "SubscriptionIdentifierAvailable", 1)
+        if not identified and (two := self._filters.overlap()):
+            reason_why = (
+                f"The topics {two[0]!r} and {two[1]!r} overlap, and this broker has no subscription identifiers, so "
+                "messages would count twice. Choose topics that do not overlap."
+            )
+            self._call(self._on_ended, BrokerError(reason_why))
+            return
         with self._guard:
             self._connection += 1
             self._is_up = True
         self._call(self._resumed, flags.session_present)
         if self._last_will is not None:
             client.publish(self._last_will, "online", retain=True)
-        client.subscribe([(topic, _options(topic)) for topic in self._topics])
+        self._subscribing.clear()
+        for topic, identifier in self._filters.identifiers.items():
+            subscribe = None
+            if identified:
+                subscribe = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]  # theirs
+                subscribe.SubscriptionIdentifier = identifier
+            _, mid = client.subscribe([(topic, _options(topic))], properties=subscribe)
+            self._subscribing[mid] = topic
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         self._is_down()
@@ -219,7 +252,8 @@ class Broker:
             self._say_away(f"the connection broke ({str(reason).lower()})")
 
     def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: list[ReasonCode], properties: Any) -> None:
-        for topic, reason in zip(self._topics, reasons, strict=False):
+        topic = self._subscribing.pop(mid, "")
+        for reason in reasons:
             if reason.is_failure:
                 log.error("the broker refuses the topic %r: %s", topic, str(reason).lower())
             else:
@@ -243,10 +277,15 @@ class Broker:
             bytes(message.payload),
             ",".join(keys) if keys else None,
             getattr(properties, "ContentType", None),
+            self._filters.is_copy(topic, getattr(properties, "SubscriptionIdentifier", ())),
         )
-        while not self._room.acquire(timeout=1):
-            if self._is_stopping:
-                return
+        with self._room:
+            while self._ahead >= _MOST_AHEAD or (self._ahead and self._bytes_ahead > _MOST_BYTES_AHEAD):
+                self._room.wait(1)
+                if self._is_stopping:
+                    return
+            self._ahead += 1
+            self._bytes_ahead += len(delivery.payload)
         self._call(self._arrived, delivery)
 
     def _on_ended(self, error: BaseException | None) -> None:
@@ -256,5 +295,4 @@ class Broker:
 
 def _options(topic: str) -> SubscribeOptions:
     # A shared subscription may not have No Local.
-    shared = topic.startswith("$share/")
-    return SubscribeOptions(qos=1, noLocal=not shared, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+    return SubscribeOptions(qos=1, noLocal=not is_shared(topic), retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)

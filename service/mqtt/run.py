@@ -23,6 +23,7 @@ from service.stream import Limits
 
 log = logging.getLogger(__name__)
 
+_LARGEST_PACKET = 1024 * 1024  # Bytes; in_flight of them are in memory and in the journal.
 _REPORT = 60.0  # Seconds between two lines of the log about what was recorded.
 
 
@@ -63,6 +64,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
         mqtt.client_id,
         mqtt.topic,
         receive_maximum=mqtt.in_flight,
+        max_packet=min(settings.max_body, _LARGEST_PACKET),
         arrived=bridge.arrived,
         resumed=bridge.resumed,
         last_will=None if mqtt.publish is None else state_topic(mqtt.publish),

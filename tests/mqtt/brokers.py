@@ -66,8 +66,10 @@ class Mosquitto:
             probe.settimeout(1)
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def publish(self, *messages: tuple[str, str | bytes], retain: bool = False, key: str | None = None) -> None:
-        """Publishes at QoS 1, and returns when the broker has acknowledged all of it."""
+    def publish(
+        self, *messages: tuple[str, str | bytes], retain: bool = False, key: str | None = None, qos: int = 1
+    ) -> None:
+        """Publishes, and returns when the broker has acknowledged all of it."""
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         client.max_inflight_messages_set(1_000)
         client.connect("127.0.0.1", self.port)
@@ -75,7 +77,7 @@ class Mosquitto:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # theirs
         if key is not None:
             properties.UserProperty = ("Idempotency-Key", key)
-        sent = [client.publish(topic, payload, 1, retain, properties) for topic, payload in messages]
+        sent = [client.publish(topic, payload, qos, retain, properties) for topic, payload in messages]
         for one in sent:
             one.wait_for_publish(30)
             assert one.is_published()

@@ -1,6 +1,7 @@
 """Deliveries as a broker may make them: again by the next connection, before or after their commit, or anew."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -120,7 +121,7 @@ async def test_a_batch_of_a_killed_process_is_finished_with_its_key(
     setting.journal.begin(batch)
     (tmp_path / "begun").write_bytes((tmp_path / "journal").read_bytes())
     if was_committed:
-        await setting.bridge._commit(batch)
+        await setting.bridge.recover()
     again = Setting(store, tmp_path / "begun")
     assert batch == again.journal.batch
     await again.bridge.recover()
@@ -141,3 +142,60 @@ async def test_what_shares_a_batch_does_not_share_a_refusal(setting: Setting) ->
     assert {"recorded": 3, "refused": 1, "malformed": 1} == {
         what: number for what, number in setting.bridge.counts.items() if number
     }
+
+
+async def test_what_a_stream_cannot_take_now_is_held_and_goes_in_when_it_can(setting: Setting) -> None:
+    setting.arrive(1, 1, topic="a")
+    await setting.finish()
+    setting.store._options = ("1", "0")
+    setting.arrive(1, 2, topic="new")
+    setting.arrive(1, 3, topic="a")
+    await setting.finish()
+    assert (0, 2) == (await setting.count("new"), await setting.count("a"))
+    assert [(1, 1), (1, 3)] == setting.acknowledged
+    setting.store._options = ("0", "0")
+    setting.arrive(1, 4, topic="a")
+    await setting.finish()
+    assert (1, 3) == (await setting.count("new"), await setting.count("a"))
+    assert {(1, 1), (1, 2), (1, 3), (1, 4)} == set(setting.acknowledged)
+
+
+async def test_a_message_of_several_streams_that_is_held_counts_once_in_each_even_after_a_crash(
+    setting: Setting, store: Store, tmp_path: Path
+) -> None:
+    setting.arrive(1, 1, topic="a")
+    await setting.finish()
+    setting.store._options = ("1", "0")
+    pack = '[{"n": "a", "v": 1}, {"n": "b", "v": 1}]'
+    setting.arrive(1, 2, pack)
+    setting.arrive(1, 3, topic="a")
+    await setting.finish()
+    setting.arrive(1, 4, topic="a")
+    await setting.finish()
+    assert (4, 0) == (await setting.count("a"), await setting.count("b"))
+    (tmp_path / "killed").write_bytes((tmp_path / "journal").read_bytes())
+    setting.store._options = ("0", "0")
+    again = Setting(store, tmp_path / "killed")
+    await again.bridge.recover()
+    again.arrive(1, 2, pack, again=True)
+    await again.finish()
+    again.journal.close()
+    assert (4, 1) == (await setting.count("a"), await setting.count("b"))
+    assert [(1, 2)] == again.acknowledged
+
+
+async def test_a_sequence_from_a_clock_that_is_ahead_loses_nothing_and_doubles_nothing(setting: Setting) -> None:
+    ahead = int((time.time() + 10 * 365 * 86_400) * 1e6)
+    setting.arrive(1, 1, f'{{"value": 1, "seq": {ahead}}}')
+    setting.arrive(1, 2, "5")
+    await setting.finish()
+    setting.arrive(1, 3, "6")
+    await setting.finish()
+    setting.bridge.resumed(True)
+    setting.arrive(2, 1, f'{{"value": 1, "seq": {ahead}}}', again=True)
+    await setting.finish()
+    assert 3 == await setting.count()
+    now = int(time.time() * 1e6)
+    setting.arrive(2, 4, f'{{"value": 1, "seq": {now}}}')
+    await setting.finish()
+    assert 4 == await setting.count()

@@ -1,7 +1,11 @@
 """What outlives a crash: the batch under way, what was counted, and sequences that never come twice."""
 
+import os
+import struct
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import pytest
 
 from service.mqtt.journal import WINDOW, Journal, JournalError, Note
@@ -132,6 +136,109 @@ def test_two_processes_cannot_have_one_journal(file: Path) -> None:
     with pytest.raises(JournalError, match="Another"):
         Journal(file, 10)
     journal.close()
+
+
+def three_batches(file: Path) -> bytes:
+    journal = Journal(file, 10)
+    for mid in (1, 2, 3):
+        journal.begin([note(mid)])
+        journal.end()
+    journal.close()
+    return file.read_bytes()
+
+
+def test_after_any_flipped_byte_no_sequence_comes_twice_and_the_damaged_file_is_kept(file: Path) -> None:
+    """Sequences that come again would make the streams take new messages for counted ones: lost without a word."""
+    whole = three_batches(file)
+    for place in range(len(whole)):
+        damaged = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        file.write_bytes(damaged)
+        journal = Journal(file, 10)
+        before = {(journal.producer, sequence) for sequence in range(4)}
+        journal.begin([note(9)])
+        assert (journal.producer, journal.sequence) not in before, place
+        assert 1 == journal.sequence, place
+        journal.close()
+        (kept,) = file.parent.glob("*.damaged-*")
+        assert damaged == kept.read_bytes()
+        kept.unlink()
+
+
+def test_after_any_cut_and_any_tail_of_zeros_no_sequence_comes_twice(file: Path) -> None:
+    whole = three_batches(file)
+    (length,) = struct.unpack_from(">I", whole)
+    for cut in range(8 + length + 1, len(whole)):
+        for content in (whole[:cut], whole[:cut] + bytes(len(whole) - cut), whole + bytes(cut)):
+            file.write_bytes(content)
+            journal = Journal(file, 10)
+            used = journal.producer
+            is_boundary = content == whole[:cut] and used_up_to(whole, cut)
+            journal.begin([note(9)])
+            assert is_boundary or (used != journal.producer and journal.sequence == 1), cut
+            journal.close()
+    assert [] == list(file.parent.glob("*.damaged-*"))
+
+
+def used_up_to(whole: bytes, cut: int) -> bool:
+    """Whether a record ends there; what a later one said cannot be known then."""
+    position = 0
+    while position < cut:
+        position += 8 + int(struct.unpack_from(">I", whole, position)[0])
+    return position == cut
+
+
+def test_a_journal_that_was_damaged_finishes_its_batch_with_the_old_key(file: Path) -> None:
+    whole = three_batches(file)
+    middle = len(whole) - 60  # In the record before the last one, or the last one's start.
+    file.write_bytes(whole[:middle] + b"?" + whole[middle + 1 :])
+    first = Journal(file, 10)
+    again = reopen(first, file)  # A crash before the batch is finished changes nothing.
+    assert (first.producer, first.sequence, first.batch) == (again.producer, again.sequence, again.batch)
+    again.end()
+    again.begin([note(4)])
+    assert first.producer != again.producer
+
+
+def test_messages_that_wait_are_not_counted_and_survive(file: Path) -> None:
+    journal = Journal(file, 10)
+    held, counted = note(1), note(2)
+    journal.begin([held, counted])
+    held.done.append("a")
+    journal.end([held])
+    journal.begin([held, note(3)])
+    again = reopen(journal, file)
+    assert [held, note(3)] == again.batch
+    assert (False, True) == (again.was_counted(held), again.was_counted(counted))
+
+
+def test_a_directory_and_an_empty_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(JournalError, match="Is a directory; choose --journal"):
+        Journal(tmp_path / "directory", 10)
+    (tmp_path / "empty").touch()
+    Journal(tmp_path / "empty", 10).close()
+    assert "is empty" in caplog.text
+
+
+def test_a_full_disk_is_said_and_what_was_written_before_is_kept(file: Path) -> None:
+    journal = Journal(file, 10)
+    journal.begin([note(1)])
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, journal._log)
+    os.close(full)
+    with pytest.raises(JournalError, match="cannot be written: No space left"):
+        journal.begin([note(2)])
+    assert [note(1)] == reopen(journal, file).batch
+
+
+def test_a_journal_of_another_version_is_refused_and_kept(file: Path) -> None:
+    file.parent.mkdir()
+    for record in (msgspec.msgpack.encode([2, "mqtt-0123456789abcdef", 1, False, [], []]), msgspec.msgpack.encode([2])):
+        content = struct.pack(">II", len(record), crc32(record)) + record
+        file.write_bytes(content)
+        with pytest.raises(JournalError, match="of this version"):
+            Journal(file, 10)
+        assert content == file.read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"x", b"\x00" * 20, b"not a journal at all, but text"])
