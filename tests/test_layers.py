@@ -41,6 +41,7 @@ LAYERS = [
         "client",
     },
     {"settings", "demo", "watch"},
+    {"slices"},
     {"committer", "reader", "subscription", "frames"},
     {"live", "places"},
     {"problems"},

@@ -27,6 +27,7 @@ from service.problems import (
     TooManyUploads,
     UnsupportedMediaType,
 )
+from service.slices import PartlyRecorded, PartlyRefused
 from service.store import Crowded
 from service.stream import FORM, LONGEST_NAME, Invalid, Limits, Readings, TooMany, check_name
 
@@ -55,6 +56,8 @@ _REFUSALS = (
     Crowded,
     StoreUnavailable,
     OutcomeUnknown,
+    PartlyRecorded,
+    PartlyRefused,
 )
 
 
