@@ -12,6 +12,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     state.py        the state of a stream, as bytes
     verdicts.py     what commit.lua says of each commit
     link.py         the way to Redis: in time, and a write once
+    examination.py  what a Redis is and how it is set up, against what is promised
     store.py        states in Redis; commit.lua is the write
     counters.py     what the service counts of itself, over all workers
     turns.py        one batch on its way, the next one gathering

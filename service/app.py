@@ -26,8 +26,9 @@ from service.api.upload import Uploads
 from service.clock import milliseconds_now
 from service.committer import Committer
 from service.counters import Counters
+from service.examination import Examination
 from service.hosts import Hosts
-from service.link import StoreUnavailable, connect
+from service.link import connect
 from service.live import Live
 from service.places import Places
 from service.problems import Misdirected
@@ -126,6 +127,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         replicas=replicas,
         failed=counters.redis_failed,
     )
+    examination = Examination(client, settings.durability, strict=settings.strict)
     committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience, counters=counters)
     reader = Reader(store, patience=settings.patience)
     live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
@@ -158,9 +160,9 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        checking = asyncio.create_task(_check_durability(store, settings.durability))
+        examining = asyncio.create_task(examination.run())
         yield
-        checking.cancel()
+        examining.cancel()
         await live.close()
         await committer.drain()
         await reader.drain()
@@ -190,8 +192,8 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
             *influx.endpoints(store, writer, app.version),
             *events.endpoints(live, reader),
             *streams.endpoints(store, reader, settings.patience),
-            *health.endpoints(store),
-            *metrics.endpoints(store, counters, app.version, settings.patience),
+            *health.endpoints(store, examination),
+            *metrics.endpoints(store, counters, examination, app.version, settings.patience),
             *contract.endpoints(app.openapi),
         ],
         guard,
@@ -203,28 +205,6 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
     return app
-
-
-async def _check_durability(store: Store, durability: str) -> None:
-    """Says in the log if Redis keeps less than 200 promises, or that it does not answer yet, until it does."""
-    loop = asyncio.get_running_loop()
-    has_failed = False
-    while True:
-        try:
-            found = await store.fsyncs(loop.time() + 1)
-        except StoreUnavailable as error:
-            if not has_failed:
-                log.warning("Redis does not answer yet: %s", error.__cause__ or error)
-            has_failed = True
-            await asyncio.sleep(1)
-            continue
-        if found is not None and found != "always" and (durability != "everysec" or found == "no"):
-            log.warning(
-                "MEANWHILE_DURABILITY is %s, but Redis fsyncs %s: set appendonly yes and appendfsync always",
-                durability,
-                "every second" if found == "everysec" else "nothing",
-            )
-        return
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

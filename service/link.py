@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import hiredis
 from redis.asyncio import Redis
@@ -28,6 +29,13 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 T = TypeVar("T")
+
+# What a URL may say. Anything else changes replies, sends a command again, or sets another time limit than a request's.
+_OPTIONS = frozenset(
+    {"db", "username", "password", "client_name", "max_connections", "health_check_interval"}
+    | {"socket_keepalive", "socket_read_size"}
+)
+_TLS_OPTIONS = "ssl_"
 
 # Refusals that the server gives before it runs a command or a script; UNWRITTEN is the script's own, before it writes.
 _NOT_RUN = frozenset(
@@ -63,6 +71,13 @@ def connect(url: str) -> Redis:
 
     Raises ``BadRedisUrl``.
     """
+    for option in parse_qs(urlsplit(url).query, keep_blank_values=True):
+        if option not in _OPTIONS and not option.startswith(_TLS_OPTIONS):
+            named = f"the option {option}" if option.isidentifier() else "an option"  # Or the rest of a password.
+            raise BadRedisUrl(
+                f"The Redis URL cannot be used: {named} is not supported. Expected none but "
+                f"{', '.join(sorted(_OPTIONS))} and those of TLS, {_TLS_OPTIONS}*."
+            )
     try:
         client = Redis.from_url(
             url,

@@ -6,7 +6,7 @@ registered at import.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -36,8 +36,8 @@ def encode(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
     return encoder(registry), media_type
 
 
-def of_service(counters: Counters, version: str) -> Iterator[Metric]:
-    """What the service counts of itself, summed over its workers."""
+def of_service(counters: Counters, problems: Mapping[str, bool], version: str) -> Iterator[Metric]:
+    """What the service counts of itself, summed over its workers; and which problems its Redis has."""
     totals = counters.totals()
     build = GaugeMetricFamily("meanwhile_build_info", "The version that runs; always 1.", labels=["version"])
     build.add_metric([version], 1)
@@ -57,6 +57,14 @@ def of_service(counters: Counters, version: str) -> Iterator[Metric]:
     for outcome, cell in counters.redis_errors.items():
         redis.add_metric([outcome], totals[cell])
     yield redis
+    found = GaugeMetricFamily(
+        "meanwhile_redis_problem",
+        "1 while Redis is not set up as the promises of the service need it; the log says what to do.",
+        labels=["problem"],
+    )
+    for problem, is_there in problems.items():
+        found.add_metric([problem], is_there)
+    yield found
     yield CounterMetricFamily("meanwhile_readings_recorded", "Readings counted.", totals[counters.recorded])
     yield CounterMetricFamily(
         "meanwhile_readings_duplicate",

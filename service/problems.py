@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from service.access import Forbidden, Unauthorized
 from service.committer import KeyAhead, KeyTooOld, Overloaded, ShapeConflict, StreamFull, TooManyProducers
+from service.examination import NotReady
 from service.formats.pairs import Malformed
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.live import TooManySubscribers
@@ -212,6 +213,7 @@ TABLE: Mapping[type[Exception], Problem] = {
         "No new stream is made, and nothing of this request was recorded. Existing streams go on.",
         60,
     ),
+    NotReady: Problem(503, "not-ready", "Redis cannot do what the service promises", None, 10),
     StoreUnavailable: Problem(
         503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
     ),

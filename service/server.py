@@ -5,6 +5,7 @@ embedded Valkey before any worker and stops it when the last one has drained. Wi
 process. Workers that lose their parent stop by themselves, so that killing the parent never leaves half a service.
 """
 
+import asyncio
 import errno
 import logging
 import os
@@ -24,8 +25,8 @@ from uvicorn.supervisors import Multiprocess
 
 from service.counters import CELLS
 from service.embedded import EmbeddedValkey
+from service.examination import refuse_unusable
 from service.key_file import read_keys
-from service.link import connect
 from service.logs import configuration
 from service.settings import WORKERS_SHARE, Settings
 from service.shared_directory import orphans_are_finishing, shared_directory
@@ -52,7 +53,7 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     keys = None if settings.api_keys is None else len(read_keys(settings.api_keys))
     if settings.redis_url is not None:
-        connect(settings.redis_url)
+        asyncio.run(refuse_unusable(settings.redis_url))
     _raise_file_limit()
     dictConfig(configuration(settings.log_level, access_log=settings.access_log))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -55,6 +55,10 @@ class Settings(BaseSettings):
         description="What 200 means: fsynced; written, fsynced within a second; or fsynced and with the replicas.",
     )
     replicas: int = Field(1, ge=1, le=16, description="Replicas that must have a commit when durability is replicated.")
+    strict: bool = Field(
+        False,
+        description="Not ready (/readyz is 503) while Redis keeps less than 200 promises or does not tell.",
+    )
     require_idempotency_key: bool = Field(False, description="Refuse readings without an Idempotency-Key.")
     api_keys: Path | None = Field(
         None,

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from service.idempotency import Key, Stamps
-from service.link import Link, Script, StoreUnavailable
+from service.link import Link, Script
 from service.state import VERSION, State, Unreadable, decode, to_record
 from service.stream import NUMBER, Readings, is_name
 from service.verdicts import Committed, Refusal, committed
@@ -213,21 +213,6 @@ class Store:
     async def ping(self, deadline: float) -> None:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""
         await self._link.read(self._client.ping(), deadline)
-
-    async def fsyncs(self, deadline: float) -> str | None:
-        """When the server fsyncs its append-only file: "always", "everysec" or "no"; None if it does not tell.
-
-        Raises ``StoreUnavailable``.
-        """
-        asking: Awaitable[Any] = self._client.config_get("appendonly", "appendfsync")
-        try:
-            async with asyncio.timeout_at(deadline):
-                answer = await asking
-        except ResponseError:
-            return None
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable from error
-        return answer.get("appendfsync") if answer.get("appendonly") == "yes" else "no"
 
     async def _run(self, script: Script, names: Sequence[str], groups: Sequence[Any], deadline: float) -> list[Any]:
         keys = [self._keys + name for name in names]

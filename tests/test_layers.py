@@ -18,7 +18,18 @@ ROOT = Path(service.__file__).parent
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
     {
-        *("exact", "times", "idempotency", "key_file", "counters", "logs", "clock", "link", "options", "turns"),
+        *(
+            "exact",
+            "times",
+            "idempotency",
+            "key_file",
+            "counters",
+            "logs",
+            "clock",
+            "link",
+            "options",
+            "turns",
+        ),
         *("data_dir", "shared_directory", "heavy"),
     },
     {"summary", "stream", "access", "append_only_file", "valkey", "watched"},
@@ -32,6 +43,7 @@ LAYERS = [
             "formats.ndjson",
             "formats.senml",
             "metrics",
+            "examination",
             "mqtt.journal",
             "mqtt.broker",
             "mqtt.filters",
@@ -75,7 +87,7 @@ CODECS = {
     "formats.ndjson": {"msgspec"},
     "formats.senml": {"cbor2", "msgspec"},
 }
-MAY_IMPORT_REDIS = {"link", "store", "valkey", "keeper"}
+MAY_IMPORT_REDIS = {"examination", "link", "store", "valkey", "keeper"}
 MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "worker", "cli"}
 
 

@@ -1,4 +1,4 @@
-"""Is the process up, and does Redis answer?"""
+"""Is the process up, and can it do with its Redis what it promises?"""
 
 import asyncio
 
@@ -6,13 +6,14 @@ from starlette.types import Receive, Scope
 
 from service.api import models
 from service.api.endpoint import Endpoint, Reply, json_reply
+from service.examination import Examination, NotReady
 from service.link import StoreUnavailable
 from service.store import Store
 
 _LONGEST_PING = 1.0  # Seconds: who asks whether the service is ready wants to know now.
 
 
-def endpoints(store: Store) -> list[Endpoint]:
+def endpoints(store: Store, examination: Examination) -> list[Endpoint]:
     """The routes for supervisors and load balancers."""
 
     async def live(scope: Scope, receive: Receive) -> Reply:
@@ -20,11 +21,13 @@ def endpoints(store: Store) -> list[Endpoint]:
         return json_reply({"status": "live"})
 
     async def ready(scope: Scope, receive: Receive) -> Reply:
-        """Answers 200 when Redis answers, 503 otherwise."""
-        await store.ping(asyncio.get_running_loop().time() + _LONGEST_PING)
+        """Answers 200 when Redis answers and can do what the service promises, 503 otherwise."""
+        deadline = asyncio.get_running_loop().time() + _LONGEST_PING
+        await store.ping(deadline)
+        await examination.check(deadline)
         return json_reply({"status": "ready"})
 
     return [
         Endpoint("GET", "/livez", live, scope=None, reply=models.Status),
-        Endpoint("GET", "/readyz", ready, scope=None, reply=models.Status, refusals=(StoreUnavailable,)),
+        Endpoint("GET", "/readyz", ready, scope=None, reply=models.Status, refusals=(StoreUnavailable, NotReady)),
     ]

@@ -11,6 +11,7 @@ from service.access import check_prefix_of
 from service.api.endpoint import Endpoint, Reply
 from service.api.streams import limit_of, single
 from service.counters import Counters
+from service.examination import PROBLEMS, Examination
 from service.link import StoreUnavailable
 from service.state import State
 from service.store import Store
@@ -43,12 +44,15 @@ _PARAMETERS: list[dict[str, Any]] = [
 ]
 
 
-def endpoints(store: Store, counters: Counters, version: str, patience: float) -> list[Endpoint]:
+def endpoints(
+    store: Store, counters: Counters, examination: Examination, version: str, patience: float
+) -> list[Endpoint]:
     """The routes that Prometheus scrapes. ``patience`` (seconds) bounds how long one answer reads from the store."""
 
     async def read_metrics(scope: Scope, receive: Receive) -> Reply:
         """What the service counts of itself: requests, readings, commits, refusals; summed over all workers."""
-        return _reply(*metrics.encode(metrics.of_service(counters, version), _accept(scope)))
+        problems = {name: name in examination.problems for name in PROBLEMS}
+        return _reply(*metrics.encode(metrics.of_service(counters, problems, version), _accept(scope)))
 
     async def read_stream_metrics(scope: Scope, receive: Receive) -> Reply:
         """Averages, counts and times of the streams, as many as fit the limit; says whether there are more."""

@@ -10,6 +10,7 @@ from typing import Any
 from service.clock import milliseconds_now
 from service.committer import Committer
 from service.data_dir import DataDir
+from service.examination import Examination, refuse_unusable
 from service.formats.mqtt import Options
 from service.link import connect
 from service.logs import configuration
@@ -37,6 +38,8 @@ def run(settings: Settings, mqtt: MqttSettings) -> None:
 
 async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", mqtt.client_id)
+    if settings.redis_url is not None:
+        await refuse_unusable(settings.redis_url)
     journal = Journal(mqtt.journal or DataDir(settings.data_dir).path / f"mqtt-{name}.journal", mqtt.in_flight)
     client = connect(settings.redis_url or DataDir(settings.data_dir).url)
     replicas = settings.replicas if settings.durability == "replicated" else 0
@@ -75,6 +78,8 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
         loop.add_signal_handler(number, stopping.set)
     work = loop.create_task(_work(bridge, broker))
     others: list[asyncio.Future[Any]] = [loop.create_task(_report(bridge)), loop.create_task(stopping.wait())]
+    examination = Examination(client, settings.durability, strict=settings.strict)
+    others.append(loop.create_task(examination.run()))
     if averages is not None:
         others.append(loop.create_task(averages.run(broker)))
     try:
