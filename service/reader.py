@@ -7,6 +7,8 @@ from service.state import State, Unreadable
 from service.store import Store
 from service.turns import Turns, fail_all
 
+MAX_STREAMS = 50  # In one MGET: decoding those takes some 50 ms where each has a thousand components.
+
 
 @dataclass
 class _Reads:
@@ -32,6 +34,9 @@ class Reader:
         Raises ``StoreUnavailable`` or ``Unreadable``.
         """
         reads = self._turns.gathering()
+        if len(reads.waiters) >= MAX_STREAMS and stream not in reads.waiters:
+            self._turns.close()
+            reads = self._turns.gathering()
         waiter: asyncio.Future[State | None] = reads.loop.create_future()
         reads.waiters.setdefault(stream, []).append(waiter)
         return await waiter

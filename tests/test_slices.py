@@ -11,6 +11,7 @@ from service import slices
 from service.committer import Committer, ShapeConflict
 from service.idempotency import Key
 from service.link import StoreUnavailable, connect
+from service.reader import MAX_STREAMS, Reader
 from service.slices import MANY, WEIGHT, PartlyRecorded, PartlyRefused, load
 from service.state import State
 from service.store import Crowded, Store
@@ -192,3 +193,16 @@ async def test_what_gathers_leaves_in_commits_that_are_bounded(own: Valkey) -> N
 
         assert 1_000 * 45 // WEIGHT <= await calls(redis) - before <= 2 * 1_000 * 45 // WEIGHT
         assert [2, *[1] * 999] == await counts(store)
+
+
+async def test_reads_that_gather_are_bounded_too(own: Valkey) -> None:
+    async with connect(own.url) as redis:
+        store = Store(redis, "p")
+        await Committer(store, max_waiting=10_000, patience=10.0).record(batch())
+        reader = Reader(store, patience=10.0)
+
+        found = await asyncio.gather(*[reader.read(name) for name in MANY_STREAMS])
+
+        assert all(one is not None and one.summary.count == 1 for one in found)
+        statistics = await redis.info("commandstats")
+        assert 1_000 // MAX_STREAMS == statistics["cmdstat_mget"]["calls"]
