@@ -140,23 +140,29 @@ local function is_utf8(text)
   return not text:find('[\128-\255]')
 end
 
-local function is_expansion(parts)
-  if not is_list(parts, 'number') then return false end
-  for i = 1, #parts do
-    if parts[i] == 0 then return false end
-    if i > 1 and not (math.abs(parts[i - 1]) <= math.abs(parts[i]) * HALF_ULP) then return false end
+-- Whether these are the parts of an expansion that is at most limit: each much smaller than the one above it, and none 0.
+local function is_expansion(parts, limit)
+  if type(parts) ~= 'table' then return false end
+  local size = #parts
+  for i = size, 1, -1 do
+    local part = parts[i]
+    if type(part) ~= 'number' then return false end
+    if part < 0 then part = -part end
+    if not (0 < part and part <= limit) then return false end
+    limit = part * HALF_ULP
   end
-  return true
+  return size > 0 or next(parts) == nil
 end
 
 -- Whether some readings can have these sums: the same comparisons of doubles as _is_possible in service/state.py makes,
 -- so that whatever is recorded here can be read there. Every comparison is false for NaN.
 local function is_possible(count, low, high, sum, square)
   if not (-LARGEST <= low and low <= high and high <= LARGEST) then return false end
-  local total, squares = sum[#sum] or 0, square[#square] or 0
-  local mean, largest = total / count, math.max(-low, high)
-  return math.abs(total) <= largest * count and mean * mean <= squares / count * SLACK
-    and squares <= largest * largest * count * SLACK
+  local largest = high > -low and high or -low
+  if not is_expansion(sum, largest * count) then return false end
+  if not is_expansion(square, largest * largest * count * SLACK) then return false end
+  local mean = (sum[#sum] or 0) / count
+  return mean * mean <= (square[#square] or 0) / count * SLACK
 end
 
 local function is_state(state)
@@ -169,10 +175,7 @@ local function is_state(state)
   end
   if not is_list(state[6], 'number') or not is_list(state[7], 'number', #state[6]) then return false end
   for i = 8, 9 do
-    if not is_list(state[i], 'table', #state[6]) then return false end
-    for component = 1, #state[i] do
-      if not is_expansion(state[i][component]) then return false end
-    end
+    if type(state[i]) ~= 'table' or #state[i] ~= #state[6] then return false end
   end
   for i = 1, #state[6] do
     if not is_possible(count, state[6][i], state[7][i], state[8][i], state[9][i]) then return false end

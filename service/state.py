@@ -12,7 +12,6 @@ the form changes the version.
 A delta has the same form as a state: recording readings is merging their summary into the stored one.
 """
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -65,49 +64,51 @@ def encode(state: State) -> bytes:
     return _encode(to_record(state))
 
 
-def decode(stored: bytes) -> State:
-    """The state that ``stored`` holds. Raises ``Unreadable``."""
+def decode(stored: bytes, *, is_checked: bool = False) -> State:
+    """The state that ``stored`` holds. Raises ``Unreadable``.
+
+    ``is_checked`` says that it comes from ``commit.lua``, which has looked whether its numbers are possible.
+    """
     try:
         it = _decode(stored)
         shape = shape_from_text(it.shape)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Unreadable from error
-    components = len(it.minimums)
-    sizes_agree = components == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
-    if it.version != VERSION or not sizes_agree or not 1 <= it.count <= MAX_COUNT:
+    sizes_agree = len(it.minimums) == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
+    if it.version != VERSION or not sizes_agree:
         raise Unreadable
-    count, first, last = int(it.count), _time(it.first), _time(it.last)
-    extremes_and_sums = zip(it.minimums, it.maximums, it.sums, it.squares, strict=True)
-    if count != it.count or not all(_is_possible(count, *component) for component in extremes_and_sums):
+    if not (is_checked or _is_possible(it)):
         raise Unreadable
-    return State(shape, Summary(count, first, last, it.minimums, it.maximums, it.sums, it.squares))
+    return State(
+        shape, Summary(int(it.count), int(it.first), int(it.last), it.minimums, it.maximums, it.sums, it.squares)
+    )
 
 
-def _time(milliseconds: float) -> int:
-    if EARLIEST <= milliseconds <= LATEST and int(milliseconds) == milliseconds:
-        return int(milliseconds)
-    raise Unreadable
-
-
-def _is_possible(count: int, low: float, high: float, total: Expansion, squares: Expansion) -> bool:
-    """Whether ``count`` readings can have these extremes and sums, as far as doubles can tell; false for NaN.
+def _is_possible(it: _Stored) -> bool:
+    """Whether some readings can have these numbers, as far as doubles can tell; false for NaN.
 
     The highest part of an expansion is its rounded sum, and rounding keeps order, so the bound of the sum holds without
     slack. ``commit.lua`` makes the same comparisons: what one of the two takes for a state, the other one must.
     """
-    if not (_is_expansion(total) and _is_expansion(squares) and -LARGEST <= low <= high <= LARGEST):
+    count = it.count
+    is_whole = not (count % 1 or it.first % 1 or it.last % 1)
+    if not (is_whole and 1 <= count <= MAX_COUNT and EARLIEST <= it.first <= LATEST and EARLIEST <= it.last <= LATEST):
         return False
-    highest, highest_square = total[-1] if total else 0.0, squares[-1] if squares else 0.0
-    mean = highest / count
-    largest = max(-low, high)
-    return (
-        abs(highest) <= largest * count
-        and mean * mean <= highest_square / count * _SLACK
-        and highest_square <= largest * largest * count * _SLACK
-    )
-
-
-def _is_expansion(parts: Expansion) -> bool:
-    if len(parts) == 1:
-        return parts[0] != 0
-    return 0 not in parts and all(abs(low) <= abs(high) * _HALF_ULP for low, high in pairwise(parts))
+    for low, high, total, squares in zip(it.minimums, it.maximums, it.sums, it.squares, strict=True):
+        if not -LARGEST <= low <= high <= LARGEST:
+            return False
+        largest = high if high > -low else -low  # noqa: FURB136  # Half of this function's time would be in max().
+        limit = largest * count
+        for part in total[::-1]:  # Each part is much smaller than the one above it, and none is 0.
+            if not (0 < part <= limit or 0 > part >= -limit):
+                return False
+            limit = part * _HALF_ULP if part > 0 else -part * _HALF_ULP
+        limit = largest * largest * count * _SLACK
+        for part in squares[::-1]:
+            if not (0 < part <= limit or 0 > part >= -limit):
+                return False
+            limit = part * _HALF_ULP if part > 0 else -part * _HALF_ULP
+        mean = total[-1] / count if total else 0.0
+        if not mean * mean <= (squares[-1] / count if squares else 0.0) * _SLACK:
+            return False
+    return True

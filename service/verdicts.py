@@ -77,7 +77,7 @@ class _States(Mapping[str, State]):
         self._stored = stored
 
     def __getitem__(self, name: str) -> State:
-        return decode(self._stored[name])
+        return decode(self._stored[name], is_checked=True)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
