@@ -8,8 +8,6 @@
 --           summary for the stream at KEYS[i]; {i, delta, first}: the range of this stream starts there; or
 --           {i, false, {shape, components}}: forget that stream, if it has that shape. The entries of a group stand or
 --           fall together, with a stream at most once.
---           A fifth item of the group makes it a check, in which a delta ends with its third item: nothing is merged,
---           the duplicates in its verdict are the streams that do not exist yet, and it counts so many before them.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
 -- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
 -- Reply     {verdicts, state_1, ..., state_n}
@@ -214,7 +212,7 @@ local function refusal(i, delta, key)
     return state and #state[6] ~= components and {i, false} or nil
   end
   if state and state[2] ~= delta[2] then return {i, state[2]} end
-  if state and delta[6] and #state[6] ~= #delta[6] then return {i, false} end
+  if state and #state[6] ~= #delta[6] then return {i, false} end
   local verdict, highest, ahead, new = verdict_of(i, key)
   if verdict == DUPLICATE then return end
   if verdict == PARTLY_COUNTED then return {i, verdict, highest} end
@@ -262,14 +260,10 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
     refusals[#refusals + 1] = refusal(entry[1], entry[2], key_of(entry, key))
     if entry[2] and not states[entry[1]] then new[#new + 1] = {entry[1], TOO_MANY_STREAMS} end
   end
-  if #new > 0 and #new + (group[5] or 0) > room then
+  if #new > 0 and #new > room then
     for _, crowded in ipairs(new) do refusals[#refusals + 1] = crowded end
   end
-  if group[5] then
-    for _, entry in ipairs(entries) do
-      if not states[entry[1]] then duplicates[#duplicates + 1] = entry[1] end
-    end
-  elseif #refusals == 0 then
+  if #refusals == 0 then
     room = room - #new
     for _, entry in ipairs(entries) do
       if apply(entry[1], entry[2], key_of(entry, key)) then duplicates[#duplicates + 1] = entry[1] end

@@ -7,19 +7,14 @@ one merge a stream and one fsync for all of them. That is why "200 means on disk
 A commit is a list of groups; a **group** is the requests that stand or fall together, because they name the same
 streams with the same shapes. A stream that has another shape refuses the whole group and nobody else.
 
-A commit that is full (``slices.py`` says when) is closed, and the next one gathers. A request that is larger than a
-commit may be is recorded in slices, which take turns with the commits.
-
 What a waiter can count on:
 
-- Its request is in exactly one commit, whole, unless it is a large one. If the waiter is cancelled, the commit goes on
-  and nobody notices.
+- Its request is in exactly one commit, whole. If the waiter is cancelled, the commit goes on and nobody notices.
 - It hears of its own commit only: the states after it, a ``ShapeConflict``, or the store's ``StoreUnavailable`` (not
   recorded) or ``OutcomeUnknown``. The next commit leaves in any case.
 - It hears within ``patience`` seconds. The clock of a commit starts with its first reading, so the one that waits
   longest decides; the others hear sooner.
-- At most ``max_waiting`` readings wait, and as many in large requests, or one request of any size; more are refused
-  with ``Overloaded``.
+- At most ``max_waiting`` readings wait, or one request of any size; more are refused with ``Overloaded``.
 
 Of a commit whose outcome is unknown, the groups with idempotency keys are sent again until it is known or their time is
 up, and what waits behind them leaves only then. Redis has just failed, so it would fare no better; and one commit that
@@ -39,10 +34,10 @@ from typing import NamedTuple
 from service.counters import Counters
 from service.idempotency import Key, Stamps
 from service.link import OutcomeUnknown, StoreUnavailable
-from service.slices import MANY, WEIGHT, WHOLE, Job, load, states_of
 from service.state import State, Unreadable
 from service.store import Crowded, Store
 from service.stream import Readings, Shape
+from service.summary import summarize
 from service.turns import Turns, fail_all
 from service.verdicts import Refusal, SortedOut, Why
 
@@ -139,14 +134,17 @@ class _Group:
                 first, last = min(first, more.first), max(last, more.last)
                 self.readings[name] = Readings(shape, columns, first, last)
 
+    def states(self) -> dict[str, State]:
+        return {
+            name: State(one.shape, summarize(one.columns, one.first, one.last)) for name, one in self.readings.items()
+        }
+
 
 @dataclass
 class _Commit:
     loop: asyncio.AbstractEventLoop
     deadline: float
     size: int = 0
-    weight: int = 0
-    numbers: int = 0
     groups: dict[object, _Group] = field(default_factory=dict)
 
     def fail(self, error: Exception) -> None:
@@ -161,10 +159,6 @@ class Committer:
         self._store = store
         self._max_waiting = max_waiting
         self._counters = counters or Counters()
-        self._patience = patience
-        self._waiting = 0  # Readings.
-        self._waiting_in_slices = 0  # Readings, too.
-        self._jobs: set[asyncio.Task[Recorded]] = set()
         self._turns = Turns(_Commit, self._commit, patience)
 
     async def record(self, readings: Mapping[str, Readings], key: Key | Stamps | None = None) -> Recorded:
@@ -173,32 +167,21 @@ class Committer:
         The committer takes over the columns and may change them. Raises ``Overloaded``, ``ShapeConflict``,
         ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded`` or ``StreamFull``; with a key also
         ``KeyTooOld``, ``KeyAhead`` or ``TooManyProducers``, with a range of sequences ``PartlyCounted``, with
-        timestamps ``MixedStamps``; for a large request also ``PartlyRecorded`` or ``PartlyRefused``.
+        timestamps ``MixedStamps``.
         """
-        weight, numbers, size = load(readings)
-        is_large = weight > WHOLE or numbers > MANY
-        waiting = self._waiting_in_slices if is_large else self._waiting
-        if waiting and waiting + size > self._max_waiting:
+        commit = self._turns.gathering()
+        size = 0
+        for one in readings.values():
+            size += one.size
+        if commit.size and commit.size + size > self._max_waiting:
             await asyncio.sleep(_SHED_PAUSE)
             raise Overloaded
-        if is_large:
-            job = asyncio.create_task(self._record_in_slices(readings, key))
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
-            return await asyncio.shield(job)
-        commit = self._turns.gathering()
+        commit.size += size
+        self._counters.gathered(commit.size)
+        waiter: Waiter = commit.loop.create_future()
         identity = _identity(readings, key)
         group = commit.groups.get(identity)
-        if commit.size and (commit.numbers + numbers > MANY or (group is None and commit.weight + weight > WEIGHT)):
-            self._turns.close()
-            commit, group = self._turns.gathering(), None
-        commit.size += size
-        commit.numbers += numbers
-        self._waiting += size
-        self._counters.gathered(self._waiting)
-        waiter: Waiter = commit.loop.create_future()
         if group is None:
-            commit.weight += weight
             commit.groups[identity] = _Group(key, dict(readings), [waiter])
         else:
             group.add(readings)
@@ -206,28 +189,12 @@ class Committer:
         return await waiter
 
     async def drain(self) -> None:
-        """Returns when all is committed and answered; ends large requests that take ``patience`` seconds more."""
-        if self._jobs:
-            _, late = await asyncio.wait(self._jobs, timeout=self._patience)
-            for job in late:
-                job.cancel()
+        """Returns when everything handed in is committed and answered."""
         await self._turns.drain()
-
-    async def _record_in_slices(self, readings: Mapping[str, Readings], key: Key | Stamps | None) -> Recorded:
-        size = sum([one.size for one in readings.values()])
-        self._waiting_in_slices += size
-        job = Job(readings, key, self._store, self._turns.between, _reason, self._patience, self._counters)
-        try:
-            return Recorded(*await job.run())
-        except TimeoutError:
-            raise Overloaded from None
-        finally:
-            self._waiting_in_slices -= size
 
     async def _commit(self, commit: _Commit) -> None:
         groups = list(commit.groups.values())
-        self._waiting -= commit.size
-        self._counters.gathered(self._waiting)
+        self._counters.gathered(0)
         try:
             await self._send(groups, commit.deadline)
         except OutcomeUnknown as error:
@@ -257,14 +224,14 @@ class Committer:
         """One commit of these groups; answers those who wait. Raises what the store raises."""
         keys = {number: group.key for number, group in enumerate(groups) if group.key is not None}
         started = time.perf_counter()
-        committed = await self._store.commit([states_of(group.readings) for group in groups], deadline, keys)
+        committed = await self._store.commit([group.states() for group in groups], deadline, keys)
         seconds = time.perf_counter() - started
         readings = recorded = repeated = 0
         for group, refusals, duplicates in zip(groups, committed.refusals, committed.duplicates, strict=True):
             size = sum([one.size for one in group.readings.values()])
             readings += size
             if refusals:
-                fail_all(group.waiters, _reason(group.readings, refusals))
+                fail_all(group.waiters, _reason(group, refusals))
                 continue
             recorded += size
             repeated += sum([group.readings[name].size for name in duplicates])
@@ -294,10 +261,10 @@ _REASONS: dict[Why | None, type[Exception]] = {
 }
 
 
-def _reason(readings: Mapping[str, Readings], refusals: list[Refusal]) -> Exception:
+def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
     """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
     conflicts = [
-        Conflict(refusal.stream, refusal.shape, readings[refusal.stream].shape)
+        Conflict(refusal.stream, refusal.shape, group.readings[refusal.stream].shape)
         for refusal in refusals
         if refusal.shape is not None
     ]

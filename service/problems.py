@@ -8,7 +8,7 @@ nothing that cannot be encoded, and no secret, can come back in it.
     401 403                            not recorded: no key, or not one for this
     408                                an upload said nothing for too long: its lines until then are recorded
     503 with Retry-After               not recorded: send again
-    504                                unknown: it was sent to Redis and no answer came in time, or not for all of it
+    504                                unknown: it was sent to Redis and no answer came in time
     500                                a bug
 """
 
@@ -25,7 +25,6 @@ from service.examination import NotReady
 from service.formats.pairs import Malformed
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.live import TooManySubscribers
-from service.slices import PartlyRecorded, PartlyRefused
 from service.state import Unreadable
 from service.store import Crowded
 from service.stream import Invalid, TooMany
@@ -224,20 +223,6 @@ TABLE: Mapping[type[Exception], Problem] = {
         "The stream's key in Redis holds something that this version did not write. Nothing was changed.",
         60,
     ),
-    PartlyRefused: Problem(
-        409,
-        "partly-refused",
-        "Some streams changed while this was recorded",
-        "They took the readings when they were checked, and refused them later; the other streams recorded theirs. "
-        "With an Idempotency-Key the request can be sent again: what is recorded counts once.",
-    ),
-    PartlyRecorded: Problem(
-        504,
-        "partly-recorded",
-        "Only a part is known to be recorded",
-        "Redis failed while a large request was recorded. Send it again if it has an Idempotency-Key: what is recorded "
-        "counts once, and the rest is recorded then.",
-    ),
     OutcomeUnknown: Problem(
         504,
         "outcome-unknown",
@@ -292,8 +277,6 @@ def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
             {"stream": conflict.stream, "expected": str(conflict.expected), "received": str(conflict.received)}
             for conflict in error.conflicts
         ]
-    if isinstance(error, PartlyRecorded | PartlyRefused):
-        members |= vars(error)
     return problem, members
 
 

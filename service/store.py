@@ -4,7 +4,7 @@ One key a stream, ``<prefix>:stream:<name>``, which holds its state in the form 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from importlib import resources
 from os.path import commonprefix
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from redis.exceptions import ResponseError
 
 from service.idempotency import Key, Stamps
 from service.link import Link, Script
-from service.state import VERSION, State, Unreadable, decode, to_record
-from service.stream import NUMBER, Readings, is_name
-from service.verdicts import Committed, Refusal, committed
+from service.state import State, Unreadable, decode, to_record
+from service.stream import NUMBER, is_name
+from service.verdicts import Committed, committed
 
 NO_KEYS: Mapping[int, Key | Stamps] = {}
 _LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
@@ -27,13 +27,6 @@ _MOST_STEPS = 1_000  # Before a page is returned as it is.
 
 class Crowded(Exception):
     """The store has as many streams as it may have: no new one was made, and nothing of the request was recorded."""
-
-
-class Checked(NamedTuple):
-    """What streams say against readings, and how many of them do not exist yet."""
-
-    refusals: list[Refusal]
-    new: int
 
 
 class Page(NamedTuple):
@@ -94,26 +87,15 @@ class Store:
             entries: list[tuple[Any, ...]] = [
                 (positions.setdefault(name, len(positions) + 1), to_record(state)) for name, state in group.items()
             ]
-            # No range is a nil at the end, which Lua takes for nothing.
-            encoded.append((_with_firsts(group, entries, key), *key[:3]))
+            if isinstance(key, Key) and key.firsts:
+                entries = [
+                    (*entry, key.firsts[name]) if name in key.firsts else entry
+                    for name, entry in zip(group, entries, strict=True)
+                ]
+            encoded.append((entries, *key[:3]))  # No range is a nil at the end, which Lua takes for nothing.
         names = list(positions)
         verdicts, *stored = await self._run(self._record, names, encoded, deadline)
         return committed(names, verdicts, stored)
-
-    async def check(
-        self, readings: Mapping[str, Readings], deadline: float, key: Key | Stamps | None, new: int
-    ) -> Checked:
-        """What streams would say to readings, as far as it can be known before; nothing is changed.
-
-        ``new`` streams that do not exist yet come before these. Raises ``StoreUnavailable`` or ``OutcomeUnknown``.
-        """
-        entries: list[tuple[Any, ...]] = [
-            (position, (VERSION, one.shape.text, one.size)) for position, one in enumerate(readings.values(), 1)
-        ]
-        group = (_with_firsts(readings, entries, key or ()), *(key[:3] if key else (None, None, None)), new)
-        verdicts, *stored = await self._run(self._record, list(readings), [group], deadline)
-        outcome = committed(list(readings), verdicts, stored)
-        return Checked(outcome.refusals[0], len(outcome.duplicates[0]))
 
     async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
         """The states of streams, as of one moment; None for a stream that does not exist."""
@@ -218,17 +200,6 @@ class Store:
         keys = [self._keys + name for name in names]
         reply: list[Any] = await self._link.run(script, keys, [_encode(groups), *self._options], deadline)
         return reply
-
-
-def _with_firsts(
-    names: Iterable[str], entries: list[tuple[Any, ...]], key: Key | Stamps | tuple[()]
-) -> list[tuple[Any, ...]]:
-    """The entries of a group, with where the range of a key starts for those streams for which it starts later."""
-    if not isinstance(key, Key) or not key.firsts:
-        return entries
-    return [
-        (*entry, key.firsts[name]) if name in key.firsts else entry for name, entry in zip(names, entries, strict=True)
-    ]
 
 
 def _decode_or_error(stored: bytes) -> State | Unreadable:

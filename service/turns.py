@@ -1,17 +1,11 @@
 """Turns: one batch is under way to Redis, and whatever is asked for meanwhile gathers in the next.
 
 Nothing is timed. A batch leaves as soon as the one before is back, so an idle service sends each request at once and a
-busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first. A
-batch that is full is closed and waits; the next one gathers behind it.
-
-What is sent in parts takes its turns *between* batches: after each batch one part, whoever's turn it is, and after each
-part one batch. So a batch waits for one part at most, however many there are.
+busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -38,9 +32,6 @@ class Turns(Generic[B]):
         self._send = send
         self._patience = patience
         self._gathering: B | None = None
-        self._closed: deque[B] = deque()
-        self._turn = asyncio.Lock()  # Both are fair: whoever waits longest is next.
-        self._between = asyncio.Lock()
         self._sender: asyncio.Task[None] | None = None
 
     def gathering(self) -> B:
@@ -52,28 +43,13 @@ class Turns(Generic[B]):
                 self._sender = loop.create_task(self._send_all())
         return self._gathering
 
-    def close(self) -> None:
-        """The batch that gathers is full: what comes next is in another."""
-        if self._gathering is not None:
-            self._closed.append(self._gathering)
-            self._gathering = None
-
-    @asynccontextmanager
-    async def between(self) -> AsyncIterator[None]:
-        """Inside, no batch is under way."""
-        async with self._between, self._turn:
-            yield
-
     async def _send_all(self) -> None:
-        while self._closed or self._gathering is not None:
-            async with self._turn:
-                if not self._closed:
-                    self.close()
-                batch = self._closed.popleft()
-                try:
-                    await self._send(batch)
-                except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
-                    batch.fail(error)
+        while self._gathering is not None:
+            batch, self._gathering = self._gathering, None
+            try:
+                await self._send(batch)
+            except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
+                batch.fail(error)
         self._sender = None
 
     async def drain(self) -> None:

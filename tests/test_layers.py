@@ -53,7 +53,6 @@ LAYERS = [
         "client",
     },
     {"settings", "demo", "watch"},
-    {"slices"},
     {"committer", "reader", "subscription", "frames"},
     {"live", "places"},
     {"problems"},

@@ -32,7 +32,6 @@ from service.formats.line_protocol import PRECISIONS, Points, Wrong
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.places import Places
 from service.problems import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
-from service.slices import PartlyRecorded, PartlyRefused
 from service.state import Unreadable
 from service.store import Crowded, Store
 from service.stream import Invalid, Limits, TooMany
@@ -50,7 +49,7 @@ _CODES = {
 }
 _REFUSALS = (
     *(PartialWrite, BadKey, BadEncoding, LengthRequired, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
-    *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown, PartlyRecorded),
+    *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown),
 )
 
 
@@ -150,10 +149,6 @@ class Writer:
                 lines = {line for stream in error.streams for line in points.gathered[stream].places}
                 why = stamps.SHAPE if isinstance(error, ShapeConflict) else stamps.FULL
                 points = line_protocol.without(points, lines, why, self._limits)
-            except PartlyRefused as error:
-                raise PartialWrite(
-                    f"partial write: {error.refused} streams changed and refused their points"
-                ) from error
             else:
                 break
         return points.wrong

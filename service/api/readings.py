@@ -27,7 +27,6 @@ from service.problems import (
     TooManyUploads,
     UnsupportedMediaType,
 )
-from service.slices import PartlyRecorded, PartlyRefused
 from service.store import Crowded
 from service.stream import FORM, LONGEST_NAME, Invalid, Limits, Readings, TooMany, check_name
 
@@ -56,8 +55,6 @@ _REFUSALS = (
     Crowded,
     StoreUnavailable,
     OutcomeUnknown,
-    PartlyRecorded,
-    PartlyRefused,
 )
 
 

@@ -36,7 +36,6 @@ from service.idempotency import Key
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.mqtt.broker import Delivery
 from service.mqtt.journal import Journal, Note
-from service.slices import PartlyRecorded, PartlyRefused
 from service.state import Unreadable
 from service.store import Crowded
 from service.stream import Invalid, Limits, Readings
@@ -48,7 +47,7 @@ _QUIET = 10.0  # Seconds between two lines of the log about what cannot be recor
 _HELD_PAUSE = 2.0  # Seconds before messages that are held are tried again, when no other message comes.
 _SLOW = 8_192  # Bytes of a payload from which on it is read in a thread.
 _LONGEST_REASON = 500  # Characters of one line of the log: topics and lists of streams can be long.
-_PASSING = (StoreUnavailable, OutcomeUnknown, Overloaded, PartlyRecorded, PartlyRefused)
+_PASSING = (StoreUnavailable, OutcomeUnknown, Overloaded)
 _LASTING = (ShapeConflict, StreamFull)
 _HELD: dict[type[Exception], str] = {
     TooManyProducers: "the stream has too many active producers; use fewer client ids, or wait",
