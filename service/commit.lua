@@ -10,13 +10,16 @@
 --           fall together, with a stream at most once.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
 -- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
+-- ARGV[4]   how many new streams have room already, because a group before asked for them; or nil, to record. With it
+--           nothing is written: it is only said what would be refused. Of a delta, members 2 and 3 count, and 6 is the
+--           number of components
 -- Reply     {verdicts, state_1, ..., state_n}
---           verdicts: MessagePack, one a group: {refusals, duplicates}. Refusals are {i, reason}; if there are any,
+--           verdicts: MessagePack, one a group: {refusals, duplicates, how many of its streams are new}. Refusals are {i, reason}; if there are any,
 --           nothing of the group is recorded. The reason is the stored shape if it is another one, false if the state
 --           is not readable, or a number: one of once.lua's, where a third item is the highest sequence of
 --           PARTLY_COUNTED, or the third is how many positions of unknown stamps follow behind the fourth, the fourth
 --           how many of stamps that are ahead, before those of the new ones, of MIXED; TOO_MANY_STREAMS past the limit;
---           TOO_MANY_READINGS past 2^53 - 1. Duplicates are the i that had counted it before.
+--           TOO_MANY_READINGS past 2^53 - 1; {0, LATER}: the groups before it were work enough for one run. Duplicates are the i that had counted it before.
 --           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
 --           where every group was refused or there was nothing to forget.
 --
@@ -34,8 +37,10 @@
 local VERSION = 1
 local UNREADABLE = {}
 
-local TOO_MANY_STREAMS, TOO_MANY_READINGS = 3, 7
+local TOO_MANY_STREAMS, TOO_MANY_READINGS, LATER = 3, 7, 8
 local MAX_COUNT = 2 ^ 53 - 1
+local MAX_WORK = 60000  -- Bytes of states that one run reads, before it leaves the other groups for the next.
+local WORK_OF_A_STREAM = 250  -- Bytes whose work is that of a stream, however small.
 local EARLY = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead.
 local EARLIEST, LATEST = -62135596800000, 253402300799999  -- The years 1 to 9999.
 local LARGEST = 1e140  -- Of the numbers in a reading.
@@ -181,19 +186,32 @@ local function is_state(state)
   return #state[6] > 0 and is_memory(state)
 end
 
+local work = 0
+
 local function load(key)
+  work = work + WORK_OF_A_STREAM
   local stored = redis.pcall('GET', key)
   if not stored then return nil end
   if type(stored) ~= 'string' then return UNREADABLE end
+  work = work + #stored
   local ok, state, more = pcall(cmsgpack.unpack, stored)
   return ok and more == nil and is_state(state) and state or UNREADABLE
 end
 
-local states, changed, forgotten, answered = {}, {}, {}, {}
-for i, key in ipairs(KEYS) do states[i] = load(key) end
+local loaded, states, changed, forgotten, answered = {}, {}, {}, {}, {}
 
-local limit, always_store = tonumber(ARGV[2]), ARGV[3] == '1'
-local room = limit > 0 and limit - redis.call('DBSIZE') or math.huge
+local function load_all(entries)
+  for _, entry in ipairs(entries) do
+    local i = entry[1]
+    if not loaded[i] then
+      loaded[i] = true
+      states[i] = load(KEYS[i])
+    end
+  end
+end
+
+local limit, always_store, reserved = tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
+local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
 
 -- What the stream at KEYS[i] says to the key or the timestamps of a group, as check and check_stamps do.
 local function verdict_of(i, key)
@@ -212,7 +230,7 @@ local function refusal(i, delta, key)
     return state and #state[6] ~= components and {i, false} or nil
   end
   if state and state[2] ~= delta[2] then return {i, state[2]} end
-  if state and #state[6] ~= #delta[6] then return {i, false} end
+  if state and #state[6] ~= (reserved and delta[6] or #delta[6]) then return {i, false} end
   local verdict, highest, ahead, new = verdict_of(i, key)
   if verdict == DUPLICATE then return end
   if verdict == PARTLY_COUNTED then return {i, verdict, highest} end
@@ -252,9 +270,8 @@ local function key_of(entry, key)
   return entry[3] and {key[1], key[2], entry[3]} or key
 end
 
-local verdicts = {}
-for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
-  local entries, key = group[1], {group[2], group[3], group[4]}
+local function verdict_on(entries, key)
+  load_all(entries)
   local refusals, duplicates, new = {}, {}, {}
   for _, entry in ipairs(entries) do
     refusals[#refusals + 1] = refusal(entry[1], entry[2], key_of(entry, key))
@@ -265,11 +282,20 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   end
   if #refusals == 0 then
     room = room - #new
-    for _, entry in ipairs(entries) do
+    for _, entry in ipairs(reserved and {} or entries) do
       if apply(entry[1], entry[2], key_of(entry, key)) then duplicates[#duplicates + 1] = entry[1] end
     end
   end
-  verdicts[g] = {refusals, duplicates}
+  return {refusals, duplicates, #new}
+end
+
+local verdicts = {}
+for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
+  if work > MAX_WORK then
+    verdicts[g] = {{{0, LATER}}, {}, 0}
+  else
+    verdicts[g] = verdict_on(group[1], {group[2], group[3], group[4]})
+  end
 end
 
 local reply = {cmsgpack.pack(verdicts)}

@@ -7,9 +7,14 @@ one merge a stream and one fsync for all of them. That is why "200 means on disk
 A commit is a list of groups; a **group** is the requests that stand or fall together, because they name the same
 streams with the same shapes. A stream that has another shape refuses the whole group and nobody else.
 
+A commit has so much **weight** that the script takes some milliseconds for it: what is more waits for the next one, and
+a request that is more by itself is recorded in slices between the others (``slices.py``). So nobody waits for somebody
+else's size. What the stored states weigh only the script knows; it leaves groups for the next commit if need be.
+
 What a waiter can count on:
 
-- Its request is in exactly one commit, whole. If the waiter is cancelled, the commit goes on and nobody notices.
+- Its request is in exactly one commit, whole, or in slices of its own. If the waiter is cancelled, that goes on and
+  nobody notices.
 - It hears of its own commit only: the states after it, a ``ShapeConflict``, or the store's ``StoreUnavailable`` (not
   recorded) or ``OutcomeUnknown``. The next commit leaves in any case.
 - It hears within ``patience`` seconds. The clock of a commit starts with its first reading, so the one that waits
@@ -27,26 +32,24 @@ otherwise take as much time from those who are served as serving them would (``m
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from service import heavy
 from service.counters import Counters
 from service.idempotency import Key, Stamps
 from service.link import OutcomeUnknown, StoreUnavailable
+from service.slices import MAX_NUMBERS, MAX_STRETCH, MAX_WEIGHT, PAUSE, STREAM, LargeRequest, weight_of
 from service.state import State, Unreadable
 from service.store import Crowded, Store
 from service.stream import Readings, Shape
 from service.summary import summarize
-from service.turns import Turns, fail_all
+from service.turns import Overloaded, Turns, fail_all
 from service.verdicts import Refusal, SortedOut, Why
 
-_PAUSE = 0.05  # Seconds before a commit of unknown outcome is sent again.
+_MANY = 1_000  # Streams, past which a request is measured in a thread.
 _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
-
-
-class Overloaded(Exception):
-    """More is waiting than the service allows: nothing of this request was recorded."""
 
 
 class KeyTooOld(Exception):
@@ -108,10 +111,16 @@ class Conflict:
 
 
 class Recorded(NamedTuple):
-    """States that include the readings of a request, by stream; and the streams that had counted its key before."""
+    """States that include the readings of a request, by stream; and the streams that had counted its key before.
+
+    ``size`` is how many readings the request has, ``repeated`` how many of them had been counted before. A request that
+    was recorded in slices has no states, unless it is for one stream.
+    """
 
     states: Mapping[str, State]
     duplicates: frozenset[str]
+    size: int = 0
+    repeated: int = 0
 
 
 Waiter = asyncio.Future[Recorded]
@@ -124,6 +133,8 @@ class _Group:
     key: Key | Stamps | None
     readings: dict[str, Readings]
     waiters: list[Waiter]
+    states: dict[str, State] | None = None  # Of the readings, once they are summed.
+    weight: int = 0  # Of the states.
 
     def add(self, readings: Mapping[str, Readings]) -> None:
         for name, more in readings.items():
@@ -134,10 +145,14 @@ class _Group:
                 first, last = min(first, more.first), max(last, more.last)
                 self.readings[name] = Readings(shape, columns, first, last)
 
-    def states(self) -> dict[str, State]:
-        return {
-            name: State(one.shape, summarize(one.columns, one.first, one.last)) for name, one in self.readings.items()
-        }
+    def sum(self) -> dict[str, State]:
+        if self.states is None:
+            self.states = {
+                name: State(one.shape, summarize(one.columns, one.first, one.last))
+                for name, one in self.readings.items()
+            }
+            self.weight = sum([weight_of(state) for state in self.states.values()])
+        return self.states
 
 
 @dataclass
@@ -145,6 +160,8 @@ class _Commit:
     loop: asyncio.AbstractEventLoop
     deadline: float
     size: int = 0
+    weight: int = 0
+    numbers: int = 0
     groups: dict[object, _Group] = field(default_factory=dict)
 
     def fail(self, error: Exception) -> None:
@@ -158,8 +175,10 @@ class Committer:
     def __init__(self, store: Store, *, max_waiting: int, patience: float, counters: Counters | None = None) -> None:
         self._store = store
         self._max_waiting = max_waiting
+        self._patience = patience
         self._counters = counters or Counters()
         self._turns = Turns(_Commit, self._commit, patience)
+        self._waiting = 0  # Readings.
 
     async def record(self, readings: Mapping[str, Readings], key: Key | Stamps | None = None) -> Recorded:
         """Commits the readings of one request, all or none; with a key, those that were not counted before.
@@ -167,21 +186,27 @@ class Committer:
         The committer takes over the columns and may change them. Raises ``Overloaded``, ``ShapeConflict``,
         ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded`` or ``StreamFull``; with a key also
         ``KeyTooOld``, ``KeyAhead`` or ``TooManyProducers``, with a range of sequences ``PartlyCounted``, with
-        timestamps ``MixedStamps``.
+        timestamps ``MixedStamps``; for what takes more than one commit also ``PartlyRecorded`` or ``PartlyRefused``.
         """
-        commit = self._turns.gathering()
-        size = 0
-        for one in readings.values():
-            size += one.size
-        if commit.size and commit.size + size > self._max_waiting:
+        size, weight, numbers = await heavy.run(_measure, readings) if len(readings) > _MANY else _measure(readings)
+        if self._waiting and self._waiting + size > self._max_waiting:
             await asyncio.sleep(_SHED_PAUSE)
             raise Overloaded
-        commit.size += size
-        self._counters.gathered(commit.size)
-        waiter: Waiter = commit.loop.create_future()
+        self._waiting += size
+        self._counters.gathered(self._waiting)
+        if weight > MAX_WEIGHT or numbers > MAX_NUMBERS:
+            return await self._record_large(readings, key, size)
         identity = _identity(readings, key)
+        commit = self._turns.gathering()
         group = commit.groups.get(identity)
+        added = weight if group is None else 0
+        if commit.weight and (commit.weight + added > MAX_WEIGHT or commit.numbers + numbers > MAX_NUMBERS):
+            commit, group = self._turns.begin(), None
+        commit.size += size
+        commit.numbers += numbers
+        waiter: Waiter = commit.loop.create_future()
         if group is None:
+            commit.weight += weight
             commit.groups[identity] = _Group(key, dict(readings), [waiter])
         else:
             group.add(readings)
@@ -192,54 +217,128 @@ class Committer:
         """Returns when everything handed in is committed and answered."""
         await self._turns.drain()
 
-    async def _commit(self, commit: _Commit) -> None:
-        groups = list(commit.groups.values())
-        self._counters.gathered(0)
-        try:
-            await self._send(groups, commit.deadline)
-        except OutcomeUnknown as error:
-            if error.answered:
-                raise
-            # What has a key can be sent again: if it was recorded, the streams know.
-            for group in groups:
-                if group.key is None:
-                    fail_all(group.waiters, error)
-            await self._insist([group for group in groups if group.key is not None], commit.deadline, error)
-
-    async def _insist(self, groups: list[_Group], deadline: float, unknown: OutcomeUnknown) -> None:
-        """Sends groups with keys until their outcome is known, or the deadline is there."""
+    async def _record_large(self, readings: Mapping[str, Readings], key: Key | Stamps | None, size: int) -> Recorded:
         loop = asyncio.get_running_loop()
-        while groups:
-            await asyncio.sleep(_PAUSE)
+        waiter: Waiter = loop.create_future()
+        deadline = loop.time() + self._patience
+        request = LargeRequest(self._store, readings, key, self._patience, reason_of)
+
+        async def steps() -> AsyncIterator[None]:
+            started = time.perf_counter()
             try:
-                await self._send(groups, deadline)
+                async for _ in request.steps(deadline):
+                    yield
+            except Exception as error:  # noqa: BLE001  # Whatever it is, who waits must hear of it.
+                fail_all([waiter], error)
+            else:
+                if not waiter.done():
+                    duplicates = frozenset(request.duplicates)
+                    waiter.set_result(Recorded(request.states, duplicates, size, request.repeated))
+            finally:
+                self._waiting -= size
+                new = request.counted - request.repeated
+                self._counters.committed(size, new, request.repeated, time.perf_counter() - started)
+
+        self._turns.add(steps())
+        return await waiter
+
+    async def _commit(self, commit: _Commit) -> None:
+        self._waiting -= commit.size
+        self._counters.gathered(self._waiting)
+        if commit.loop.time() >= commit.deadline:
+            raise Overloaded
+        groups = list(commit.groups.values())
+        if commit.numbers > MAX_STRETCH:
+            await heavy.run(_sum_all, groups)
+        while groups:
+            run, groups = _cut(groups)
+            try:
+                put_off = await self._send(run, commit.deadline)
+            except OutcomeUnknown as error:
+                put_off = await self._settle(run, commit.deadline, error)
+            except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
+                put_off = []
+                for group in run:
+                    fail_all(group.waiters, error)
+            groups = put_off + groups
+
+    async def _settle(self, groups: list[_Group], deadline: float, unknown: OutcomeUnknown) -> list[_Group]:
+        """Sends groups with keys again until it is known what became of them; the others are told that it is not."""
+        keyed = [] if unknown.answered else [group for group in groups if group.key is not None]
+        for group in groups:
+            if group not in keyed:
+                fail_all(group.waiters, unknown)
+        loop = asyncio.get_running_loop()
+        while keyed:
+            await asyncio.sleep(PAUSE)
+            try:
+                return await self._send(keyed, deadline)
             except (OutcomeUnknown, StoreUnavailable):
                 # Not recorded this time says nothing of the time before.
-                if loop.time() + _PAUSE >= deadline:
-                    raise unknown from None
-            else:
-                groups = []
+                if loop.time() + PAUSE >= deadline:
+                    for group in keyed:
+                        fail_all(group.waiters, unknown)
+                    return []
+        return []
 
-    async def _send(self, groups: list[_Group], deadline: float) -> None:
-        """One commit of these groups; answers those who wait. Raises what the store raises."""
+    async def _send(self, groups: list[_Group], deadline: float) -> list[_Group]:
+        """One commit of these groups; answers those who wait, and returns the groups that were put off.
+
+        Raises what the store raises.
+        """
         keys = {number: group.key for number, group in enumerate(groups) if group.key is not None}
         started = time.perf_counter()
-        committed = await self._store.commit([group.states() for group in groups], deadline, keys)
+        committed = await self._store.commit([group.sum() for group in groups], deadline, keys)
         seconds = time.perf_counter() - started
         readings = recorded = repeated = 0
-        for group, refusals, duplicates in zip(groups, committed.refusals, committed.duplicates, strict=True):
+        put_off = []
+        for number, (group, refusals, duplicates) in enumerate(
+            zip(groups, committed.refusals, committed.duplicates, strict=True)
+        ):
+            if refusals and committed.is_put_off(number):
+                put_off.append(group)
+                continue
             size = sum([one.size for one in group.readings.values()])
             readings += size
             if refusals:
-                fail_all(group.waiters, _reason(group, refusals))
+                fail_all(group.waiters, reason_of(group.readings, refusals))
                 continue
+            known = sum([group.readings[name].size for name in duplicates])
             recorded += size
-            repeated += sum([group.readings[name].size for name in duplicates])
-            outcome = Recorded(committed.states, duplicates)
+            repeated += known
+            outcome = Recorded(committed.states, duplicates, size, known)
             for waiter in group.waiters:
                 if not waiter.done():
                     waiter.set_result(outcome)
         self._counters.committed(readings, recorded - repeated, repeated, seconds)
+        return put_off
+
+
+def _measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
+    """How many readings these are, their weight, and how many numbers."""
+    size = weight = numbers = 0
+    for one in readings.values():
+        components, rows = len(one.columns), len(one.columns[0])
+        size += rows
+        weight += STREAM + components
+        numbers += rows * components
+    return size, weight, numbers
+
+
+def _sum_all(groups: list[_Group]) -> None:
+    for group in groups:
+        group.sum()
+
+
+def _cut(groups: list[_Group]) -> tuple[list[_Group], list[_Group]]:
+    """The first groups, as many as the script takes at once, and the others. A group is not divided."""
+    weight = 0
+    for number, group in enumerate(groups):
+        group.sum()
+        weight += group.weight
+        if number and weight > MAX_WEIGHT:
+            return groups[:number], groups[number:]
+    return groups, []
 
 
 def _identity(readings: Mapping[str, Readings], key: Key | Stamps | None) -> object:
@@ -261,10 +360,10 @@ _REASONS: dict[Why | None, type[Exception]] = {
 }
 
 
-def _reason(group: _Group, refusals: list[Refusal]) -> Exception:
+def reason_of(readings: Mapping[str, Readings], refusals: list[Refusal]) -> Exception:
     """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
     conflicts = [
-        Conflict(refusal.stream, refusal.shape, group.readings[refusal.stream].shape)
+        Conflict(refusal.stream, refusal.shape, readings[refusal.stream].shape)
         for refusal in refusals
         if refusal.shape is not None
     ]

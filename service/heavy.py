@@ -5,6 +5,7 @@ takes a few milliseconds is not worth it. Whoever waits can be cancelled; what h
 """
 
 import asyncio
+import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,4 +17,13 @@ _executor = ThreadPoolExecutor(1, thread_name_prefix="heavy")  # Its thread star
 
 async def run(function: Callable[..., _Result], *args: object) -> _Result:
     """``function(*args)``. Raises what it raises."""
-    return await asyncio.get_running_loop().run_in_executor(_executor, function, *args)
+    return await asyncio.get_running_loop().run_in_executor(_executor, _run, function, args)
+
+
+def _run(function: Callable[..., _Result], args: tuple[object, ...]) -> _Result:
+    """Without the collector of cycles: heavy work makes none, and to look through all that it makes stops everybody."""
+    gc.disable()
+    try:
+        return function(*args)
+    finally:
+        gc.enable()

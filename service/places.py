@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from service import heavy
-from service.committer import Overloaded
+from service.turns import Overloaded
 
 P = ParamSpec("P")
 R = TypeVar("R")

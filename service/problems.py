@@ -13,23 +13,27 @@ nothing that cannot be encoded, and no secret, can come back in it.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from starlette.exceptions import HTTPException
 
 from service.access import Forbidden, Unauthorized
-from service.committer import KeyAhead, KeyTooOld, Overloaded, ShapeConflict, StreamFull, TooManyProducers
+from service.committer import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
 from service.examination import NotReady
 from service.formats.pairs import Malformed
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.live import TooManySubscribers
+from service.slices import PartlyRecorded, PartlyRefused
 from service.state import Unreadable
 from service.store import Crowded
 from service.stream import Invalid, TooMany
+from service.turns import Overloaded
 
 log = logging.getLogger(__name__)
+
+_MAX_NAMED = 100  # Streams in an answer.
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:meanwhile:problem:"
@@ -223,6 +227,19 @@ TABLE: Mapping[type[Exception], Problem] = {
         "The stream's key in Redis holds something that this version did not write. Nothing was changed.",
         60,
     ),
+    PartlyRefused: Problem(
+        409,
+        "partly-refused",
+        "Some streams refused their readings",
+        "Their shape was another one by the time that they were recorded. The other streams have their readings.",
+    ),
+    PartlyRecorded: Problem(
+        504,
+        "partly-recorded",
+        "Redis failed while this was recorded",
+        "Some streams have their readings, others do not. With an Idempotency-Key, send the request again: it "
+        "completes what is missing and doubles nothing.",
+    ),
     OutcomeUnknown: Problem(
         504,
         "outcome-unknown",
@@ -272,12 +289,22 @@ def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
         members["detail"] = detail
     if isinstance(error, Invalid) and error.pointer is not None:
         members["pointer"] = error.pointer
+    if isinstance(error, PartlyRecorded):
+        members |= {"recorded": _few(error.recorded), "not_recorded": _few(error.not_recorded)}
+        members |= {"unknown": _few(error.unknown)}
+    if isinstance(error, PartlyRefused):
+        members |= {"recorded": _few(error.recorded), "refused": _few(error.refused)}
     if isinstance(error, ShapeConflict):
         members["conflicts"] = [
             {"stream": conflict.stream, "expected": str(conflict.expected), "received": str(conflict.received)}
             for conflict in error.conflicts
         ]
     return problem, members
+
+
+def _few(streams: Sequence[str]) -> dict[str, Any]:
+    """How many streams these are, and the names of the first."""
+    return {"count": len(streams), "streams": streams[:_MAX_NAMED]}
 
 
 def encode(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

@@ -35,8 +35,7 @@ class Reader:
         """
         reads = self._turns.gathering()
         if len(reads.waiters) >= MAX_STREAMS and stream not in reads.waiters:
-            self._turns.close()
-            reads = self._turns.gathering()
+            reads = self._turns.begin()
         waiter: asyncio.Future[State | None] = reads.loop.create_future()
         reads.waiters.setdefault(stream, []).append(waiter)
         return await waiter

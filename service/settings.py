@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         8 * 1024 * 1024, ge=1, description="Bytes in a request body, or in a line of NDJSON, after inflation."
     )
     max_readings: int = Field(100_000, ge=1, description="Readings in a request; NDJSON has no limit.")
-    max_numbers: int = Field(2 * 1024 * 1024, ge=1, description="Numbers in a request; NDJSON has no limit.")
+    max_numbers: int = Field(1_500_000, ge=1, description="Numbers in a request; NDJSON has no limit.")
     max_components: int = Field(1_024, ge=1, description="Numbers in a value.")
     max_names: int = Field(64, ge=1, description="Names in an object.")
     max_uploads: int = Field(100, ge=0, description="NDJSON uploads that may be open at once, per worker.")

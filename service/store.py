@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from service.idempotency import Key, Stamps
-from service.link import Link, Script
-from service.state import State, Unreadable, decode, to_record
+from service.link import Link, OutcomeUnknown, Script, StoreUnavailable
+from service.state import VERSION, State, Unreadable, decode, to_record
 from service.stream import NUMBER, is_name
 from service.verdicts import Committed, committed
 
@@ -27,6 +27,16 @@ _MOST_STEPS = 1_000  # Before a page is returned as it is.
 
 class Crowded(Exception):
     """The store has as many streams as it may have: no new one was made, and nothing of the request was recorded."""
+
+
+class Claim(NamedTuple):
+    """What has to be known of readings of a stream to say whether it would refuse them: members of a state."""
+
+    shape: str
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    first: int
+    last: int
+    components: int
 
 
 class Page(NamedTuple):
@@ -80,12 +90,36 @@ class Store:
 
         Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
         """
+        records = [{name: to_record(state) for name, state in group.items()} for group in groups]
+        return await self._judge(records, keys, (), deadline)
+
+    async def check(
+        self, groups: Sequence[Mapping[str, Claim]], key: Key | Stamps | None, reserved: int, deadline: float
+    ) -> Committed:
+        """What ``commit`` would say to readings that claim this much, all with the same key; writes nothing.
+
+        ``reserved`` is how many streams were found to be new that will be made with these. Raises ``StoreUnavailable``.
+        """
+        records = [{name: (VERSION, *claim) for name, claim in group.items()} for group in groups]
+        keys = NO_KEYS if key is None else dict.fromkeys(range(len(groups)), key)
+        try:
+            return await self._judge(records, keys, (str(reserved),), deadline)
+        except OutcomeUnknown as error:
+            raise StoreUnavailable from error  # It may have run; it has changed nothing.
+
+    async def _judge(
+        self,
+        groups: Sequence[Mapping[str, Sequence[Any]]],
+        keys: Mapping[int, Key | Stamps],
+        more: tuple[str, ...],
+        deadline: float,
+    ) -> Committed:
         positions: dict[str, int] = {}
         encoded = []
         for number, group in enumerate(groups):
             key = keys.get(number, ())
             entries: list[tuple[Any, ...]] = [
-                (positions.setdefault(name, len(positions) + 1), to_record(state)) for name, state in group.items()
+                (positions.setdefault(name, len(positions) + 1), record) for name, record in group.items()
             ]
             if isinstance(key, Key) and key.firsts:
                 entries = [
@@ -94,7 +128,7 @@ class Store:
                 ]
             encoded.append((entries, *key[:3]))  # No range is a nil at the end, which Lua takes for nothing.
         names = list(positions)
-        verdicts, *stored = await self._run(self._record, names, encoded, deadline)
+        verdicts, *stored = await self._run(self._record, names, encoded, deadline, more)
         return committed(names, verdicts, stored)
 
     async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
@@ -196,9 +230,11 @@ class Store:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""
         await self._link.read(self._client.ping(), deadline)
 
-    async def _run(self, script: Script, names: Sequence[str], groups: Sequence[Any], deadline: float) -> list[Any]:
+    async def _run(
+        self, script: Script, names: Sequence[str], groups: Sequence[Any], deadline: float, more: tuple[str, ...] = ()
+    ) -> list[Any]:
         keys = [self._keys + name for name in names]
-        reply: list[Any] = await self._link.run(script, keys, [_encode(groups), *self._options], deadline)
+        reply: list[Any] = await self._link.run(script, keys, [_encode(groups), *self._options, *more], deadline)
         return reply
 
 

@@ -66,7 +66,7 @@ class Limits(NamedTuple):
     readings: int = 100_000
     components: int = 1_024
     names: int = 64
-    numbers: int = 2 * 1024 * 1024  # In all readings together.
+    numbers: int = 1_500_000  # In all readings together.
 
 
 class Shape(NamedTuple):

@@ -1,12 +1,21 @@
 """Turns: one batch is under way to Redis, and whatever is asked for meanwhile gathers in the next.
 
 Nothing is timed. A batch leaves as soon as the one before is back, so an idle service sends each request at once and a
-busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first.
+busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first. A
+batch that is full waits for its turn, and the next one gathers behind it.
+
+**Nobody waits for somebody else's size.** What is too large for one batch is a *job*, which comes in steps. Between any
+two steps a batch has its turn, and jobs take turns among themselves.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
+
+
+class Overloaded(Exception):
+    """More is waiting than the service allows: nothing of this request was recorded."""
 
 
 class Batch(Protocol):
@@ -20,7 +29,10 @@ B = TypeVar("B", bound=Batch)
 
 
 class Turns(Generic[B]):
-    """Sends one batch at a time; the next one gathers meanwhile and leaves at once."""
+    """Sends one batch at a time, in their order, and a step of a job between any two.
+
+    ``new`` makes a batch of the loop and a deadline, ``patience`` seconds from now; ``send`` sends it.
+    """
 
     def __init__(
         self,
@@ -31,25 +43,43 @@ class Turns(Generic[B]):
         self._new = new
         self._send = send
         self._patience = patience
-        self._gathering: B | None = None
+        self._batches: deque[B] = deque()
+        self._jobs: deque[AsyncIterator[None]] = deque()
         self._sender: asyncio.Task[None] | None = None
 
     def gathering(self) -> B:
-        """The batch that leaves next."""
-        if self._gathering is None:
-            loop = asyncio.get_running_loop()
-            self._gathering = self._new(loop, loop.time() + self._patience)
-            if self._sender is None:
-                self._sender = loop.create_task(self._send_all())
-        return self._gathering
+        """The batch that gathers."""
+        return self._batches[-1] if self._batches else self.begin()
+
+    def begin(self) -> B:
+        """Another batch, which gathers from now on; the one before is full."""
+        loop = asyncio.get_running_loop()
+        batch = self._new(loop, loop.time() + self._patience)
+        self._batches.append(batch)
+        self._start(loop)
+        return batch
+
+    def add(self, job: AsyncIterator[None]) -> None:
+        """A job, whose steps are taken in turn. It answers who waits for it, and raises nothing."""
+        self._jobs.append(job)
+        self._start(asyncio.get_running_loop())
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._sender is None:
+            self._sender = loop.create_task(self._send_all())
 
     async def _send_all(self) -> None:
-        while self._gathering is not None:
-            batch, self._gathering = self._gathering, None
-            try:
-                await self._send(batch)
-            except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
-                batch.fail(error)
+        while self._batches or self._jobs:
+            if self._batches:
+                batch = self._batches.popleft()
+                try:
+                    await self._send(batch)
+                except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
+                    batch.fail(error)
+            if self._jobs:
+                job = self._jobs.popleft()
+                if await anext(job, self) is not self:
+                    self._jobs.append(job)
         self._sender = None
 
     async def drain(self) -> None:

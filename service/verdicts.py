@@ -21,6 +21,7 @@ class Why(Enum):
     KEY_AHEAD = 5
     MIXED = 6
     TOO_MANY_READINGS = 7
+    LATER = 8  # No refusal: the group was not looked at, there was too much to do before it.
 
 
 class SortedOut(NamedTuple):
@@ -50,23 +51,30 @@ class Refusal(NamedTuple):
 
 class Committed(NamedTuple):
     """The reply to a commit: for each group the refusals, none if it was recorded, and the streams that had counted
-    its key before; and the states afterwards."""
+    its key before; the states afterwards; and how many streams are new."""
 
     refusals: list[list[Refusal]]
     duplicates: list[frozenset[str]]
     states: Mapping[str, State]
+    new: int = 0
+
+    def is_put_off(self, group: int) -> bool:
+        """Whether this group was left for the next commit."""
+        refusals = self.refusals[group]
+        return bool(refusals) and refusals[0].why is Why.LATER
 
 
-_decode = msgspec.msgpack.Decoder(list[tuple[list[list[int | str | bool]], list[int]]]).decode
+_decode = msgspec.msgpack.Decoder(list[tuple[list[list[int | str | bool]], list[int], int]]).decode
 
 
 def committed(names: Sequence[str], verdicts: bytes, stored: Sequence[bytes | None]) -> Committed:
     """The reply of the script for the streams ``names``: its verdicts, and their states, None for one not made."""
     groups = _decode(verdicts)
     return Committed(
-        [[_refusal(names[int(i) - 1], *reason) for i, *reason in refusals] for refusals, _ in groups],
-        [frozenset(names[i - 1] for i in duplicates) for _, duplicates in groups],
+        [[_refusal(names[int(i) - 1], *reason) for i, *reason in refusals] for refusals, _, _ in groups],
+        [frozenset(names[i - 1] for i in duplicates) for _, duplicates, _ in groups],
         _States({name: state for name, state in zip(names, stored, strict=True) if state is not None}),
+        sum(new for _, _, new in groups),
     )
 
 

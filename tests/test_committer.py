@@ -18,7 +18,7 @@ from fractions import Fraction
 import pytest
 from redis.asyncio import Redis
 
-from service.committer import Committer, Conflict, Overloaded, ShapeConflict
+from service.committer import Committer, Conflict, ShapeConflict
 from service.exact import ratio
 from service.idempotency import Key
 from service.link import OutcomeUnknown, StoreUnavailable, connect
@@ -26,6 +26,7 @@ from service.reader import Reader
 from service.state import State, Unreadable
 from service.store import Store
 from service.stream import NUMBER, Limits, Readings, Value, collect, shape_of
+from service.turns import Overloaded
 from tests.servers import Valkey, valkey
 from tests.test_store import peer
 
@@ -584,7 +585,7 @@ async def test_a_thousand_pairs_of_64_element_vectors_average_exactly_in_every_c
 
 
 async def test_numbers_arrays_and_objects_are_committed_side_by_side(committer: Committer) -> None:
-    states, _ = await committer.record(
+    states, *_ = await committer.record(
         {
             "number": readings(1.0, 2.0),
             "array": readings([1.0, 2.0], [3.0, 5.0]),

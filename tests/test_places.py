@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from service.committer import Overloaded
 from service.formats.json import decode, decode_batch
 from service.places import SMALL, Places
 from service.stream import Invalid, Limits, TooMany, collect
+from service.turns import Overloaded
 from tests.conftest import Api
 
 

@@ -208,7 +208,7 @@ def test_limits_allow_exactly_what_they_say() -> None:
     assert "/0" == refusal([{"a": [1.0] * 4, "b": 1.0}], limits).pointer
     assert "Expected at most 3 names in an object." == refusal([dict.fromkeys("abcd", 1.0)], limits).detail
     assert 1 == len(collect([{"n" * 255: 1.0}], 0, 0, limits).columns)
-    assert (100_000, 1_024, 64, 2_097_152) == Limits()
+    assert (100_000, 1_024, 64, 1_500_000) == Limits()
 
 
 def test_refused_values_are_not_remembered() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection
 from starlette.types import Receive, Scope
 
 from service.api.inflation import inflate, too_large
-from service.committer import Overloaded
 from service.problems import LengthRequired, UnsupportedMediaType
+from service.turns import Overloaded
 
 _SMALL = 64 * 1024  # Bytes that every connection may hold.
 JSON = "application/json"

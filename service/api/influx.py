@@ -21,20 +21,22 @@ from urllib.parse import parse_qs
 import msgspec
 from starlette.types import Receive, Scope
 
-from service import problems
+from service import heavy, problems
 from service.access import Headers, check_prefix_of
 from service.api import document, models, stamps
 from service.api.body import Bodies, any_type
 from service.api.endpoint import Endpoint, Handler, Reply, json_reply
-from service.committer import Committer, Overloaded, ShapeConflict, StreamFull
+from service.committer import Committer, ShapeConflict, StreamFull
 from service.formats import line_protocol
 from service.formats.line_protocol import PRECISIONS, Points, Wrong
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.places import Places
 from service.problems import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
+from service.slices import PartlyRecorded, PartlyRefused
 from service.state import Unreadable
 from service.store import Crowded, Store
 from service.stream import Invalid, Limits, TooMany
+from service.turns import Overloaded
 
 _LONGEST_PING = 1.0  # Seconds.
 _SHOWN = 20  # Wrong lines in the message of a partial write.
@@ -49,7 +51,7 @@ _CODES = {
 }
 _REFUSALS = (
     *(PartialWrite, BadKey, BadEncoding, LengthRequired, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
-    *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown),
+    *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown, PartlyRecorded),
 )
 
 
@@ -131,12 +133,18 @@ class Writer:
             raise BadKey("Expected dedupe=timestamp: this service records nothing without a key.")
         body = await self._bodies.read(scope, receive, any_type)
         now = self._clock()
-        record = self._record if dedupe == "off" else self._record_once
-        decode = line_protocol.decode
-        async with self._places.decoded(decode, body, unit, now, self._pattern, self._limits) as points:
-            for stream in points.readings:
-                check_prefix_of(stream, scope["grant"].prefix)
-            wrong = await record(points)
+        prefix = scope["grant"].prefix
+        arguments = (body, unit, now, self._pattern, self._limits)
+        if dedupe == "off":
+            async with self._places.decoded(line_protocol.decode, *arguments) as points:
+                for stream in points.readings:
+                    check_prefix_of(stream, prefix)
+                wrong = await self._record(points)
+        else:
+            async with self._places.decoded(_decode_batches, *arguments) as (batches, refused):
+                for batch in batches:
+                    check_prefix_of(batch.stream, prefix)
+                wrong = sorted({*refused, *await stamps.record_once(self._committer, batches)})
         if wrong:
             raise PartialWrite(_message(wrong))
 
@@ -148,15 +156,19 @@ class Writer:
             except (ShapeConflict, StreamFull) as error:
                 lines = {line for stream in error.streams for line in points.gathered[stream].places}
                 why = stamps.SHAPE if isinstance(error, ShapeConflict) else stamps.FULL
-                points = line_protocol.without(points, lines, why, self._limits)
+                points = await heavy.run(line_protocol.without, points, lines, why, self._limits)
+            except PartlyRefused as error:
+                lines = {line for stream in error.refused for line in points.gathered[stream].places}
+                return [*points.wrong, *(Wrong(line, stamps.SHAPE) for line in sorted(lines))]
             else:
                 break
         return points.wrong
 
-    async def _record_once(self, points: Points) -> list[Wrong]:
-        """Records each point with its time as its key; returns what is wrong with the others."""
-        batches, wrong = stamps.batches_of(points)
-        return sorted({*wrong, *await stamps.record_once(self._committer, batches)})
+
+def _decode_batches(
+    body: bytes, unit: int, now: int, pattern: str, limits: Limits
+) -> tuple[list[stamps.Batch], list[Wrong]]:
+    return stamps.batches_of(line_protocol.decode(body, unit, now, pattern, limits))
 
 
 def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:

@@ -11,7 +11,7 @@ from service.api import document, models
 from service.api.body import Bodies, any_type, media_type
 from service.api.endpoint import Endpoint, Reply, json_reply
 from service.api.upload import Uploads
-from service.committer import Committer, KeyAhead, KeyTooOld, Overloaded, ShapeConflict, StreamFull, TooManyProducers
+from service.committer import Committer, KeyAhead, KeyTooOld, Recorded, ShapeConflict, StreamFull, TooManyProducers
 from service.formats import json, senml
 from service.formats.pairs import Malformed
 from service.idempotency import Key
@@ -27,8 +27,10 @@ from service.problems import (
     TooManyUploads,
     UnsupportedMediaType,
 )
+from service.slices import PartlyRecorded, PartlyRefused
 from service.store import Crowded
 from service.stream import FORM, LONGEST_NAME, Invalid, Limits, Readings, TooMany, check_name
+from service.turns import Overloaded
 
 _KEY = {
     "name": "Idempotency-Key",
@@ -55,7 +57,12 @@ _REFUSALS = (
     Crowded,
     StoreUnavailable,
     OutcomeUnknown,
+    PartlyRecorded,
+    PartlyRefused,
 )
+
+
+_NOTHING = Recorded({}, frozenset())
 
 
 def _decode_batch(body: bytes, now: int, limits: Limits) -> tuple[dict[str, Readings], None]:
@@ -116,10 +123,10 @@ def endpoints(
         now = clock()
         key = _key_of(scope, require_key)
         if len(body) <= SMALL:  # The usual case, without a context manager.
-            states, duplicates = await committer.record({name: json.decode(body, now, limits)}, key)
+            states, duplicates, *_ = await committer.record({name: json.decode(body, now, limits)}, key)
         else:
             async with places.decoded(json.decode, body, now, limits) as readings:
-                states, duplicates = await committer.record({name: readings}, key)
+                states, duplicates, *_ = await committer.record({name: readings}, key)
         shape, summary = states[name]
         reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
         return json_reply(reply | {"duplicate": True} if duplicates else reply)
@@ -145,10 +152,9 @@ def endpoints(
         if scope["grant"].prefix:
             for name in batch:
                 check_prefix_of(name, scope["grant"].prefix)
-        sizes = {name: readings.size for name, readings in batch.items()}
-        duplicates = (await committer.record(batch, key)).duplicates if batch else frozenset[str]()
-        repeated = sum(sizes[name] for name in duplicates)
-        reply = {"readings": sum(sizes.values()) - repeated, "streams": len(batch) - len(duplicates)}
+        streams = len(batch)  # The committer takes the batch over.
+        _, duplicates, size, repeated = await committer.record(batch, key) if batch else _NOTHING
+        reply = {"readings": size - repeated, "streams": streams - len(duplicates)}
         if key is not None:
             reply["duplicates"] = repeated
         if skipped is not None:

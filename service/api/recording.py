@@ -15,13 +15,14 @@ from os.path import commonprefix
 
 from service import heavy
 from service.access import Forbidden, check_prefix_of
-from service.committer import Committer, Overloaded, PartlyCounted, ShapeConflict, StreamFull
+from service.committer import Committer, PartlyCounted, ShapeConflict, StreamFull
 from service.formats import columns, ndjson
 from service.formats.ndjson import Chunk
 from service.idempotency import LARGEST_SEQUENCE, Key
 from service.key_file import Grant
 from service.problems import BadKey, BodyTooLarge, Interrupted
 from service.stream import Limits, Readings
+from service.turns import Overloaded
 
 MAX_STREAMS = 250_000  # In one upload, which counts them.
 MAX_BLOCK = 32 * 1024  # Bytes, unless it is one line: some hundred readings, decoded in some milliseconds.

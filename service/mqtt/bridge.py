@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service import idempotency
-from service.committer import Committer, KeyAhead, KeyTooOld, Overloaded, ShapeConflict, StreamFull, TooManyProducers
+from service.committer import Committer, KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
 from service.formats.mqtt import Decoded, Options, decode
 from service.formats.pairs import Malformed
 from service.idempotency import Key
@@ -39,6 +39,7 @@ from service.mqtt.journal import Journal, Note
 from service.state import Unreadable
 from service.store import Crowded
 from service.stream import Invalid, Limits, Readings
+from service.turns import Overloaded
 
 log = logging.getLogger(__name__)
 
