@@ -15,8 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -171,8 +172,24 @@ def _measure(attack: Attack, together: int, running: Service, honest: _Helper, a
     return Row(attack.name, together, outcome, quiet, found, growth, _longest_script(admin))
 
 
+@contextmanager
+def _service(directory: Path, workers: int) -> Iterator[Service]:
+    """A running service. Raises ``subprocess.TimeoutExpired`` if it does not stop when told to, and kills it."""
+    with service("--workers", str(workers), data_dir=directory) as running:
+        assert running.process is not None
+        parent = psutil.Process(running.process.pid)
+        processes = [*parent.children(recursive=True), parent]
+        try:
+            yield running
+            running.stop()
+        finally:
+            for one in processes:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+
+
 def _rows(attack: Attack, workers: int) -> Iterator[Row]:
-    with disk_directory() as directory, service("--workers", str(workers), data_dir=directory) as running:
+    with disk_directory() as directory, _service(directory, workers) as running:
         admin = Redis(unix_socket_path=str(directory / "valkey.sock"), socket_timeout=AT_MOST)
         admin.config_set("slowlog-log-slower-than", _LOGGED)
         admin.config_set("slowlog-max-len", 10_000)
@@ -192,9 +209,12 @@ def main(
     for attack in ATTACKS:
         if only and not any(part in attack.name for part in only):
             continue
-        for row in _rows(attack, workers):
-            print(row, flush=True)
-            missed += [f"{row.attack}, {row.together} at once: {miss}" for miss in row.misses()]
+        try:
+            for row in _rows(attack, workers):
+                print(row, flush=True)
+                missed += [f"{row.attack}, {row.together} at once: {miss}" for miss in row.misses()]
+        except subprocess.TimeoutExpired:
+            missed.append(f"{attack.name}: the service did not stop after it")
     print(f"\nload averages at the end: {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
     print("\n".join(["missed:", *missed]) if missed else "no bar is missed")
     raise typer.Exit(1 if missed else 0)
