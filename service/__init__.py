@@ -16,6 +16,8 @@ A map for new readers. Read in this order; imports only ever point up this list:
     store.py        states in Redis; commit.lua is the write
     counters.py     what the service counts of itself, over all workers
     turns.py        one batch on its way, the next one gathering
+    outcomes.py     why streams refuse a request
+    wide.py         streams that are too wide for the script
     slices.py       a request that is too large for one commit
     committer.py    group commit: one round trip for everything that waits
     reader.py       the same for reads

@@ -5,7 +5,10 @@
 -- ARGV[1]   MessagePack: an array of groups. A group is {entries}; with an idempotency key {entries, producer, sequence,
 --           first}, first only if that is a range; with timestamps {entries, stamps, digest, completes}, see once.lua:
 --           with completes the stamps are the last ones of the batch that has the digest. An entry is {i, delta}: a
---           summary for the stream at KEYS[i]; {i, delta, first}: the range of this stream starts there; or
+--           summary for the stream at KEYS[i]; {i, delta, first}: the range of this stream starts there, if first is not
+--           false; {i, delta, first, {digest, offset, n}}: the state was merged elsewhere, and is stored if SHA-1 of
+--           the stored one is the digest ('' if there is none), with ARGV[n] as its sums and what
+--           it has from the offset on behind them; or
 --           {i, false, {shape, components}}: forget that stream, if it has that shape. The entries of a group stand or
 --           fall together, with a stream at most once.
 -- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
@@ -13,13 +16,16 @@
 -- ARGV[4]   how many new streams have room already, because a group before asked for them; or nil, to record. With it
 --           nothing is written: it is only said what would be refused. Of a delta, members 2 and 3 count, and 6 is the
 --           number of components
+-- ARGV[5]   '1' to merge however wide a state is
 -- Reply     {verdicts, state_1, ..., state_n}
---           verdicts: MessagePack, one a group: {refusals, duplicates, how many of its streams are new}. Refusals are {i, reason}; if there are any,
---           nothing of the group is recorded. The reason is the stored shape if it is another one, false if the state
---           is not readable, or a number: one of once.lua's, where a third item is the highest sequence of
+--           verdicts: MessagePack, one a group: {refusals, duplicates, how many of its streams are new}. Refusals are
+--           {i, reason}; if there are any, nothing of the group is recorded. The reason is the stored shape if it is
+--           another one, false if the state is not readable, or a number: one of once.lua's, where a third item is the highest sequence of
 --           PARTLY_COUNTED, or the third is how many positions of unknown stamps follow behind the fourth, the fourth
 --           how many of stamps that are ahead, before those of the new ones, of MIXED; TOO_MANY_STREAMS past the limit;
---           TOO_MANY_READINGS past 2^53 - 1; {0, LATER}: the groups before it were work enough for one run. Duplicates are the i that had counted it before.
+--           TOO_MANY_READINGS past 2^53 - 1; {0, LATER}: the groups before it were work enough for one run;
+--           {i, WIDE}: the state takes too long to merge; {i, CHANGED}: it does not have that digest. Duplicates are the
+--           i that had counted it before.
 --           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
 --           where every group was refused or there was nothing to forget.
 --
@@ -35,11 +41,12 @@
 -- If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.
 
 local VERSION = 1
-local UNREADABLE = {}
+local UNREADABLE, TOO_WIDE, OTHER = {}, {}, {}  -- In place of a state.
 
-local TOO_MANY_STREAMS, TOO_MANY_READINGS, LATER = 3, 7, 8
+local TOO_MANY_STREAMS, TOO_MANY_READINGS, LATER, WIDE, CHANGED = 3, 7, 8, 9, 10
 local MAX_COUNT = 2 ^ 53 - 1
 local MAX_WORK = 60000  -- Bytes of states that one run reads, before it leaves the other groups for the next.
+local MAX_STATE = 100000  -- Bytes of a state that is merged here.
 local WORK_OF_A_STREAM = 250  -- Bytes whose work is that of a stream, however small.
 local EARLY = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead.
 local EARLIEST, LATEST = -62135596800000, 253402300799999  -- The years 1 to 9999.
@@ -116,10 +123,23 @@ local function in_time(milliseconds)
   return milliseconds > now + EARLY and now or milliseconds
 end
 
-local function merge(state, delta)
+-- Merges all of a delta but its sums.
+local function merge_head(state, delta)
   state[3] = state[3] + delta[3]
   state[4] = math.min(state[4], delta[4])
   state[5] = math.max(in_time(state[5]), delta[5])
+  return state
+end
+
+-- Merges a delta whose sums were merged elsewhere.
+local function take_over(state, delta, swap)
+  state = state and merge_head(state, delta) or {delta[1], delta[2], delta[3], delta[4], delta[5], components = delta[6]}
+  state.sums = ARGV[swap[3]]
+  return state
+end
+
+local function merge(state, delta)
+  merge_head(state, delta)
   local minimums, maximums = state[6], state[7]
   for component = 1, #minimums do
     minimums[component] = math.min(minimums[component], delta[6][component])
@@ -188,29 +208,63 @@ end
 
 local work = 0
 
-local function load(key)
+local function load(key, is_bounded)
   work = work + WORK_OF_A_STREAM
   local stored = redis.pcall('GET', key)
   if not stored then return nil end
   if type(stored) ~= 'string' then return UNREADABLE end
+  if is_bounded and #stored > MAX_STATE then return TOO_WIDE end
   work = work + #stored
   local ok, state, more = pcall(cmsgpack.unpack, stored)
   return ok and more == nil and is_state(state) and state or UNREADABLE
 end
 
+-- The state that was merged elsewhere, as it was before that: without its sums, and with what it remembers.
+local function load_head(key, components, swap)
+  work = work + WORK_OF_A_STREAM
+  local digest, offset = swap[1], swap[2]
+  local stored = redis.pcall('GET', key)
+  if not stored then return digest ~= '' and OTHER or nil end
+  if type(stored) ~= 'string' then return UNREADABLE end
+  if redis.sha1hex(stored) ~= digest then return OTHER end
+  work = work + #stored / 16
+  local state = {select(2, cmsgpack.unpack_limit(stored, 5, 1))}
+  if #stored > offset then
+    for i, member in ipairs({cmsgpack.unpack(string.sub(stored, offset + 1))}) do state[9 + i] = member end
+  end
+  state.components = components
+  return state
+end
+
+-- A state as it is stored.
+local function encode(state)
+  if not state.sums then return cmsgpack.pack(state) end
+  local size = 9
+  while state[size + 1] ~= nil do size = size + 1 end
+  local parts = {string.char(0x90 + size)}
+  for i = 1, 5 do parts[i + 1] = cmsgpack.pack(state[i]) end
+  parts[7] = state.sums
+  for i = 10, size do parts[#parts + 1] = cmsgpack.pack(state[i]) end
+  return table.concat(parts)
+end
+
+local limit, always_store, reserved = tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local loaded, states, changed, forgotten, answered = {}, {}, {}, {}, {}
 
 local function load_all(entries)
   for _, entry in ipairs(entries) do
-    local i = entry[1]
+    local i, delta, swap = entry[1], entry[2], entry[4]
     if not loaded[i] then
       loaded[i] = true
-      states[i] = load(KEYS[i])
+      if swap then
+        states[i] = load_head(KEYS[i], delta[6], swap)
+      else
+        states[i] = load(KEYS[i], delta and ARGV[5] ~= '1')
+      end
     end
   end
 end
 
-local limit, always_store, reserved = tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
 
 -- What the stream at KEYS[i] says to the key or the timestamps of a group, as check and check_stamps do.
@@ -224,13 +278,16 @@ end
 local function refusal(i, delta, key)
   local state = states[i]
   if state == UNREADABLE then return {i, false} end
+  if state == TOO_WIDE then return {i, WIDE} end
+  if state == OTHER then return {i, CHANGED} end
   if not delta then
     local shape, components = key[3][1], key[3][2]
     if state and state[2] ~= shape then return {i, state[2]} end
     return state and #state[6] ~= components and {i, false} or nil
   end
   if state and state[2] ~= delta[2] then return {i, state[2]} end
-  if state and #state[6] ~= (reserved and delta[6] or #delta[6]) then return {i, false} end
+  local components = state and (state.components or #state[6])
+  if state and components ~= (type(delta[6]) == 'table' and #delta[6] or delta[6]) then return {i, false} end
   local verdict, highest, ahead, new = verdict_of(i, key)
   if verdict == DUPLICATE then return end
   if verdict == PARTLY_COUNTED then return {i, verdict, highest} end
@@ -246,15 +303,20 @@ local function refusal(i, delta, key)
 end
 
 -- Merges or forgets one stream; true if it had counted this key before.
-local function apply(i, delta, key)
+local function apply(i, delta, key, swap)
   answered[i] = true
   if delta and verdict_of(i, key) == DUPLICATE then
     changed[i] = changed[i] or always_store
     return true
   end
   if delta then
-    delta[4], delta[5] = in_time(delta[4]), in_time(delta[5])
-    states[i] = states[i] and merge(states[i], delta) or delta
+    delta[4] = in_time(delta[4])
+    delta[5] = math.max(delta[4], in_time(delta[5]))
+    if swap then
+      states[i] = take_over(states[i], delta, swap)
+    else
+      states[i] = states[i] and merge(states[i], delta) or delta
+    end
     if type(key[1]) == 'table' then
       mark_stamps(states[i], key[1], key[3] and key[2])
     elseif key[1] then
@@ -283,7 +345,7 @@ local function verdict_on(entries, key)
   if #refusals == 0 then
     room = room - #new
     for _, entry in ipairs(reserved and {} or entries) do
-      if apply(entry[1], entry[2], key_of(entry, key)) then duplicates[#duplicates + 1] = entry[1] end
+      if apply(entry[1], entry[2], key_of(entry, key), entry[4]) then duplicates[#duplicates + 1] = entry[1] end
     end
   end
   return {refusals, duplicates, #new}
@@ -299,7 +361,7 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
 end
 
 local reply = {cmsgpack.pack(verdicts)}
-for i = 1, #KEYS do reply[i + 1] = answered[i] and states[i] and cmsgpack.pack(states[i]) or false end
+for i = 1, #KEYS do reply[i + 1] = answered[i] and states[i] and encode(states[i]) or false end
 local write = redis.pcall  -- If the first write is refused, nothing was written; any later one must not say so.
 for i, key in ipairs(KEYS) do
   if changed[i] then

@@ -32,7 +32,7 @@ otherwise take as much time from those who are served as serving them would (``m
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -40,74 +40,18 @@ from service import heavy
 from service.counters import Counters
 from service.idempotency import Key, Stamps
 from service.link import OutcomeUnknown, StoreUnavailable
-from service.slices import MAX_NUMBERS, MAX_STRETCH, MAX_WEIGHT, PAUSE, STREAM, LargeRequest, weight_of
-from service.state import State, Unreadable
-from service.store import Crowded, Store
-from service.stream import Readings, Shape
+from service.outcomes import reason_of
+from service.slices import MAX_NUMBERS, MAX_STRETCH, MAX_WEIGHT, PAUSE, STAMPS, STREAM, LargeRequest, weight_of
+from service.state import State
+from service.store import Store
+from service.stream import Readings
 from service.summary import summarize
 from service.turns import Overloaded, Turns, fail_all
-from service.verdicts import Refusal, SortedOut, Why
+from service.verdicts import Refusal
+from service.wide import Wide
 
 _MANY = 1_000  # Streams, past which a request is measured in a thread.
 _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
-
-
-class KeyTooOld(Exception):
-    """The sequence of the idempotency key is below the window of a stream: it is not known whether it was counted."""
-
-
-class PartlyCounted(Exception):
-    """Streams have counted a range of sequences up to ``highest``, each: nothing of this request was recorded."""
-
-    def __init__(self, highest: dict[str, int]) -> None:
-        super().__init__(highest)
-        self.highest = highest
-
-
-class KeyAhead(Exception):
-    """The sequence of the idempotency key reads as a time in the future: nothing of this request was recorded."""
-
-
-class MixedStamps(Exception):
-    """A stream has counted some of the timestamps and not others: nothing of this request was recorded."""
-
-    def __init__(self, stamps: SortedOut) -> None:
-        super().__init__(stamps)
-        self.stamps = stamps
-
-
-class TooManyProducers(Exception):
-    """A stream remembers as many producers of idempotency keys as it can, all of them active in the last hour."""
-
-
-class StreamFull(Exception):
-    """Streams would have counted more than 2^53 - 1 readings: nothing of this request was recorded."""
-
-    def __init__(self, streams: list[str]) -> None:
-        super().__init__(streams)
-        self.streams = streams
-
-
-class ShapeConflict(Exception):
-    """Streams have another shape than the readings sent for them: nothing of this request was recorded."""
-
-    def __init__(self, conflicts: "list[Conflict]") -> None:
-        super().__init__(conflicts)
-        self.conflicts = conflicts
-
-    @property
-    def streams(self) -> list[str]:
-        """The names of the streams."""
-        return [conflict.stream for conflict in self.conflicts]
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """A stream and the shape it has, beside the one of the readings sent for it."""
-
-    stream: str
-    expected: Shape
-    received: Shape
 
 
 class Recorded(NamedTuple):
@@ -152,6 +96,8 @@ class _Group:
                 for name, one in self.readings.items()
             }
             self.weight = sum([weight_of(state) for state in self.states.values()])
+            if isinstance(self.key, Stamps):
+                self.weight += len(self.key.times) // STAMPS
         return self.states
 
 
@@ -178,7 +124,10 @@ class Committer:
         self._patience = patience
         self._counters = counters or Counters()
         self._turns = Turns(_Commit, self._commit, patience)
-        self._waiting = 0  # Readings.
+        self._wide = Wide(store, patience, self._turns.between)
+        self._waiting = 0  # Readings, without those of large requests.
+        self._waiting_large = 0  # Those.
+        self._jobs: set[asyncio.Task[None]] = set()
 
     async def record(self, readings: Mapping[str, Readings], key: Key | Stamps | None = None) -> Recorded:
         """Commits the readings of one request, all or none; with a key, those that were not counted before.
@@ -189,13 +138,17 @@ class Committer:
         timestamps ``MixedStamps``; for what takes more than one commit also ``PartlyRecorded`` or ``PartlyRefused``.
         """
         size, weight, numbers = await heavy.run(_measure, readings) if len(readings) > _MANY else _measure(readings)
-        if self._waiting and self._waiting + size > self._max_waiting:
+        is_large = weight > MAX_WEIGHT or numbers > MAX_STRETCH
+        if isinstance(key, Stamps):
+            weight += len(key.times) // STAMPS
+        waiting = self._waiting_large if is_large else self._waiting
+        if waiting and waiting + size > self._max_waiting:
             await asyncio.sleep(_SHED_PAUSE)
             raise Overloaded
-        self._waiting += size
-        self._counters.gathered(self._waiting)
-        if weight > MAX_WEIGHT or numbers > MAX_NUMBERS:
+        if is_large:
             return await self._record_large(readings, key, size)
+        self._waiting += size
+        self._counters.gathered(self._waiting + self._waiting_large)
         identity = _identity(readings, key)
         commit = self._turns.gathering()
         group = commit.groups.get(identity)
@@ -215,41 +168,42 @@ class Committer:
 
     async def drain(self) -> None:
         """Returns when everything handed in is committed and answered."""
+        while self._jobs:
+            await asyncio.wait(self._jobs)
         await self._turns.drain()
 
     async def _record_large(self, readings: Mapping[str, Readings], key: Key | Stamps | None, size: int) -> Recorded:
         loop = asyncio.get_running_loop()
         waiter: Waiter = loop.create_future()
-        deadline = loop.time() + self._patience
-        request = LargeRequest(self._store, readings, key, self._patience, reason_of)
-
-        async def steps() -> AsyncIterator[None]:
-            started = time.perf_counter()
-            try:
-                async for _ in request.steps(deadline):
-                    yield
-            except Exception as error:  # noqa: BLE001  # Whatever it is, who waits must hear of it.
-                fail_all([waiter], error)
-            else:
-                if not waiter.done():
-                    duplicates = frozenset(request.duplicates)
-                    waiter.set_result(Recorded(request.states, duplicates, size, request.repeated))
-            finally:
-                self._waiting -= size
-                new = request.counted - request.repeated
-                self._counters.committed(size, new, request.repeated, time.perf_counter() - started)
-
-        self._turns.add(steps())
+        self._waiting_large += size
+        self._counters.gathered(self._waiting + self._waiting_large)
+        request = LargeRequest(self._store, readings, key, self._patience, reason_of, self._turns.between)
+        job = loop.create_task(self._record_in_turns(request, waiter, size, loop.time() + self._patience))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
         return await waiter
+
+    async def _record_in_turns(self, request: LargeRequest, waiter: Waiter, size: int, deadline: float) -> None:
+        started = time.perf_counter()
+        try:
+            await request.run(deadline)
+        except Exception as error:  # noqa: BLE001  # Whatever it is, who waits must hear of it.
+            fail_all([waiter], error)
+        else:
+            if not waiter.done():
+                duplicates = frozenset(request.duplicates)
+                waiter.set_result(Recorded(request.states, duplicates, size, request.repeated))
+        finally:
+            self._waiting_large -= size
+            new = request.counted - request.repeated
+            self._counters.committed(size, new, request.repeated, time.perf_counter() - started)
 
     async def _commit(self, commit: _Commit) -> None:
         self._waiting -= commit.size
-        self._counters.gathered(self._waiting)
+        self._counters.gathered(self._waiting + self._waiting_large)
         if commit.loop.time() >= commit.deadline:
             raise Overloaded
         groups = list(commit.groups.values())
-        if commit.numbers > MAX_STRETCH:
-            await heavy.run(_sum_all, groups)
         while groups:
             run, groups = _cut(groups)
             try:
@@ -261,6 +215,32 @@ class Committer:
                 for group in run:
                     fail_all(group.waiters, error)
             groups = put_off + groups
+
+    async def _commit_wide(self, group: _Group) -> None:
+        """Commits a group that the script found too wide; with a key, again until it is known what became of it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience
+        unknown: OutcomeUnknown | None = None
+        while True:
+            try:
+                committed = await self._wide.commit(group.sum(), group.key)
+            except (OutcomeUnknown, StoreUnavailable) as error:
+                unknown = error if isinstance(error, OutcomeUnknown) else unknown
+                is_final = unknown is None or group.key is None or unknown.answered
+                if is_final or loop.time() + PAUSE >= deadline:
+                    fail_all(group.waiters, unknown or error)
+                    return
+                await asyncio.sleep(PAUSE)
+            except Exception as error:  # noqa: BLE001  # Whatever it is, who waits must hear of it.
+                fail_all(group.waiters, error)
+                return
+            else:
+                size = sum([one.size for one in group.readings.values()])
+                _answer(group, size, committed.refusals[0], committed.duplicates[0], committed.states)
+                known = sum([group.readings[name].size for name in committed.duplicates[0]])
+                new = 0 if committed.refusals[0] else size - known
+                self._counters.committed(size, new, known, 0.0)
+                return
 
     async def _settle(self, groups: list[_Group], deadline: float, unknown: OutcomeUnknown) -> list[_Group]:
         """Sends groups with keys again until it is known what became of them; the others are told that it is not."""
@@ -298,18 +278,17 @@ class Committer:
             if refusals and committed.is_put_off(number):
                 put_off.append(group)
                 continue
+            if refusals and committed.is_wide(number):
+                job = asyncio.get_running_loop().create_task(self._commit_wide(group))
+                self._jobs.add(job)
+                job.add_done_callback(self._jobs.discard)
+                continue
             size = sum([one.size for one in group.readings.values()])
             readings += size
-            if refusals:
-                fail_all(group.waiters, reason_of(group.readings, refusals))
-                continue
-            known = sum([group.readings[name].size for name in duplicates])
-            recorded += size
-            repeated += known
-            outcome = Recorded(committed.states, duplicates, size, known)
-            for waiter in group.waiters:
-                if not waiter.done():
-                    waiter.set_result(outcome)
+            if not refusals:
+                recorded += size
+                repeated += sum([group.readings[name].size for name in duplicates])
+            _answer(group, size, refusals, duplicates, committed.states)
         self._counters.committed(readings, recorded - repeated, repeated, seconds)
         return put_off
 
@@ -325,9 +304,17 @@ def _measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
     return size, weight, numbers
 
 
-def _sum_all(groups: list[_Group]) -> None:
-    for group in groups:
-        group.sum()
+def _answer(
+    group: _Group, size: int, refusals: list[Refusal], duplicates: frozenset[str], states: Mapping[str, State]
+) -> None:
+    if refusals:
+        fail_all(group.waiters, reason_of(group.readings, refusals))
+        return
+    repeated = sum([group.readings[name].size for name in duplicates])
+    outcome = Recorded(states, duplicates, size, repeated)
+    for waiter in group.waiters:
+        if not waiter.done():
+            waiter.set_result(outcome)
 
 
 def _cut(groups: list[_Group]) -> tuple[list[_Group], list[_Group]]:
@@ -349,31 +336,3 @@ def _identity(readings: Mapping[str, Readings], key: Key | Stamps | None) -> obj
         ((name, one),) = readings.items()
         return name, one.shape.text
     return frozenset((name, one.shape.text) for name, one in readings.items())
-
-
-_REASONS: dict[Why | None, type[Exception]] = {
-    Why.UNREADABLE: Unreadable,
-    Why.BELOW_THE_WINDOW: KeyTooOld,
-    Why.TOO_MANY_PRODUCERS: TooManyProducers,
-    Why.CROWDED: Crowded,
-    Why.KEY_AHEAD: KeyAhead,
-}
-
-
-def reason_of(readings: Mapping[str, Readings], refusals: list[Refusal]) -> Exception:
-    """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
-    conflicts = [
-        Conflict(refusal.stream, refusal.shape, readings[refusal.stream].shape)
-        for refusal in refusals
-        if refusal.shape is not None
-    ]
-    if conflicts:
-        return ShapeConflict(conflicts)
-    full = [refusal.stream for refusal in refusals if refusal.why is Why.TOO_MANY_READINGS]
-    if full:
-        return StreamFull(full)
-    for refusal in refusals:
-        if refusal.stamps is not None:
-            return MixedStamps(refusal.stamps)
-    highest = {refusal.stream: refusal.highest for refusal in refusals if refusal.highest is not None}
-    return PartlyCounted(highest) if highest else _REASONS[refusals[0].why]()

@@ -20,11 +20,11 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from service.access import Forbidden, Unauthorized
-from service.committer import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
 from service.examination import NotReady
 from service.formats.pairs import Malformed
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.live import TooManySubscribers
+from service.outcomes import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
 from service.slices import PartlyRecorded, PartlyRefused
 from service.state import Unreadable
 from service.store import Crowded

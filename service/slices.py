@@ -8,6 +8,8 @@ script run can hold all streams of a large request, so "all or nothing" takes tw
 2. *Record.* Each stream is recorded by itself. What was certainly not run is sent again for a while; what may have run
    only with an idempotency key, because then the stream knows.
 
+A stream that is too wide for the script is merged by the worker (``wide.py``).
+
 What can still go wrong in the second pass is said as it is: ``PartlyRefused`` if a stream was made with another shape
 in between, ``PartlyRecorded`` if Redis failed. With a key, sending the request again completes it.
 
@@ -18,7 +20,8 @@ component, three for that of its squares, as of most sensors) in one of them, an
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from itertools import islice
 
 from service import heavy
@@ -30,12 +33,15 @@ from service.stream import Readings
 from service.summary import summarize
 from service.turns import Overloaded
 from service.verdicts import Committed, Refusal
+from service.wide import Wide
 
 MAX_WEIGHT = 1_500  # Of a commit.
+HEAVY = 2 * MAX_WEIGHT  # A stream above that is merged by the worker (``wide.py``).
 STREAM = 7  # The weight of a stream with nothing in it.
+STAMPS = 10  # Numbers of timestamps that are as heavy as a component usually is.
 _PARTS = 5  # Of exact sums; as heavy as a component usually is.
-MAX_NUMBERS = 16_384  # Of a commit.
-MAX_STRETCH = 4_096  # Numbers that are summed on the event loop; more are summed in a thread.
+MAX_NUMBERS = 2 * 4_096  # Of a commit.
+MAX_STRETCH = 4_096  # Numbers of a request that are summed on the event loop; more are summed in a thread.
 PAUSE = 0.05  # Seconds before something is sent again.
 _CLAIMS = 200  # Streams in a check.
 
@@ -69,7 +75,7 @@ def weight_of(state: State) -> int:
 
 
 class LargeRequest:
-    """The readings of one request. ``patience`` is in seconds; ``reason`` words refusals.
+    """The readings of a request. ``patience`` is in seconds; ``reason`` words refusals; ``turn`` is ``Turns.between``.
 
     ``recorded`` and ``duplicates`` say what has become of which streams so far.
     """
@@ -81,12 +87,15 @@ class LargeRequest:
         key: Key | Stamps | None,
         patience: float,
         reason: Reason,
+        turn: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self._store = store
         self._readings = readings
         self._key = key
         self._patience = patience
         self._reason = reason
+        self._turn = turn
+        self._wide = Wide(store, patience, turn)
         self.recorded: list[str] = []
         self.duplicates: list[str] = []
         self.counted = 0  # Readings that the streams have now.
@@ -94,53 +103,49 @@ class LargeRequest:
         self.states: Mapping[str, State] = {}
         self._refusals: list[Refusal] = []
 
-    async def steps(self, deadline: float) -> AsyncIterator[None]:
-        """Records the request; one script run between any two turns. By ``deadline`` it has to be checked.
+    async def run(self, deadline: float) -> None:
+        """Records the request; each run of the script in a turn of its own. By ``deadline`` it has to be checked.
 
         Raises what ``Committer.record`` raises.
         """
         if len(self._readings) > 1:
-            async for _ in self._check(deadline):
-                yield
-        async for _ in self._record():
-            yield
+            await self._check(deadline)
+        await self._record()
         if self._refusals:
             why = self._reason(self._readings, self._refusals)
             if not self.recorded:
                 raise why
             raise PartlyRefused(self.recorded, [refusal.stream for refusal in self._refusals], why)
 
-    async def _check(self, deadline: float) -> AsyncIterator[None]:
+    async def _check(self, deadline: float) -> None:
         names = iter(self._readings)
         refusals: list[Refusal] = []
         put_off: list[str] = []
         new = 0
         while some := put_off + list(islice(names, _CLAIMS - len(put_off))):
-            if asyncio.get_running_loop().time() >= deadline:
-                raise Overloaded
             claims = [{name: _claim(self._readings[name])} for name in some]
-            committed = await self._store.check(claims, self._key, new, deadline)
+            async with self._turn():
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise Overloaded
+                committed = await self._store.check(claims, self._key, new, deadline)
             new += committed.new
             put_off = []
             for number, name in enumerate(some):
                 if committed.is_put_off(number):
                     put_off.append(name)
-                else:
+                elif not committed.is_wide(number):  # Of which the script says more when it is recorded.
                     refusals += committed.refusals[number]
-            yield
         if refusals:
             raise self._reason(self._readings, refusals)
 
-    async def _record(self) -> AsyncIterator[None]:
+    async def _record(self) -> None:
         for names in self._slices():
             numbers = sum(self._readings[name].size * self._readings[name].shape.components for name in names)
             states = await heavy.run(self._sum, names) if numbers > MAX_STRETCH else self._sum(names)
             waiting = names
             while waiting:
                 run, waiting = _cut(states, waiting)
-                put_off = await self._send({name: states[name] for name in run})
-                waiting = put_off + waiting
-                yield
+                waiting = await self._send({name: states[name] for name in run}) + waiting
 
     def _slices(self) -> Iterator[list[str]]:
         names: list[str] = []
@@ -160,23 +165,45 @@ class LargeRequest:
 
     async def _send(self, states: dict[str, State]) -> list[str]:
         """Records these streams and returns those that were put off. Raises ``PartlyRecorded`` if Redis fails."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience
-        is_unknown = False
+        names = [*states]
+        if len(states) == 1 and weight_of(states[names[0]]) > HEAVY:
+            return await self._send_wide(states)
         groups = [{name: state} for name, state in states.items()]
         keys = {} if self._key is None else dict.fromkeys(range(len(groups)), self._key)
+
+        async def commit() -> Committed:
+            async with self._turn():
+                return await self._store.commit(groups, asyncio.get_running_loop().time() + self._patience, keys)
+
+        committed = await self._insist(commit, names)
+        put_off = self._settle(names, committed)
+        for number, name in enumerate(names):
+            if committed.is_wide(number):
+                await self._send_wide({name: states[name]})
+        return put_off
+
+    async def _send_wide(self, states: dict[str, State]) -> list[str]:
+        names = [*states]
+        return self._settle(names, await self._insist(lambda: self._wide.commit(states, self._key), names))
+
+    async def _insist(self, commit: Callable[[], Awaitable[Committed]], names: list[str]) -> Committed:
+        """Commits; again if it was not run, and with a key also if it may have been. Raises ``PartlyRecorded``."""
+        loop = asyncio.get_running_loop()
+        is_unknown = False
+        deadline: float | None = None
         while True:
             try:
-                return self._settle([*states], await self._store.commit(groups, deadline, keys))
+                return await commit()
             except OutcomeUnknown as error:
                 is_unknown = True
                 if self._key is None or error.answered:
-                    raise self._broken_off([*states], is_unknown=True, error=error) from error
+                    raise self._broken_off(names, is_unknown=True, error=error) from error
                 failure: Exception = error
             except StoreUnavailable as error:
                 failure = error
+            deadline = deadline or loop.time() + self._patience
             if loop.time() + PAUSE >= deadline:
-                raise self._broken_off([*states], is_unknown=is_unknown, error=failure)
+                raise self._broken_off(names, is_unknown=is_unknown, error=failure)
             await asyncio.sleep(PAUSE)
 
     def _settle(self, names: list[str], committed: Committed) -> list[str]:
@@ -184,6 +211,8 @@ class LargeRequest:
         for number, name in enumerate(names):
             if committed.is_put_off(number):
                 put_off.append(name)
+            elif committed.is_wide(number):
+                continue
             elif committed.refusals[number]:
                 self._refusals += committed.refusals[number]
             else:

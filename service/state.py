@@ -52,6 +52,7 @@ class _Stored(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
+_raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def to_record(state: State) -> tuple[Any, ...]:
@@ -62,6 +63,22 @@ def to_record(state: State) -> tuple[Any, ...]:
 def encode(state: State) -> bytes:
     """The stored form of a state; ``decode`` is its inverse."""
     return _encode(to_record(state))
+
+
+def encode_sums(summary: Summary) -> bytes:
+    """The members from minimums to squares, one behind the other, as they stand in a state."""
+    return b"".join(map(_encode, summary[3:]))
+
+
+def offset_of_memory(stored: bytes) -> int:
+    """Where in a state that can be decoded the members behind its squares start: its producers, if it has any."""
+    members = _raw(stored)
+    return len(_header(stored)) + sum(len(memoryview(member)) for member in members[:9])
+
+
+def _header(stored: bytes) -> bytes:
+    """What says that an array begins, and of how many members."""
+    return stored[: {0xDC: 3, 0xDD: 5}.get(stored[0], 1)]
 
 
 def decode(stored: bytes, *, is_checked: bool = False) -> State:

@@ -39,6 +39,21 @@ class Claim(NamedTuple):
     components: int
 
 
+class Swap(NamedTuple):
+    """A state that was merged here: its sums, in place of those of the state with this digest.
+
+    ``digest`` is SHA-1 in hexadecimal, of nothing for a stream that does not exist; ``memory`` is the offset at which
+    the members behind the squares start.
+    """
+
+    digest: str
+    memory: int
+    sums: bytes
+
+
+NO_SWAPS: Mapping[str, tuple[str, int, int]] = {}
+
+
 class Page(NamedTuple):
     """Some stream names, and the cursor that leads to the next ones; None at the end."""
 
@@ -76,7 +91,12 @@ class Store:
         self._forget = Script(b"#!lua flags=allow-oom\n" + source)
 
     async def commit(
-        self, groups: Sequence[Mapping[str, State]], deadline: float, keys: Mapping[int, Key | Stamps] = NO_KEYS
+        self,
+        groups: Sequence[Mapping[str, State]],
+        deadline: float,
+        keys: Mapping[int, Key | Stamps] = NO_KEYS,
+        *,
+        however_wide: bool = False,
     ) -> Committed:
         """Merges readings, summarized by stream, into the stored states, in one atomic step.
 
@@ -88,10 +108,29 @@ class Store:
         depend on each other otherwise: the first to name a new stream fixes its shape. A group's streams all have the
         state that is returned, which includes the groups before and after it.
 
+        Groups may be left for the next commit (``Committed.is_put_off``), or for ``swap`` (``is_wide``) unless they are
+        to be committed ``however_wide`` they are.
+
         Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
         """
         records = [{name: to_record(state) for name, state in group.items()} for group in groups]
-        return await self._judge(records, keys, (), deadline)
+        return await self._judge(records, keys, ("", "1") if however_wide else (), deadline)
+
+    async def swap(
+        self, states: Mapping[str, State], swaps: Mapping[str, Swap], key: Key | Stamps | None, deadline: float
+    ) -> Committed:
+        """Commits one group whose streams have been merged here, if they are still as they were (``is_changed``).
+
+        Otherwise as ``commit``.
+        """
+        record = {
+            name: (VERSION, shape.text, summary.count, summary.first, summary.last, shape.components)
+            for name, (shape, summary) in states.items()
+        }
+        keys = NO_KEYS if key is None else {0: key}
+        places = {name: (swap.digest, swap.memory, 6 + place) for place, (name, swap) in enumerate(swaps.items())}
+        sums = [swap.sums for swap in swaps.values()]  # cmsgpack takes no bytes.
+        return await self._judge([record], keys, ("", "", *sums), deadline, places)
 
     async def check(
         self, groups: Sequence[Mapping[str, Claim]], key: Key | Stamps | None, reserved: int, deadline: float
@@ -111,8 +150,9 @@ class Store:
         self,
         groups: Sequence[Mapping[str, Sequence[Any]]],
         keys: Mapping[int, Key | Stamps],
-        more: tuple[str, ...],
+        more: tuple[str | bytes, ...],
         deadline: float,
+        swaps: Mapping[str, tuple[str, int, int]] = NO_SWAPS,
     ) -> Committed:
         positions: dict[str, int] = {}
         encoded = []
@@ -121,9 +161,10 @@ class Store:
             entries: list[tuple[Any, ...]] = [
                 (positions.setdefault(name, len(positions) + 1), record) for name, record in group.items()
             ]
-            if isinstance(key, Key) and key.firsts:
+            firsts = key.firsts if isinstance(key, Key) else {}
+            if firsts or swaps:
                 entries = [
-                    (*entry, key.firsts[name]) if name in key.firsts else entry
+                    (*entry, firsts.get(name, False), *((swaps[name],) if swaps else ()))
                     for name, entry in zip(group, entries, strict=True)
                 ]
             encoded.append((entries, *key[:3]))  # No range is a nil at the end, which Lua takes for nothing.
@@ -231,7 +272,12 @@ class Store:
         await self._link.read(self._client.ping(), deadline)
 
     async def _run(
-        self, script: Script, names: Sequence[str], groups: Sequence[Any], deadline: float, more: tuple[str, ...] = ()
+        self,
+        script: Script,
+        names: Sequence[str],
+        groups: Sequence[Any],
+        deadline: float,
+        more: tuple[str | bytes, ...] = (),
     ) -> list[Any]:
         keys = [self._keys + name for name in names]
         reply: list[Any] = await self._link.run(script, keys, [_encode(groups), *self._options, *more], deadline)

@@ -4,13 +4,14 @@ Nothing is timed. A batch leaves as soon as the one before is back, so an idle s
 busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first. A
 batch that is full waits for its turn, and the next one gathers behind it.
 
-**Nobody waits for somebody else's size.** What is too large for one batch is a *job*, which comes in steps. Between any
-two steps a batch has its turn, and jobs take turns among themselves.
+**Nobody waits for somebody else's size.** What is too large for one batch is sent in parts, *between* the batches:
+after each batch one part, in the order in which they asked for their turn, and after each part one batch.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -28,8 +29,16 @@ class Batch(Protocol):
 B = TypeVar("B", bound=Batch)
 
 
+class _Part:
+    """The turn of a part of something large."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.begins: asyncio.Future[None] = loop.create_future()
+        self.ends: asyncio.Future[None] = loop.create_future()
+
+
 class Turns(Generic[B]):
-    """Sends one batch at a time, in their order, and a step of a job between any two.
+    """Sends one batch at a time, in their order, and lets one part have its turn between any two.
 
     ``new`` makes a batch of the loop and a deadline, ``patience`` seconds from now; ``send`` sends it.
     """
@@ -44,7 +53,7 @@ class Turns(Generic[B]):
         self._send = send
         self._patience = patience
         self._batches: deque[B] = deque()
-        self._jobs: deque[AsyncIterator[None]] = deque()
+        self._parts: deque[_Part] = deque()
         self._sender: asyncio.Task[None] | None = None
 
     def gathering(self) -> B:
@@ -59,27 +68,36 @@ class Turns(Generic[B]):
         self._start(loop)
         return batch
 
-    def add(self, job: AsyncIterator[None]) -> None:
-        """A job, whose steps are taken in turn. It answers who waits for it, and raises nothing."""
-        self._jobs.append(job)
-        self._start(asyncio.get_running_loop())
+    @asynccontextmanager
+    async def between(self) -> AsyncIterator[None]:
+        """Inside, it is the turn of a part: no batch is under way."""
+        loop = asyncio.get_running_loop()
+        part = _Part(loop)
+        self._parts.append(part)
+        self._start(loop)
+        try:
+            await part.begins
+            yield
+        finally:
+            part.ends.set_result(None)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._sender is None:
             self._sender = loop.create_task(self._send_all())
 
     async def _send_all(self) -> None:
-        while self._batches or self._jobs:
+        while self._batches or self._parts:
             if self._batches:
                 batch = self._batches.popleft()
                 try:
                     await self._send(batch)
                 except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
                     batch.fail(error)
-            if self._jobs:
-                job = self._jobs.popleft()
-                if await anext(job, self) is not self:
-                    self._jobs.append(job)
+            if self._parts:
+                part = self._parts.popleft()
+                if not part.begins.done():  # It is if nobody waits for it any more.
+                    part.begins.set_result(None)
+                    await part.ends
         self._sender = None
 
     async def drain(self) -> None:

@@ -22,6 +22,8 @@ class Why(Enum):
     MIXED = 6
     TOO_MANY_READINGS = 7
     LATER = 8  # No refusal: the group was not looked at, there was too much to do before it.
+    WIDE = 9  # Likewise: the state takes too long to merge.
+    CHANGED = 10  # Likewise: the state is another one than the one that was merged.
 
 
 class SortedOut(NamedTuple):
@@ -60,8 +62,19 @@ class Committed(NamedTuple):
 
     def is_put_off(self, group: int) -> bool:
         """Whether this group was left for the next commit."""
+        return self._has(group, Why.LATER)
+
+    def is_wide(self, group: int) -> bool:
+        """Whether this group has a stream that is too wide for the script; nothing of it was recorded."""
+        return self._has(group, Why.WIDE)
+
+    def is_changed(self, group: int) -> bool:
+        """Whether the state of a stream of this group is another one than the one that was merged."""
+        return self._has(group, Why.CHANGED)
+
+    def _has(self, group: int, why: Why) -> bool:
         refusals = self.refusals[group]
-        return bool(refusals) and refusals[0].why is Why.LATER
+        return bool(refusals) and any(refusal.why is why for refusal in refusals)
 
 
 _decode = msgspec.msgpack.Decoder(list[tuple[list[list[int | str | bool]], list[int], int]]).decode

@@ -18,10 +18,11 @@ from fractions import Fraction
 import pytest
 from redis.asyncio import Redis
 
-from service.committer import Committer, Conflict, ShapeConflict
+from service.committer import Committer
 from service.exact import ratio
 from service.idempotency import Key
 from service.link import OutcomeUnknown, StoreUnavailable, connect
+from service.outcomes import Conflict, ShapeConflict
 from service.reader import Reader
 from service.state import State, Unreadable
 from service.store import Store

@@ -22,9 +22,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from service.committer import Committer, KeyTooOld, PartlyCounted
+from service.committer import Committer
 from service.exact import ratio
 from service.idempotency import LARGEST_SEQUENCE, Key, Stamps, parse
+from service.outcomes import KeyTooOld, PartlyCounted
 from service.state import State
 from service.store import Store
 from service.stream import NUMBER, Limits, Readings, collect

@@ -53,6 +53,7 @@ LAYERS = [
         "client",
     },
     {"settings", "demo", "watch"},
+    {"wide", "outcomes"},
     {"slices"},
     {"committer", "reader", "subscription", "frames"},
     {"live", "places"},

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from service.committer import Committer, KeyTooOld, ShapeConflict
+from service.committer import Committer
 from service.idempotency import Key, Stamps
 from service.link import OutcomeUnknown, StoreUnavailable
+from service.outcomes import KeyTooOld, ShapeConflict
 from service.slices import MAX_WEIGHT, STREAM, PartlyRecorded, PartlyRefused
 from service.state import State
 from service.store import NO_KEYS, Crowded, Store
@@ -50,7 +51,12 @@ class Troubled(Store):
     before: Mapping[str, Readings] | None = None
 
     async def commit(
-        self, groups: Sequence[Mapping[str, State]], deadline: float, keys: Mapping[int, Key | Stamps] = NO_KEYS
+        self,
+        groups: Sequence[Mapping[str, State]],
+        deadline: float,
+        keys: Mapping[int, Key | Stamps] = NO_KEYS,
+        *,
+        however_wide: bool = False,
     ) -> Committed:
         self.at -= 1
         if self.at == 0 and self.before is not None:

@@ -26,10 +26,11 @@ from service.access import Headers, check_prefix_of
 from service.api import document, models, stamps
 from service.api.body import Bodies, any_type
 from service.api.endpoint import Endpoint, Handler, Reply, json_reply
-from service.committer import Committer, ShapeConflict, StreamFull
+from service.committer import Committer
 from service.formats import line_protocol
 from service.formats.line_protocol import PRECISIONS, Points, Wrong
 from service.link import OutcomeUnknown, StoreUnavailable
+from service.outcomes import ShapeConflict, StreamFull
 from service.places import Places
 from service.problems import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from service.slices import PartlyRecorded, PartlyRefused
@@ -144,7 +145,8 @@ class Writer:
             async with self._places.decoded(_decode_batches, *arguments) as (batches, refused):
                 for batch in batches:
                     check_prefix_of(batch.stream, prefix)
-                wrong = sorted({*refused, *await stamps.record_once(self._committer, batches)})
+                every = refused + await stamps.record_once(self._committer, batches)
+                wrong = await heavy.run(_in_order, every) if len(every) > _SHOWN else _in_order(every)
         if wrong:
             raise PartialWrite(_message(wrong))
 
@@ -163,6 +165,10 @@ class Writer:
             else:
                 break
         return points.wrong
+
+
+def _in_order(wrong: list[Wrong]) -> list[Wrong]:
+    return sorted(set(wrong))
 
 
 def _decode_batches(

@@ -11,11 +11,12 @@ from service.api import document, models
 from service.api.body import Bodies, any_type, media_type
 from service.api.endpoint import Endpoint, Reply, json_reply
 from service.api.upload import Uploads
-from service.committer import Committer, KeyAhead, KeyTooOld, Recorded, ShapeConflict, StreamFull, TooManyProducers
+from service.committer import Committer, Recorded
 from service.formats import json, senml
 from service.formats.pairs import Malformed
 from service.idempotency import Key
 from service.link import OutcomeUnknown, StoreUnavailable
+from service.outcomes import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
 from service.places import SMALL, Places
 from service.problems import (
     BadEncoding,

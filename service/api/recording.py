@@ -15,11 +15,12 @@ from os.path import commonprefix
 
 from service import heavy
 from service.access import Forbidden, check_prefix_of
-from service.committer import Committer, PartlyCounted, ShapeConflict, StreamFull
+from service.committer import Committer
 from service.formats import columns, ndjson
 from service.formats.ndjson import Chunk
 from service.idempotency import LARGEST_SEQUENCE, Key
 from service.key_file import Grant
+from service.outcomes import PartlyCounted, ShapeConflict, StreamFull
 from service.problems import BadKey, BodyTooLarge, Interrupted
 from service.stream import Limits, Readings
 from service.turns import Overloaded

@@ -14,13 +14,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.committer import Committer, MixedStamps, ShapeConflict, StreamFull
+from service.committer import Committer
 from service.formats.line_protocol import Points, Wrong
 from service.idempotency import Stamps
+from service.outcomes import MixedStamps, ShapeConflict, StreamFull
 from service.stream import NUMBER, Readings
 
 _MAX_STREAMS = 1_000  # Batches that are recorded at once.
-_MAX_PART = 1_000  # Points of a batch in one commit; about a millisecond of Redis's time.
+_MAX_PART = 500  # Points of a batch in one commit; about half a millisecond of Redis's time.
 _UNTIMED = "expected a timestamp, by which the point is counted once"
 _UNKNOWN = "expected a timestamp that the stream can tell from those counted: it has counted 64 later ones"
 _AHEAD = "expected a timestamp at most a day in the future"

@@ -29,13 +29,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service import idempotency
-from service.committer import Committer, KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
+from service.committer import Committer
 from service.formats.mqtt import Decoded, Options, decode
 from service.formats.pairs import Malformed
 from service.idempotency import Key
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.mqtt.broker import Delivery
 from service.mqtt.journal import Journal, Note
+from service.outcomes import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
 from service.state import Unreadable
 from service.store import Crowded
 from service.stream import Invalid, Limits, Readings
