@@ -6,7 +6,7 @@ the one computes does not count as the waiting of the other. (They share the mac
 printed when it is there, and in the end which rows miss a bar; then the exit code is 1.
 
 The honest clients wait for a reply before they send the next request, so a standstill is one long latency for each of
-them: look at the maximum beside the 99th percentile. An attack ends after ``attackers.AT_MOST`` seconds.
+them: look at the maximum beside the 99th percentile. An attack is broken off after ``--seconds``.
 """
 
 import os
@@ -25,7 +25,7 @@ import psutil
 import typer
 from redis import Redis
 
-from benchmarks.attackers import AT_MOST, Outcome
+from benchmarks.attackers import Outcome
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.honest import Latencies
 from benchmarks.targets import disk_directory
@@ -35,7 +35,7 @@ MAX_P99 = 100.0  # Milliseconds that an honest client may wait.
 MAX_GROWTH = 150.0  # MB by which a worker may grow.
 _TOGETHER = (1, 8)
 _SETTLE = 1.0  # Seconds of honest requests alone.
-_BUILD = 60.0  # Seconds in which the attackers have to be ready.
+_TIMEOUT = 60.0  # Seconds for Redis to answer, and for the attackers to be ready and to end.
 _TAIL = 0.3  # Seconds after an attack that still count.
 _LOGGED = 1_000  # Microseconds from which SLOWLOG has a command.
 _COLUMNS = (
@@ -146,10 +146,10 @@ def _longest_script(admin: Redis) -> float:
     return max(runs, default=0) / 1_000
 
 
-def _measure(attack: Attack, together: int, running: Service, honest: _Helper, admin: Redis) -> Row:
+def _measure(attack: Attack, together: int, seconds: int, running: Service, honest: _Helper, admin: Redis) -> Row:
     port = int(running.url.rpartition(":")[2])
-    with _helper("attackers", ATTACKS.index(attack), together, port) as attackers:
-        attackers.answer(_BUILD)
+    with _helper("attackers", ATTACKS.index(attack), together, seconds, port) as attackers:
+        attackers.answer(_TIMEOUT)
         honest.ask()
         time.sleep(_SETTLE)
         quiet = msgspec.json.decode(honest.ask(), type=Latencies)
@@ -159,7 +159,7 @@ def _measure(attack: Attack, together: int, running: Service, honest: _Helper, a
         peaks = before
         begun = time.monotonic()
         attackers.tell()
-        ends = begun + AT_MOST + 2 * _BUILD
+        ends = begun + seconds + _TIMEOUT
         while not attackers.has_answered(0.01) and time.monotonic() < ends:
             peaks = list(map(max, peaks, _resident(workers)))
         outcome = msgspec.json.decode(attackers.answer(1), type=Outcome)
@@ -188,18 +188,19 @@ def _service(directory: Path, workers: int) -> Iterator[Service]:
                     one.kill()
 
 
-def _rows(attack: Attack, workers: int) -> Iterator[Row]:
+def _rows(attack: Attack, seconds: int, workers: int) -> Iterator[Row]:
     with disk_directory() as directory, _service(directory, workers) as running:
-        admin = Redis(unix_socket_path=str(directory / "valkey.sock"), socket_timeout=AT_MOST)
+        admin = Redis(unix_socket_path=str(directory / "valkey.sock"), socket_timeout=_TIMEOUT)
         admin.config_set("slowlog-log-slower-than", _LOGGED)
         admin.config_set("slowlog-max-len", 10_000)
         with admin, _helper("honest", int(running.url.rpartition(":")[2])) as honest:
             for together in _TOGETHER:
-                yield _measure(attack, together, running, honest, admin)
+                yield _measure(attack, together, seconds, running, honest, admin)
 
 
 def main(
     only: Annotated[list[str] | None, typer.Option(help="Attacks whose names have this in them; repeatable.")] = None,
+    seconds: Annotated[int, typer.Option(min=1, max=600, help="Seconds after which an attack is broken off.")] = 60,
     workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes of the service.")] = 1,
 ) -> None:
     """Measures honest clients beside each attack. The exit code is 1 if a bar is missed."""
@@ -210,7 +211,7 @@ def main(
         if only and not any(part in attack.name for part in only):
             continue
         try:
-            for row in _rows(attack, workers):
+            for row in _rows(attack, seconds, workers):
                 print(row, flush=True)
                 missed += [f"{row.attack}, {row.together} at once: {miss}" for miss in row.misses()]
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.attackers NUMBER TOGETHER PORT``: carries out one of ``attacks.ATTACKS``, in its own process.
+"""``python -m benchmarks.attackers NUMBER TOGETHER SECONDS PORT``: carries out one of ``attacks.ATTACKS``.
 
 All bytes are built first. Then it writes a line, waits for one on standard input, attacks, and writes a line of JSON.
 """
@@ -12,8 +12,6 @@ import msgspec
 
 from benchmarks import raw_http
 from benchmarks.attacks import ATTACKS, Attack
-
-AT_MOST = 60.0  # Seconds that an attack lasts.
 
 
 class Outcome(msgspec.Struct):
@@ -57,11 +55,11 @@ async def _prepare(attack: Attack, port: int) -> None:
     writer.close()
 
 
-async def _attack(attack: Attack, conversations: list[bytes], port: int) -> Outcome:
+async def _attack(attack: Attack, conversations: list[bytes], at_most: float, port: int) -> Outcome:
     statuses: Counter[str] = Counter()
     begun = time.perf_counter()
     tasks = [asyncio.create_task(_converse(attack, sent, port, statuses)) for sent in conversations]
-    _, late = await asyncio.wait(tasks, timeout=attack.seconds or AT_MOST)
+    _, late = await asyncio.wait(tasks, timeout=attack.seconds or at_most)
     seconds = time.perf_counter() - begun
     for task in late:
         task.cancel()
@@ -71,8 +69,8 @@ async def _attack(attack: Attack, conversations: list[bytes], port: int) -> Outc
     return Outcome(dict(sorted(statuses.items())), seconds)
 
 
-def main(number: int, together: int, port: int) -> None:
-    """Carries out the attack with this number; ``together`` is how many do it at once."""
+def main(number: int, together: int, seconds: int, port: int) -> None:
+    """Carries out the attack with this number, for ``seconds`` at most; ``together`` is how many do it at once."""
     attack = ATTACKS[number]
     first = 0 if together == 1 else 1
     if first == 0:
@@ -81,9 +79,9 @@ def main(number: int, together: int, port: int) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
-    outcome = asyncio.run(_attack(attack, conversations, port))
+    outcome = asyncio.run(_attack(attack, conversations, seconds, port))
     sys.stdout.write(msgspec.json.encode(outcome).decode() + "\n")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]))
+    main(*map(int, sys.argv[1:5]))
