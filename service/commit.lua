@@ -47,7 +47,7 @@ local TOO_MANY_STREAMS, TOO_MANY_READINGS, LATER, WIDE, CHANGED = 3, 7, 8, 9, 10
 local MAX_COUNT = 2 ^ 53 - 1
 local MAX_WORK = 60000  -- Bytes of states that one run reads, before it leaves the other groups for the next.
 local MAX_STATE = 100000  -- Bytes of a state that is merged here.
-local WORK_OF_A_STREAM = 250  -- Bytes whose work is that of a stream, however small.
+local WORK_OF_A_STREAM, WORK_OF_NONE = 250, 50  -- Bytes whose work is that of a stream, however small, or of none.
 local EARLY = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead.
 local EARLIEST, LATEST = -62135596800000, 253402300799999  -- The years 1 to 9999.
 local LARGEST = 1e140  -- Of the numbers in a reading.
@@ -209,9 +209,10 @@ end
 local work = 0
 
 local function load(key, is_bounded)
-  work = work + WORK_OF_A_STREAM
+  work = work + WORK_OF_NONE
   local stored = redis.pcall('GET', key)
   if not stored then return nil end
+  work = work + WORK_OF_A_STREAM
   if type(stored) ~= 'string' then return UNREADABLE end
   if is_bounded and #stored > MAX_STATE then return TOO_WIDE end
   work = work + #stored

@@ -2,13 +2,14 @@
 
 A decoded request is many times as large as its body, and to decode 8 MiB takes a second. So a body above ``SMALL``
 bytes is decoded in a thread (``heavy.py``), and it needs a **place**, which it keeps from before it is decoded until it
-is recorded. There are two, so that one request is decoded while another one is recorded. A request that finds no place
-within ``timeout`` seconds is refused with ``Overloaded``, before anything was done with it.
+is recorded. There are two, so that one request is decoded while another one is recorded; a body of more than a megabyte
+needs both. A request that finds no place within ``timeout`` seconds is refused with ``Overloaded``, before anything was
+done with it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from service import heavy
@@ -19,6 +20,7 @@ R = TypeVar("R")
 
 SMALL = 64 * 1024  # Bytes of a body that is decoded at once, which takes a few milliseconds.
 _PLACES = 2
+_LARGE = 1024 * 1024  # Bytes of a body that takes all places.
 
 
 class Places:
@@ -27,19 +29,21 @@ class Places:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._free = asyncio.Semaphore(_PLACES)
+        self._all = asyncio.Lock()  # For who needs all places: two of them would keep each other waiting.
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Keeps a place, inside. Raises ``Overloaded``."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._free.acquire()
-        except TimeoutError:
-            raise Overloaded from None
-        try:
+    async def place(self, places: int = 1) -> AsyncIterator[None]:
+        """Keeps one place or all, inside. Raises ``Overloaded``."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    if places > 1:
+                        await stack.enter_async_context(self._all)
+                    for _ in range(places):
+                        await stack.enter_async_context(self._free)
+            except TimeoutError:
+                raise Overloaded from None
             yield
-        finally:
-            self._free.release()
 
     @asynccontextmanager
     async def decoded(
@@ -52,5 +56,5 @@ class Places:
         if len(body) <= SMALL:
             yield decode(body, *args, **kwargs)
             return
-        async with self.place():
+        async with self.place(_PLACES if len(body) > _LARGE else 1):
             yield await heavy.run(lambda: decode(body, *args, **kwargs))

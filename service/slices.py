@@ -13,7 +13,7 @@ A stream that is too wide for the script is merged by the worker (``wide.py``).
 What can still go wrong in the second pass is said as it is: ``PartlyRefused`` if a stream was made with another shape
 in between, ``PartlyRecorded`` if Redis failed. With a key, sending the request again completes it.
 
-Size alone fails nothing: the time limit of a request goes for its check, and then for each of its slices.
+Size alone fails nothing: the time limit of a request goes for its first turn, and then for each slice.
 
 **Weight** is how long the script takes, in fifths of 25 microseconds: it adds a sum of five parts (two for the sum of a
 component, three for that of its squares, as of most sensors) in one of them, and reads and writes a stream in seven.
@@ -38,12 +38,12 @@ from service.wide import Wide
 MAX_WEIGHT = 1_500  # Of a commit.
 HEAVY = 2 * MAX_WEIGHT  # A stream above that is merged by the worker (``wide.py``).
 STREAM = 7  # The weight of a stream with nothing in it.
-STAMPS = 10  # Numbers of timestamps that are as heavy as a component usually is.
+STAMPS = 4  # Numbers of timestamps that are as heavy as a component usually is.
 _PARTS = 5  # Of exact sums; as heavy as a component usually is.
 MAX_NUMBERS = 2 * 4_096  # Of a commit.
 MAX_STRETCH = 4_096  # Numbers of a request that are summed on the event loop; more are summed in a thread.
 PAUSE = 0.05  # Seconds before something is sent again.
-_CLAIMS = 200  # Streams in a check.
+_CLAIMS = 500  # Streams in a check.
 
 Reason = Callable[[Mapping[str, Readings], list[Refusal]], Exception]
 
@@ -104,7 +104,7 @@ class LargeRequest:
         self._refusals: list[Refusal] = []
 
     async def run(self, deadline: float) -> None:
-        """Records the request; each run of the script in a turn of its own. By ``deadline`` it has to be checked.
+        """Records the request; each run of the script in a turn of its own. By ``deadline`` the first has its turn.
 
         Raises what ``Committer.record`` raises.
         """
@@ -125,9 +125,11 @@ class LargeRequest:
         while some := put_off + list(islice(names, _CLAIMS - len(put_off))):
             claims = [{name: _claim(self._readings[name])} for name in some]
             async with self._turn():
-                if asyncio.get_running_loop().time() >= deadline:
+                now = asyncio.get_running_loop().time()
+                if now >= deadline:
                     raise Overloaded
-                committed = await self._store.check(claims, self._key, new, deadline)
+                deadline = now + 2 * self._patience  # It has begun: size alone fails nothing.
+                committed = await self._store.check(claims, self._key, new, now + self._patience)
             new += committed.new
             put_off = []
             for number, name in enumerate(some):
