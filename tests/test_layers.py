@@ -37,7 +37,15 @@ LAYERS = [
     {"state"},
     {"verdicts"},
     {
-        *("formats", "formats.columns", "formats.json", "formats.line_names", "formats.line_protocol", "formats.pairs"),
+        *(
+            "formats",
+            "formats.cbor",
+            "formats.columns",
+            "formats.json",
+            "formats.line_names",
+            "formats.line_protocol",
+            "formats.pairs",
+        ),
         *(
             "formats.mqtt",
             "formats.ndjson",
@@ -86,7 +94,7 @@ CODECS = {
     "verdicts": {"msgspec"},
     "formats.json": {"msgspec"},
     "formats.ndjson": {"msgspec"},
-    "formats.senml": {"cbor2", "msgspec"},
+    "formats.senml": {"msgspec"},
 }
 MAY_IMPORT_REDIS = {"examination", "link", "store", "valkey", "keeper"}
 MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "worker", "cli"}

@@ -13,21 +13,19 @@ refused, and so is a pack of a version above 10 (RFC 9100 counts features there,
 
 Both notations are read into plain dictionaries, one a record, and *resolved* by the same code. JSON is decoded by
 msgspec, and by the strict reader of ``formats/pairs.py`` where a key given twice or a literal that became 0 could hide.
-In CBOR fields are numbers; keys given twice and tags other than those of numbers are refused.
+In CBOR fields are numbers; ``cbor.py`` decodes it.
 """
 
-from collections.abc import Callable, Mapping
-from decimal import Decimal
-from math import isfinite, nan
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any, NamedTuple
 
-import cbor2
 import msgspec
 
 from service import times
-from service.formats import columns
+from service.formats import cbor, columns
 from service.formats.columns import Columns, Gathered, Misplaced
-from service.formats.pairs import Malformed, load, members_of
+from service.formats.pairs import load, members_of
 from service.stream import Invalid, Limits, Readings, TooMany, check_name, is_name
 
 Record = Mapping[str, Any]
@@ -58,7 +56,6 @@ _TEXTS = frozenset({"bn", "bu", "n", "u", "vs", "vd"})
 _BASES = frozenset({"bn", "bt", "bu", "bv", "bs", "bver"})
 _VALUES = ("v", "vs", "vb", "vd")
 _USUAL = frozenset({"n", "v", "t", "u"})
-_NUMERIC_TAGS = {2, 3, 4, 5}  # Bignums, decimal fractions, bigfloats (RFC 8949, section 3.4).
 _PACK = "Expected an array of SenML records."
 
 
@@ -89,7 +86,7 @@ def decode_json(body: bytes, now: int, limits: Limits) -> Pack:
 
 def decode_cbor(body: bytes, now: int, limits: Limits) -> Pack:
     """The readings of a pack in CBOR; otherwise as ``decode_json``."""
-    return _resolve(_load_cbor(body), now, limits)
+    return _resolve(_load_cbor(body, limits), now, limits)
 
 
 def _is_doubtful(body: bytes, records: list[dict[str, Any]]) -> bool:
@@ -111,22 +108,16 @@ def _load_json(body: bytes) -> list[Record]:
     return [members_of(record, "Expected a SenML record.", f"/{i}") for i, record in enumerate(pack)]
 
 
-def _load_cbor(body: bytes) -> list[Record]:
-    # A second item behind the pack shows that nothing else is between its end and that of the body.
-    end = len(body)
-    try:
-        pack, after = cbor2.loads(
-            b"\x82" + body + b"\x1b" + end.to_bytes(8),
-            allow_duplicate_keys=False,
-            semantic_decoders=_NO_OTHER_TAGS,
-        )
-    except (cbor2.CBORDecodeError, RecursionError, OverflowError):
-        raise Malformed("Expected CBOR, with every key once and no tags but those of numbers.") from None
-    if after != end:
-        raise Malformed("Expected one CBOR item and nothing after it.")
-    if not isinstance(pack, list):
+def _load_cbor(body: bytes, limits: Limits) -> list[Record]:
+    items = cbor.items(body)
+    if items is None:
         raise Invalid(_PACK, "")
-    return [_labelled(record, f"/{i}") for i, record in enumerate(pack)]
+    records: list[Record] = []
+    for record in items:
+        if len(records) >= 2 * limits.readings:
+            raise _too_many(limits)
+        records.append(_labelled(record, f"/{len(records)}"))
+    return records
 
 
 def _labelled(record: Any, pointer: str) -> Record:
@@ -137,35 +128,19 @@ def _labelled(record: Any, pointer: str) -> Record:
         name = _LABELS.get(label) if type(label) is int else label
         if not isinstance(name, str) or label in _NAMES:
             raise Invalid("Expected the labels of RFC 8428, numbers for the fields that it has.", pointer)
-        fields[name] = _plain(value)
+        fields[name] = value
     return fields
 
 
-def _plain(value: Any) -> Any:
-    """A number of CBOR as a double, NaN where it has none; anything else as it is."""
-    if type(value) is int or isinstance(value, Decimal):
-        try:
-            number = float(value)
-        except (OverflowError, ValueError):
-            return nan
-        return nan if number == 0 and value != 0 else number
-    return value
-
-
-def _refuse_tag(*_: object) -> None:
-    raise ValueError("a tag")
-
-
-_NO_OTHER_TAGS: dict[int, Callable[..., Any]] = {
-    tag: _refuse_tag for tag in (*range(300), 1004, 43000, 55799) if tag not in _NUMERIC_TAGS
-}
+def _too_many(limits: Limits) -> TooMany:
+    return TooMany(f"Expected at most {2 * limits.readings} records in a pack.")
 
 
 def _resolve(records: list[Record], now: int, limits: Limits) -> Pack:
     if not records:
         raise Invalid("Expected at least one record.", "")
     if len(records) > 2 * limits.readings:
-        raise TooMany(f"Expected at most {2 * limits.readings} records in a pack.")
+        raise _too_many(limits)
     gathered, skipped = _gather(records, now)
     if columns.size(gathered) > limits.readings:
         raise TooMany(f"Expected at most {limits.readings} readings in a request.")

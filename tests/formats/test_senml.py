@@ -1,7 +1,10 @@
 """SenML: the examples of RFC 8428, what each field does, and that nothing but a pack is read as one."""
 
 import json
+import tracemalloc
 from contextlib import suppress
+from fractions import Fraction
+from math import isnan
 from typing import Any
 
 import cbor2
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.formats import senml
+from service.formats import cbor, senml
 from service.formats.pairs import Malformed
 from service.formats.senml import Pack, decode_cbor, decode_json
 from service.stream import Invalid, Limits, TooMany
@@ -302,8 +305,6 @@ def test_every_number_of_cbor_is_read_as_the_nearest_double(value: str, expected
         *("", "ff", "81", "81a1", HEAD, HEAD + "05 00", HEAD + "05 f6", HEAD + "05 81", "9bffffffffffffffff"),
         *("81" * 2000, HEAD + "c1 1a00010000", HEAD + "c0 61 61", HEAD + "d8 23 61 2e", HEAD + "d8 1c 81 d8 1d 00"),
         *(
-            HEAD + "c4 82 1b7fffffffffffffff 01",
-            HEAD + "c5 82 1b7fffffffffffffff 01",
             HEAD + "c4 05",
             HEAD + "d9d9f7 05",
         ),
@@ -387,3 +388,82 @@ def test_garbage_is_refused_and_never_more(data: st.DataObject) -> None:
     for decode in (decode_json, decode_cbor):
         with suppress(Malformed, Invalid):
             decode(bytes(body), NOW, LIMITS)
+
+
+# CBOR that is hostile -------------------------------------------------------------------------------------------------
+
+
+def double_of(tag: int, exponent: int, mantissa: int) -> float:
+    """What a number of this tag is read as; NaN where it is refused."""
+    (record,) = cbor.items(cbor2.dumps([{2: cbor2.CBORTag(tag, [exponent, mantissa])}])) or ()
+    return float(record[2])
+
+
+@pytest.mark.parametrize(
+    ("exponent", "mantissa"),
+    [
+        (86, 9007199254740993),
+        (-277, 12989862094812569),
+        (0, 2**64 + 1),
+        (-1074, 2**60 + 1),
+        (-500, -(3**100)),
+        (900, 7),
+    ],
+)
+def test_a_bigfloat_is_the_nearest_double(exponent: int, mantissa: int) -> None:
+    assert float(Fraction(mantissa) * Fraction(2) ** exponent) == double_of(5, exponent, mantissa)
+
+
+@law
+@given(exponent=st.integers(-330, 330), mantissa=st.integers(-(2**200), 2**200))
+def test_a_decimal_fraction_is_the_nearest_double_or_refused(exponent: int, mantissa: int) -> None:
+    exact = Fraction(mantissa) * Fraction(10) ** exponent
+    found = double_of(4, exponent, mantissa)
+    try:
+        expected = float(exact)
+    except OverflowError:
+        assert isnan(found)
+    else:
+        assert isnan(found) if expected == 0 != exact else expected == found
+
+
+@pytest.mark.parametrize("value", ["c5823a3b9ac9ff01", "c5821b7fffffffffffffff01", "c4821b7fffffffffffffff01"])
+def test_what_becomes_no_double_is_refused_and_not_zero(value: str) -> None:
+    with pytest.raises(Invalid):
+        decode_cbor(bytes.fromhex(HEAD + value), NOW, LIMITS)
+
+
+HUGE = b"\xc2\x5a" + (250_000).to_bytes(4) + b"\xff" * 250_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x81\xa2\x00\x61a\x02" + HUGE,
+        b"\x81\xa2\x00\x61a\x02\xc4\x82\x01" + HUGE,
+        b"\x81\xa2\x00\x61a\x02\xc5\x82\x01" + HUGE,
+        b"\x81\xa2\x00\x61a\x02\xc5\x82" + HUGE + b"\x01",
+        b"\x81\xb9\x4e\x20" + b"".join(b"\xc2\x44" + n.to_bytes(4) + b"\x01" for n in range(20_000)),
+        b"\x9a" + (400_000).to_bytes(4) + b"\xa0" * 400_000,
+        b"\x9f" * 1_000_000,
+        b"\x9b" + b"\xff" * 8,
+        b"\x81\xbb" + b"\x7f" + b"\xff" * 7,
+        b"\x81\xa1\x00\x7b" + b"\x7f" + b"\xff" * 7,
+    ],
+    ids=["bignum", "decimal", "bigfloat", "exponent", "bignum keys", "tiny maps", "deep", "items", "pairs", "text"],
+)
+def test_hostile_cbor_is_refused_in_little_memory(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises((Malformed, Invalid, TooMany)):
+            decode_cbor(body, NOW, Limits(readings=1_000))
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body) + 3_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@law
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: b"\x81\xa2\x00\x61a\x02" + tail))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    with suppress(Malformed, Invalid, TooMany):
+        decode_cbor(body, NOW, LIMITS)
