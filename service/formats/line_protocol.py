@@ -15,7 +15,7 @@ which with the names of the streams takes longer, and of a field given twice it 
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import cache, lru_cache
 from itertools import accumulate
 from math import nan
@@ -40,6 +40,8 @@ PRECISIONS = {
     "h": 3600 * 10**9,
 }
 _MILLISECOND = 10**6
+_STRETCH = 16 * 1024  # Characters of lines that one call of an expression looks at.
+_LONGEST_LINE = 64 * 1024  # Characters of a point; InfluxDB's longest string is as long.
 _LONGEST_SERIES = 1024  # Characters: more than fit into a name, and few enough to be kept.
 
 _NAME = r"[^ ,=\\\"\t\r\n]++"
@@ -123,47 +125,46 @@ def decode(body: bytes, unit: int, now: int, pattern: str, limits: Limits) -> Po
     wrong: list[Wrong] = []
     found = skip = 0
 
-    starts = cache(lambda: [0, *accumulate(len(line) + 1 for line in text.split("\n"))])
-
     def literals_of(head: str, field: str) -> _Literals:
         name = _stream(pattern, *_series(head), field)
         literals = known[f"{head} {field}"] = gathered.setdefault(name, _Literals([], [], []))
         return literals
 
-    for number, (key, integer, decimal, more, given, other) in enumerate(_LINE.findall(text), start=1):
-        if number <= skip:
-            continue
-        try:
-            if key and not more:  # Without this case it takes half as long again.
-                values, stamps, lines = known.get(key) or literals_of(*key.split(" "))
-                values.append(integer or decimal)
-                stamps.append(given)
-                lines.append(number)
-                found += 1
+    for first, lines, start_of in _pieces(text):
+        for number, (key, integer, decimal, more, given, other) in enumerate(lines, start=first):
+            if number <= skip:
                 continue
-            if key:
-                stamp = given
-                head, field = key.split(" ")
-                pairs = [(field, integer or decimal)]
-                pairs += [(name, value.rstrip("iu")) for name, value in (one.split("=") for one in more[1:].split(","))]
-            elif not other.strip() or other.lstrip().startswith("#"):
+            try:
+                if key and not more:  # Without this case it takes half as long again.
+                    values, stamps, places = known.get(key) or literals_of(*key.split(" "))
+                    values.append(integer or decimal)
+                    stamps.append(given)
+                    places.append(number)
+                    found += 1
+                    continue
+                if key:
+                    stamp = given
+                    head, field = key.split(" ")
+                    pairs = [(field, integer or decimal)]
+                    pairs += [(name, value.rstrip("iu")) for name, value in (p.split("=") for p in more[1:].split(","))]
+                elif not other.strip() or other.lstrip().startswith("#"):
+                    continue
+                else:
+                    point = _POINT.match(other) or ('"' in other and _point_at(text, start_of(number))) or None
+                    head, pairs, stamp = _unusual(point)
+                    skip = number + point[0].count("\n") if point is not None else 0
+                _check_once(pairs)
+                into = [known.get(f"{head} {field}") or literals_of(head, field) for field, _ in pairs]
+            except _Bad as error:
+                wrong.append(Wrong(number, str(error)))
                 continue
-            else:
-                point = _POINT.match(other) or ('"' in other and _POINT.match(text, starts()[number - 1])) or None
-                head, pairs, stamp = _unusual(point)
-                skip = number + point[0].count("\n") if point is not None else 0
-            _check_once(pairs)
-            into = [known.get(f"{head} {field}") or literals_of(head, field) for field, _ in pairs]
-        except _Bad as error:
-            wrong.append(Wrong(number, str(error)))
-            continue
-        for (_, value), (values, stamps, lines) in zip(pairs, into, strict=True):
-            values.append(value)
-            stamps.append(stamp)
-            lines.append(number)
-        found += len(pairs)
-    if found > limits.readings:
-        raise TooMany(f"Expected at most {limits.readings} readings in a request.")
+            for (_, value), (values, stamps, places) in zip(pairs, into, strict=True):
+                values.append(value)
+                stamps.append(stamp)
+                places.append(number)
+            found += len(pairs)
+        if found + len(wrong) > limits.readings:
+            raise TooMany(f"Expected at most {limits.readings} readings in a request, wrong lines included.")
     now *= _MILLISECOND
     columns_of = {name: one.columns(unit, now) for name, one in gathered.items() if one.lines}
     untimed = frozenset(
@@ -174,6 +175,42 @@ def decode(body: bytes, unit: int, now: int, pattern: str, limits: Limits) -> Po
         if not stamp
     )
     return _points(Points(columns_of, {}, wrong, untimed), limits)
+
+
+def _pieces(text: str) -> Iterator[tuple[int, list[tuple[str, ...]], Callable[[int], int]]]:
+    """The lines, some at a time: the number of the first, the groups of ``_LINE``, and what tells where a line starts.
+
+    So no call of the expression takes long, and too long a line is refused before it sees it.
+    """
+    first, at = 1, 0
+    while at <= len(text):
+        end = text.rfind("\n", at, at + _STRETCH)
+        if end < 0:
+            end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        piece = text[at:end]
+        if end - at > _LONGEST_LINE:  # It is a single line.
+            lines: list[tuple[str, ...]] = [("", "", "", "", "", "" if piece[0] == "#" else "-")]
+        else:
+            lines = _LINE.findall(piece)
+        yield first, lines, _starts(first, at, piece)
+        first, at = first + len(lines), end + 1
+
+
+def _starts(first: int, at: int, piece: str) -> Callable[[int], int]:
+    """Where in the text each line of a piece starts; worked out if anybody asks."""
+    starts = cache(lambda: [*accumulate(map(len, piece.split("\n")), _next_start, initial=at)])
+    return lambda number: starts()[number - first]
+
+
+def _next_start(start: int, length: int) -> int:
+    return start + length + 1
+
+
+def _point_at(text: str, start: int) -> re.Match[str] | None:
+    """The point that starts there and may have line feeds in its strings, if it is not too long."""
+    point = _POINT.match(text, start, start + _LONGEST_LINE)
+    return point if point is None or point.end() < start + _LONGEST_LINE or point.end() == len(text) else None
 
 
 def without(points: Points, lines: Collection[int], detail: str, limits: Limits) -> Points:

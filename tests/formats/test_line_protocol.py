@@ -337,3 +337,40 @@ def test_garbage_is_wrong_by_line_and_never_more(data: st.DataObject) -> None:
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     lines = body.count(b"\n") + 1
     assert set(wrong_lines(read(bytes(body)))) <= set(range(1, lines + 1))
+
+
+# Hostile bodies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'm f="' + '\\"' * 200_000 + '"',
+        "m " + ",".join(f"f{n}=1" for n in range(20_000)),
+        "m," + ",".join(f"t{n}=1" for n in range(20_000)) + " f=1",
+        "m " + "," * 200_000,
+        'm f="' + "x\n" * 40_000 + '",g=1',
+    ],
+    ids=["escapes", "fields", "tags", "commas", "a string over many lines"],
+)
+def test_a_line_longer_than_64_kib_is_wrong_and_holds_up_no_other(body: str) -> None:
+    points = decode(f"a f=1\n{body}\nb f=2 5".encode(), 1, NOW, DEFAULT, Limits())
+    assert {"a/f": [1.0], "b/f": [2.0]} == {name: one.columns[0] for name, one in points.readings.items()}
+    assert 2 == points.wrong[0].line
+
+
+def test_a_long_comment_is_a_comment() -> None:
+    assert [] == decode(b"#" + b"x" * 100_000 + b"\na f=1", 1, NOW, DEFAULT, Limits()).wrong
+
+
+def test_more_wrong_lines_than_readings_are_allowed_are_too_many() -> None:
+    with pytest.raises(TooMany):
+        decode(b"x\n" * 3_000, 1, NOW, DEFAULT, Limits(readings=1_000))
+
+
+def test_a_string_with_line_feeds_is_found_wherever_the_body_is_cut() -> None:
+    for before in range(1_630, 1_650):  # Lines of ten characters: around the end of the first 16 KiB.
+        body = "m f=1    \n" * before + 'm s="a\nb",g=2\nm h=3'
+        points = decode(body.encode(), 1, NOW, DEFAULT, Limits())
+        assert [] == points.wrong
+        assert {"m/f": before, "m/g": 1, "m/h": 1} == {name: one.size for name, one in points.readings.items()}

@@ -395,8 +395,9 @@ def test_garbage_is_refused_and_never_more(data: st.DataObject) -> None:
 
 def double_of(tag: int, exponent: int, mantissa: int) -> float:
     """What a number of this tag is read as; NaN where it is refused."""
-    (record,) = cbor.items(cbor2.dumps([{2: cbor2.CBORTag(tag, [exponent, mantissa])}])) or ()
-    return float(record[2])
+    items = cbor.items(cbor2.dumps([{2: cbor2.CBORTag(tag, [exponent, mantissa])}]))
+    assert items is not None
+    return float(next(items)[2])
 
 
 @pytest.mark.parametrize(
@@ -407,7 +408,7 @@ def double_of(tag: int, exponent: int, mantissa: int) -> float:
         (0, 2**64 + 1),
         (-1074, 2**60 + 1),
         (-500, -(3**100)),
-        (900, 7),
+        (90, 7),
     ],
 )
 def test_a_bigfloat_is_the_nearest_double(exponent: int, mantissa: int) -> None:
