@@ -164,7 +164,8 @@ class Committer:
         else:
             group.add(readings)
             group.waiters.append(waiter)
-        return await waiter
+        states, duplicates, _, repeated = await waiter
+        return Recorded(states, duplicates, size, repeated)  # The group may have the readings of others, too.
 
     async def drain(self) -> None:
         """Returns when everything handed in is committed and answered."""

@@ -216,3 +216,10 @@ async def test_one_stream_with_very_many_readings_needs_no_check_and_answers_wit
     recorded = await committer_of(store).record({"s": readings(*map(float, range(50_000)))}, Key("p", 1))
     assert (50_000, 0) == (recorded.size, recorded.repeated)
     assert 24_999.5 == recorded.states["s"].summary.averages()[0]
+
+
+async def test_requests_that_share_a_commit_are_told_their_own_size(store: Store) -> None:
+    committer = committer_of(store)
+    sizes = [1, 2, 5, 3]
+    recorded = await asyncio.gather(*(committer.record({"s": readings(*[1.0] * size)}) for size in sizes))
+    assert sizes == [one.size for one in recorded]
