@@ -297,7 +297,7 @@ def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
     if isinstance(error, ShapeConflict):
         members["conflicts"] = [
             {"stream": conflict.stream, "expected": str(conflict.expected), "received": str(conflict.received)}
-            for conflict in error.conflicts
+            for conflict in error.conflicts[:_MAX_NAMED]
         ]
     return problem, members
 

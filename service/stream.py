@@ -28,6 +28,8 @@ from service.exact import LARGEST, SMALLEST
 Value = float | list[float] | dict[str, float | list[float]]
 
 LONGEST_NAME = 255
+_KEPT = 1_024  # Characters of a shape that is remembered.
+_SHOWN = 8  # Names of an object in its description.
 _NAME = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9][A-Za-z0-9._:~-]*(?:/[A-Za-z0-9._:~-]+)*", re.ASCII)
 FORM = "^[A-Za-z0-9][A-Za-z0-9._:~-]*(/[A-Za-z0-9._:~-]+)*$"  # For JSON Schema: a name has this form, and is_name.
 _PREFIX = re.compile(r"[A-Za-z0-9._:~/-]*", re.ASCII)
@@ -88,7 +90,9 @@ class Shape(NamedTuple):
         words = ["a number" if n == 0 else f"an array of {n} number{'s' * (n > 1)}" for _, n in self.members]
         if self.members[0][0] is None:
             return words[0]
-        return "an object of " + ", ".join(f"{name} ({w})" for (name, _), w in zip(self.members, words, strict=True))
+        shown = [f"{name} ({w})" for (name, _), w in zip(self.members[:_SHOWN], words, strict=False)]
+        more = len(self.members) - _SHOWN
+        return "an object of " + ", ".join([*shown, f"and {more} more"] if more > 0 else shown)
 
     def value(self, components: Sequence[float]) -> Value:
         """The value of this shape that has these components; the inverse of ``components``."""
@@ -144,11 +148,19 @@ def is_member_name(name: str) -> bool:
 NUMBER = Shape("", ((None, 0),), 1)
 
 
-@lru_cache(maxsize=1024)
 def shape_from_text(text: str) -> Shape:
     """The shape that ``text`` identifies; the inverse of ``Shape.text``. Raises ``ValueError`` if it is none."""
     if text == "":
         return NUMBER
+    return _short_shape(text) if len(text) <= _KEPT else _parse(text)
+
+
+@lru_cache(maxsize=1024)  # Of at most _KEPT characters each: some megabytes.
+def _short_shape(text: str) -> Shape:
+    return _parse(text)
+
+
+def _parse(text: str) -> Shape:
     try:
         described = json.loads(text)
     except RecursionError:
@@ -169,8 +181,14 @@ def _text(described: object) -> str:
     return json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-@lru_cache(maxsize=1024)
 def _shape(members: tuple[tuple[str, int], ...]) -> Shape:
+    if sum([len(name) for name, _ in members]) > _KEPT:
+        return shape_from_text(_text(dict(members)))
+    return _short_shape_of(members)
+
+
+@lru_cache(maxsize=1024)
+def _short_shape_of(members: tuple[tuple[str, int], ...]) -> Shape:
     return shape_from_text(_text(dict(members)))
 
 

@@ -18,6 +18,7 @@ from service.stream import (
     Limits,
     Shape,
     Value,
+    _short_shape,
     check_name,
     check_prefix,
     collect,
@@ -72,7 +73,7 @@ def test_two_shapes_are_equal_where_names_and_lengths_are(one: Value, other: Val
 @law
 @given(VALUES)
 def test_a_shape_is_found_again_from_its_text(value: Value) -> None:
-    shape_from_text.cache_clear()
+    _short_shape.cache_clear()
     assert shape_of(value) == shape_from_text(shape_of(value).text)
 
 
@@ -296,3 +297,14 @@ def test_a_number_is_the_plainest_shape() -> None:
     assert Shape("", ((None, 0),), 1) == shape_of(1.0) == shape_from_text("")
     assert "" == shape_of(1.0).pointer(0)
     assert 1.5 == NUMBER.value([1.5])
+
+
+def test_the_description_of_a_shape_with_many_names_is_short() -> None:
+    text = str(shape_of({f"name{n:02}": 1.0 for n in range(64)}))
+    assert text.endswith(", name07 (a number), and 56 more")
+
+
+def test_shapes_with_long_names_are_read_and_written_alike_and_not_remembered() -> None:
+    value: Value = {f"{n:03}".ljust(255, "x"): 1.0 for n in range(20)}
+    assert shape_of(value) == shape_from_text(shape_of(value).text)
+    assert shape_of(value) is not shape_of(value)
