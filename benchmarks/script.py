@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha1
-from importlib import resources
 from time import perf_counter
 
 import hiredis
@@ -19,6 +18,7 @@ import msgspec
 from benchmarks.targets import disk_directory
 from benchmarks.workloads import STREAMS, sensor_batch
 from service.state import VERSION
+from service.store import script
 from service.summary import summarize
 from tests.servers import Valkey
 
@@ -67,12 +67,8 @@ def _packed(*command: str | int | bytes) -> bytes:
     return packed
 
 
-def _source() -> bytes:
-    return resources.files("service").joinpath("commit.lua").read_bytes()
-
-
 def _sha() -> str:
-    return sha1(_source(), usedforsecurity=False).hexdigest()
+    return sha1(script(), usedforsecurity=False).hexdigest()
 
 
 @contextmanager
@@ -84,7 +80,7 @@ def scripts() -> Iterator[list[Script]]:
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(server.socket))
-                connection.sendall(_packed("SCRIPT", "LOAD", _source()))
+                connection.sendall(_packed("SCRIPT", "LOAD", script()))
                 connection.recv(4096)
             yield [
                 Script("script_one", "Valkey and the script alone, 1 reading a run (fsync)", server, 1),

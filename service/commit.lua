@@ -1,5 +1,6 @@
 -- commit.lua: folds summaries of readings into the stored states of their streams, and forgets streams. Every write is
--- one run of this script, which once.lua begins.
+-- one run of this script. Functions are made anew in every run; so those of once.lua, which stands before this as a
+-- function, are made only where they are needed.
 --
 -- KEYS[i]   the key of a stream; every key once
 -- ARGV[1]   MessagePack: an array of groups. A group is {entries}; with an idempotency key {entries, producer, sequence,
@@ -40,9 +41,14 @@
 -- Everything is read, checked and encoded before the first write, so an error on the way leaves nothing half written.
 -- If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.
 
+local clock = redis.pcall('TIME')
+if clock.err then return redis.error_reply('UNWRITTEN ' .. clock.err) end
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)  -- Milliseconds since 1970.
+
 local VERSION = 1
 local UNREADABLE, TOO_WIDE, OTHER = {}, {}, {}  -- In place of a state.
 
+local NEW, DUPLICATE, PARTLY_COUNTED, MIXED = 'new', 'duplicate', 4, 6  -- Of once.lua.
 local TOO_MANY_STREAMS, TOO_MANY_READINGS, LATER, WIDE, CHANGED = 3, 7, 8, 9, 10
 local MAX_COUNT = 2 ^ 53 - 1
 local MAX_WORK = 60000  -- Bytes of states that one run reads, before it leaves the other groups for the next.
@@ -53,6 +59,12 @@ local EARLIEST, LATEST = -62135596800000, 253402300799999  -- The years 1 to 999
 local LARGEST = 1e140  -- Of the numbers in a reading.
 local HALF_ULP = 2 ^ -53  -- Of a double, in proportion to it, at most.
 local SLACK = 1 + 2 ^ -40  -- For roundings, where doubles are compared that stand for exact sums.
+
+local made
+local function memory()
+  made = made or once(now)
+  return made
+end
 
 -- Adds x to the expansion e, smallest part first, in place: a chain of exact two-sums (Shewchuk's grow-expansion).
 local function grow(e, x)
@@ -150,16 +162,14 @@ local function merge(state, delta)
   return state
 end
 
--- The well-formed byte sequences of UTF-8 beyond ASCII (Unicode, table 3-7).
-local SEQUENCES = {
-  '[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]',
-  '\237[\128-\159][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
-  '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
-}
-
 local function is_utf8(text)
   if not text:find('[\128-\255]') then return true end
-  for _, sequence in ipairs(SEQUENCES) do text = text:gsub(sequence, ' ') end
+  local sequences = {  -- That are well-formed, beyond ASCII (Unicode, table 3-7).
+    '[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]',
+    '\237[\128-\159][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
+    '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
+  }
+  for _, sequence in ipairs(sequences) do text = text:gsub(sequence, ' ') end
   return not text:find('[\128-\255]')
 end
 
@@ -180,6 +190,7 @@ end
 -- Whether some readings can have these sums: the same comparisons of doubles as _is_possible in service/state.py makes,
 -- so that whatever is recorded here can be read there. Every comparison is false for NaN.
 local function is_possible(count, low, high, sum, square)
+  if type(low) ~= 'number' or type(high) ~= 'number' then return false end
   if not (-LARGEST <= low and low <= high and high <= LARGEST) then return false end
   local largest = high > -low and high or -low
   if not is_expansion(sum, largest * count) then return false end
@@ -188,22 +199,24 @@ local function is_possible(count, low, high, sum, square)
   return mean * mean <= (square[#square] or 0) / count * SLACK
 end
 
+local function is_whole(number, from, to)
+  return type(number) == 'number' and from <= number and number <= to and number % 1 == 0
+end
+
 local function is_state(state)
   if type(state) ~= 'table' or state[1] ~= VERSION or type(state[2]) ~= 'string' then return false end
-  if not is_utf8(state[2]) then return false end
-  local count, first, last = state[3], state[4], state[5]
-  if not is_list({count, first, last}, 'number', 3) or not (1 <= count and count <= MAX_COUNT) then return false end
-  if count % 1 + first % 1 + last % 1 ~= 0 or math.min(first, last) < EARLIEST or math.max(first, last) > LATEST then
-    return false
+  if state[2] ~= '' and not is_utf8(state[2]) then return false end
+  local count, lows, highs, sums, squares = state[3], state[6], state[7], state[8], state[9]
+  if not is_whole(count, 1, MAX_COUNT) then return false end
+  if not is_whole(state[4], EARLIEST, LATEST) or not is_whole(state[5], EARLIEST, LATEST) then return false end
+  for member = 6, 9 do
+    if type(state[member]) ~= 'table' or #state[member] ~= #lows then return false end
   end
-  if not is_list(state[6], 'number') or not is_list(state[7], 'number', #state[6]) then return false end
-  for i = 8, 9 do
-    if type(state[i]) ~= 'table' or #state[i] ~= #state[6] then return false end
+  for i = 1, #lows do
+    if not is_possible(count, lows[i], highs[i], sums[i], squares[i]) then return false end
   end
-  for i = 1, #state[6] do
-    if not is_possible(count, state[6][i], state[7][i], state[8][i], state[9][i]) then return false end
-  end
-  return #state[6] > 0 and is_memory(state)
+  if #lows == 0 then return false end
+  return state[10] == nil and state[11] == nil and state[12] == nil and state[13] == nil or memory().is_memory(state)
 end
 
 local work = 0
@@ -252,44 +265,38 @@ end
 local limit, always_store, reserved = tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local loaded, states, changed, forgotten, answered = {}, {}, {}, {}, {}
 
-local function load_all(entries)
-  for _, entry in ipairs(entries) do
-    local i, delta, swap = entry[1], entry[2], entry[4]
-    if not loaded[i] then
-      loaded[i] = true
-      if swap then
-        states[i] = load_head(KEYS[i], delta[6], swap)
-      else
-        states[i] = load(KEYS[i], delta and ARGV[5] ~= '1')
-      end
-    end
+local function load_stream(i, delta, swap)
+  loaded[i] = true
+  if swap then
+    states[i] = load_head(KEYS[i], delta[6], swap)
+  else
+    states[i] = load(KEYS[i], delta and ARGV[5] ~= '1')
   end
 end
 
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
 
--- What the stream at KEYS[i] says to the key or the timestamps of a group, as check and check_stamps do.
-local function verdict_of(i, key)
-  local state = states[i]
-  if not key[1] then return NEW end
-  if type(key[1]) == 'table' then return check_stamps(state, key[1], key[2]) end
-  return check(state, key[1], key[2], key[3])
+-- What the stream at KEYS[i] says to the key or the timestamps of a group, as check and check_stamps of once.lua do.
+local function verdict_of(i, producer, sequence, first)
+  if not producer then return NEW end
+  if type(producer) == 'table' then return memory().check_stamps(states[i], producer, sequence) end
+  return memory().check(states[i], producer, sequence, first)
 end
 
-local function refusal(i, delta, key)
+local function refusal(i, delta, producer, sequence, first)
   local state = states[i]
   if state == UNREADABLE then return {i, false} end
   if state == TOO_WIDE then return {i, WIDE} end
   if state == OTHER then return {i, CHANGED} end
   if not delta then
-    local shape, components = key[3][1], key[3][2]
+    local shape, components = first[1], first[2]
     if state and state[2] ~= shape then return {i, state[2]} end
     return state and #state[6] ~= components and {i, false} or nil
   end
   if state and state[2] ~= delta[2] then return {i, state[2]} end
   local components = state and (state.components or #state[6])
   if state and components ~= (type(delta[6]) == 'table' and #delta[6] or delta[6]) then return {i, false} end
-  local verdict, highest, ahead, new = verdict_of(i, key)
+  local verdict, highest, ahead, new = verdict_of(i, producer, sequence, first)
   if verdict == DUPLICATE then return end
   if verdict == PARTLY_COUNTED then return {i, verdict, highest} end
   if verdict == MIXED then
@@ -304,9 +311,9 @@ local function refusal(i, delta, key)
 end
 
 -- Merges or forgets one stream; true if it had counted this key before.
-local function apply(i, delta, key, swap)
+local function apply(i, delta, swap, producer, sequence, first)
   answered[i] = true
-  if delta and verdict_of(i, key) == DUPLICATE then
+  if delta and verdict_of(i, producer, sequence, first) == DUPLICATE then
     changed[i] = changed[i] or always_store
     return true
   end
@@ -318,10 +325,10 @@ local function apply(i, delta, key, swap)
     else
       states[i] = states[i] and merge(states[i], delta) or delta
     end
-    if type(key[1]) == 'table' then
-      mark_stamps(states[i], key[1], key[3] and key[2])
-    elseif key[1] then
-      mark(states[i], key[1], key[2], key[3])
+    if type(producer) == 'table' then
+      memory().mark_stamps(states[i], producer, first and sequence)
+    elseif producer then
+      memory().mark(states[i], producer, sequence, first)
     end
   else
     forgotten[i] = true
@@ -329,24 +336,31 @@ local function apply(i, delta, key, swap)
   changed[i] = states[i] ~= nil
 end
 
-local function key_of(entry, key)
-  return entry[3] and {key[1], key[2], entry[3]} or key
+local NONE = {}
+
+local function with(list, item)
+  if list == NONE then return {item} end
+  list[#list + 1] = item
+  return list
 end
 
-local function verdict_on(entries, key)
-  load_all(entries)
-  local refusals, duplicates, new = {}, {}, {}
+local function verdict_on(entries, producer, sequence, first)
+  local refusals, duplicates, new = NONE, NONE, NONE
   for _, entry in ipairs(entries) do
-    refusals[#refusals + 1] = refusal(entry[1], entry[2], key_of(entry, key))
-    if entry[2] and not states[entry[1]] then new[#new + 1] = {entry[1], TOO_MANY_STREAMS} end
+    local i, delta = entry[1], entry[2]
+    if not loaded[i] then load_stream(i, delta, entry[4]) end
+    local refused = refusal(i, delta, producer, sequence, entry[3] or first)
+    if refused then refusals = with(refusals, refused) end
+    if delta and not states[i] then new = with(new, {i, TOO_MANY_STREAMS}) end
   end
   if #new > 0 and #new > room then
-    for _, crowded in ipairs(new) do refusals[#refusals + 1] = crowded end
+    for _, crowded in ipairs(new) do refusals = with(refusals, crowded) end
   end
-  if #refusals == 0 then
+  if refusals == NONE then
     room = room - #new
-    for _, entry in ipairs(reserved and {} or entries) do
-      if apply(entry[1], entry[2], key_of(entry, key), entry[4]) then duplicates[#duplicates + 1] = entry[1] end
+    for _, entry in ipairs(reserved and NONE or entries) do
+      local is_duplicate = apply(entry[1], entry[2], entry[4], producer, sequence, entry[3] or first)
+      if is_duplicate then duplicates = with(duplicates, entry[1]) end
     end
   end
   return {refusals, duplicates, #new}
@@ -357,7 +371,7 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   if work > MAX_WORK then
     verdicts[g] = {{{0, LATER}}, {}, 0}
   else
-    verdicts[g] = verdict_on(group[1], {group[2], group[3], group[4]})
+    verdicts[g] = verdict_on(group[1], group[2], group[3], group[4])
   end
 end
 

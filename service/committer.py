@@ -41,7 +41,7 @@ from service.counters import Counters
 from service.idempotency import Key, Stamps
 from service.link import OutcomeUnknown, StoreUnavailable
 from service.outcomes import reason_of
-from service.slices import MAX_NUMBERS, MAX_STRETCH, MAX_WEIGHT, PAUSE, STAMPS, STREAM, LargeRequest, weight_of
+from service.slices import MAX_NUMBERS, MAX_STRETCH, MAX_WEIGHT, PARTS, PAUSE, STAMPS, STREAM, LargeRequest, weight_of
 from service.state import State
 from service.store import Store
 from service.stream import Readings
@@ -57,13 +57,12 @@ _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
 class Recorded(NamedTuple):
     """States that include the readings of a request, by stream; and the streams that had counted its key before.
 
-    ``size`` is how many readings the request has, ``repeated`` how many of them had been counted before. A request that
-    was recorded in slices has no states, unless it is for one stream.
+    ``repeated`` is how many of the readings had been counted before. A request that was recorded in slices has no
+    states, unless it is for one stream.
     """
 
     states: Mapping[str, State]
     duplicates: frozenset[str]
-    size: int = 0
     repeated: int = 0
 
 
@@ -78,7 +77,6 @@ class _Group:
     readings: dict[str, Readings]
     waiters: list[Waiter]
     states: dict[str, State] | None = None  # Of the readings, once they are summed.
-    weight: int = 0  # Of the states.
 
     def add(self, readings: Mapping[str, Readings]) -> None:
         for name, more in readings.items():
@@ -95,10 +93,11 @@ class _Group:
                 name: State(one.shape, summarize(one.columns, one.first, one.last))
                 for name, one in self.readings.items()
             }
-            self.weight = sum([weight_of(state) for state in self.states.values()])
-            if isinstance(self.key, Stamps):
-                self.weight += len(self.key.times) // STAMPS
         return self.states
+
+    def weight(self) -> int:
+        weight = sum([weight_of(state) for state in self.sum().values()])
+        return weight + len(self.key.times) // STAMPS if isinstance(self.key, Stamps) else weight
 
 
 @dataclass
@@ -164,8 +163,7 @@ class Committer:
         else:
             group.add(readings)
             group.waiters.append(waiter)
-        states, duplicates, _, repeated = await waiter
-        return Recorded(states, duplicates, size, repeated)  # The group may have the readings of others, too.
+        return await waiter
 
     async def drain(self) -> None:
         """Returns when everything handed in is committed and answered."""
@@ -193,7 +191,7 @@ class Committer:
         else:
             if not waiter.done():
                 duplicates = frozenset(request.duplicates)
-                waiter.set_result(Recorded(request.states, duplicates, size, request.repeated))
+                waiter.set_result(Recorded(request.states, duplicates, request.repeated))
         finally:
             self._waiting_large -= size
             new = request.counted - request.repeated
@@ -205,8 +203,10 @@ class Committer:
         if commit.loop.time() >= commit.deadline:
             raise Overloaded
         groups = list(commit.groups.values())
+        # A number adds at most one part to a sum and two to a sum of squares.
+        may_be_heavy = commit.weight + 3 * commit.numbers // PARTS > MAX_WEIGHT
         while groups:
-            run, groups = _cut(groups)
+            run, groups = _cut(groups) if may_be_heavy else (groups, [])
             try:
                 put_off = await self._send(run, commit.deadline)
             except OutcomeUnknown as error:
@@ -237,7 +237,7 @@ class Committer:
                 return
             else:
                 size = sum([one.size for one in group.readings.values()])
-                _answer(group, size, committed.refusals[0], committed.duplicates[0], committed.states)
+                _answer(group, committed.refusals[0], committed.duplicates[0], committed.states)
                 known = sum([group.readings[name].size for name in committed.duplicates[0]])
                 new = 0 if committed.refusals[0] else size - known
                 self._counters.committed(size, new, known, 0.0)
@@ -289,7 +289,7 @@ class Committer:
             if not refusals:
                 recorded += size
                 repeated += sum([group.readings[name].size for name in duplicates])
-            _answer(group, size, refusals, duplicates, committed.states)
+            _answer(group, refusals, duplicates, committed.states)
         self._counters.committed(readings, recorded - repeated, repeated, seconds)
         return put_off
 
@@ -305,14 +305,12 @@ def _measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
     return size, weight, numbers
 
 
-def _answer(
-    group: _Group, size: int, refusals: list[Refusal], duplicates: frozenset[str], states: Mapping[str, State]
-) -> None:
+def _answer(group: _Group, refusals: list[Refusal], duplicates: frozenset[str], states: Mapping[str, State]) -> None:
     if refusals:
         fail_all(group.waiters, reason_of(group.readings, refusals))
         return
-    repeated = sum([group.readings[name].size for name in duplicates])
-    outcome = Recorded(states, duplicates, size, repeated)
+    repeated = sum([group.readings[name].size for name in duplicates]) if duplicates else 0
+    outcome = Recorded(states, duplicates, repeated)
     for waiter in group.waiters:
         if not waiter.done():
             waiter.set_result(outcome)
@@ -322,8 +320,7 @@ def _cut(groups: list[_Group]) -> tuple[list[_Group], list[_Group]]:
     """The first groups, as many as the script takes at once, and the others. A group is not divided."""
     weight = 0
     for number, group in enumerate(groups):
-        group.sum()
-        weight += group.weight
+        weight += group.weight()
         if number and weight > MAX_WEIGHT:
             return groups[:number], groups[number:]
     return groups, []

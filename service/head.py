@@ -23,23 +23,19 @@ HEAD_TOO_LARGE = HeaderTooLarge(f"Expected a header of at most {MAX_HEAD} bytes.
 
 def check(version: str, url: bytes, headers: Headers) -> None:
     """Raises ``NotHttp``, ``HeaderTooLarge`` or ``BadTransferCoding`` for a head that cannot be answered."""
-    hosts, types, size = 0, 0, len(url)
-    for name, value in headers:
-        size += len(name) + len(value)
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-type":
-            types += 1
-        elif name == b"transfer-encoding":
-            _check_coding(version, value)
-    if size > MAX_HEAD:
+    if len(url) + sum([len(name) + len(value) for name, value in headers]) > MAX_HEAD:
         raise HEAD_TOO_LARGE
     if version not in _VERSIONS:
         raise NotHttp("Expected HTTP/1.1 or HTTP/1.0.")
-    if hosts != 1 and (hosts or version == "1.1"):
+    names = [name for name, _ in headers]
+    if names.count(b"host") != 1 and (b"host" in names or version == "1.1"):
         raise NotHttp("Expected one Host.")
-    if types > 1:
+    if names.count(b"content-type") > 1:
         raise NotHttp("Expected one Content-Type.")
+    if b"transfer-encoding" in names:
+        for name, value in headers:
+            if name == b"transfer-encoding":
+                _check_coding(version, value)
 
 
 def _check_coding(version: str, value: bytes) -> None:

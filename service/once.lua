@@ -1,5 +1,6 @@
--- once.lua: what a stream remembers of what it has counted, so that nothing is counted twice. commit.lua, which runs
--- behind it in one script, merges; service/idempotency.py explains the rules.
+-- once.lua: what a stream remembers of what it has counted, so that nothing is counted twice. It is the body of a
+-- function, once(now), that commit.lua calls when the first key or timestamp is there; now is in milliseconds since 1970.
+-- service/idempotency.py explains the rules.
 --
 -- A state that has counted keys or timestamps has up to four members more:
 --
@@ -12,7 +13,7 @@
 --              up to the floor nothing is known, except that they were counted if they stand here.
 --   BATCHES    {digest, digest, ...}: the last batches of timestamps that were counted whole, the oldest in front.
 --
--- All times are those of the Redis server. No clock decides whether something is counted twice; it only decides which
+-- All times are those of the Redis server, now among them. No clock decides whether something is counted twice; it only decides which
 -- producer is remembered without its window, and which sequences and timestamps are too far in the future.
 
 local PRODUCERS, RETIRED, STAMPS, BATCHES = 10, 11, 12, 13
@@ -28,9 +29,6 @@ local DAY = 24 * 60 * 60  -- Seconds.
 -- end of 32 bits) and to 2200.
 local CLOCKS = {{1, 1577836800, 4294967295}, {1e3, 1577836800e3, 7258118400e3}, {1e6, 1577836800e6, 7258118400e6}}
 
-local clock = redis.pcall('TIME')
-if clock.err then return redis.error_reply('UNWRITTEN ' .. clock.err) end
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)  -- Milliseconds since 1970.
 local hour = math.floor(now / 3600000)
 
 local function digest_of(producer)
@@ -225,3 +223,5 @@ local function is_memory(state)
   if stamps ~= nil and not (is_list(stamps, 'number') and #stamps % 2 == 0) then return false end
   return state[BATCHES] == nil or is_list(state[BATCHES], 'number')
 end
+
+return {check = check, check_stamps = check_stamps, mark = mark, mark_stamps = mark_stamps, is_memory = is_memory}

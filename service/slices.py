@@ -39,7 +39,7 @@ MAX_WEIGHT = 1_500  # Of a commit.
 HEAVY = 2 * MAX_WEIGHT  # A stream above that is merged by the worker (``wide.py``).
 STREAM = 7  # The weight of a stream with nothing in it.
 STAMPS = 4  # Numbers of timestamps that are as heavy as a component usually is.
-_PARTS = 5  # Of exact sums; as heavy as a component usually is.
+PARTS = 5  # Of exact sums; as heavy as a component usually is.
 MAX_NUMBERS = 2 * 4_096  # Of a commit.
 MAX_STRETCH = 4_096  # Numbers of a request that are summed on the event loop; more are summed in a thread.
 PAUSE = 0.05  # Seconds before something is sent again.
@@ -71,7 +71,7 @@ class PartlyRefused(Exception):
 def weight_of(state: State) -> int:
     """How heavy it is to merge this into a stored state."""
     summary = state.summary
-    return STREAM + (sum(map(len, summary.sums)) + sum(map(len, summary.squares))) // _PARTS
+    return STREAM + (sum(map(len, summary.sums)) + sum(map(len, summary.squares))) // PARTS
 
 
 class LargeRequest:

@@ -64,6 +64,12 @@ class Page(NamedTuple):
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def script(flags: str = "") -> bytes:
+    """The source of the script that writes; ``flags`` are those of its first line."""
+    once, commit = [resources.files("service").joinpath(name).read_text() for name in ("once.lua", "commit.lua")]
+    return f"#!lua flags={flags}\nlocal function once(now)\n{once}end\n{commit}".encode()
+
+
 class Store:
     """Streams in Redis, below ``prefix``.
 
@@ -85,10 +91,8 @@ class Store:
         self._link = Link(client, replicas, failed)
         self._options = (str(max_streams), "1" if replicas else "0")
         self._keys = f"{prefix}:stream:"
-        source = b"".join(resources.files("service").joinpath(name).read_bytes() for name in ("once.lua", "commit.lua"))
-        self._record = Script(b"#!lua\n" + source)
-        # To forget takes no memory, and is what helps where there is none.
-        self._forget = Script(b"#!lua flags=allow-oom\n" + source)
+        self._record = Script(script())
+        self._forget = Script(script("allow-oom"))  # To forget takes no memory, and is what helps where there is none.
 
     async def commit(
         self,
@@ -155,19 +159,22 @@ class Store:
         swaps: Mapping[str, tuple[str, int, int]] = NO_SWAPS,
     ) -> Committed:
         positions: dict[str, int] = {}
-        encoded = []
+        encoded: list[tuple[Any, ...]] = []
         for number, group in enumerate(groups):
-            key = keys.get(number, ())
             entries: list[tuple[Any, ...]] = [
                 (positions.setdefault(name, len(positions) + 1), record) for name, record in group.items()
             ]
+            key = keys.get(number)
+            if key is None and not swaps:
+                encoded.append((entries,))
+                continue
             firsts = key.firsts if isinstance(key, Key) else {}
             if firsts or swaps:
                 entries = [
                     (*entry, firsts.get(name, False), *((swaps[name],) if swaps else ()))
                     for name, entry in zip(group, entries, strict=True)
                 ]
-            encoded.append((entries, *key[:3]))  # No range is a nil at the end, which Lua takes for nothing.
+            encoded.append((entries, *(key or ())[:3]))  # No range is a nil at the end, which Lua takes for nothing.
         names = list(positions)
         verdicts, *stored = await self._run(self._record, names, encoded, deadline, more)
         return committed(names, verdicts, stored)

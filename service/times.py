@@ -66,4 +66,5 @@ def to_text(milliseconds: int) -> str:
     >>> to_text(1767225600500)
     '2026-01-01T00:00:00.500Z'
     """
-    return (_EPOCH + timedelta(milliseconds=milliseconds)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3].zfill(23) + "Z"
+    time = _EPOCH + timedelta(milliseconds=milliseconds)
+    return time.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -87,7 +87,7 @@ async def test_a_request_in_slices_leaves_the_same_bits_as_readings_one_by_one(
     other = Store(redis, f"{prefix}-other")
     for batch in batches:
         recorded = await committer_of(store).record({name: readings(*values) for name, values in batch.items()})
-        assert (sum(map(len, batch.values())), 0) == (recorded.size, recorded.repeated)
+        assert 0 == recorded.repeated
         for name, values in batch.items():
             await asyncio.gather(*(committer_of(other).record({name: readings(one)}) for one in values))
     for n in range(300):
@@ -134,7 +134,7 @@ async def test_with_a_key_a_request_in_slices_counts_once_and_completes_what_is_
     await committer_of(store).record(ones(3), Key("p", 7))
     for repeated in (3, MANY):
         recorded = await committer_of(store).record(ones(MANY), Key("p", 7))
-        assert (MANY, repeated, repeated) == (recorded.size, recorded.repeated, len(recorded.duplicates))
+        assert (repeated, repeated) == (recorded.repeated, len(recorded.duplicates))
         assert [1] * MANY == await counts(store)
 
 
@@ -214,12 +214,5 @@ async def test_groups_that_the_script_puts_off_are_recorded_all_the_same(store: 
 
 async def test_one_stream_with_very_many_readings_needs_no_check_and_answers_with_its_state(store: Store) -> None:
     recorded = await committer_of(store).record({"s": readings(*map(float, range(50_000)))}, Key("p", 1))
-    assert (50_000, 0) == (recorded.size, recorded.repeated)
+    assert 0 == recorded.repeated
     assert 24_999.5 == recorded.states["s"].summary.averages()[0]
-
-
-async def test_requests_that_share_a_commit_are_told_their_own_size(store: Store) -> None:
-    committer = committer_of(store)
-    sizes = [1, 2, 5, 3]
-    recorded = await asyncio.gather(*(committer.record({"s": readings(*[1.0] * size)}) for size in sizes))
-    assert sizes == [one.size for one in recorded]

@@ -124,10 +124,10 @@ def endpoints(
         now = clock()
         key = _key_of(scope, require_key)
         if len(body) <= SMALL:  # The usual case, without a context manager.
-            states, duplicates, *_ = await committer.record({name: json.decode(body, now, limits)}, key)
+            states, duplicates, _ = await committer.record({name: json.decode(body, now, limits)}, key)
         else:
             async with places.decoded(json.decode, body, now, limits) as readings:
-                states, duplicates, *_ = await committer.record({name: readings}, key)
+                states, duplicates, _ = await committer.record({name: readings}, key)
         shape, summary = states[name]
         reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
         return json_reply(reply | {"duplicate": True} if duplicates else reply)
@@ -153,8 +153,8 @@ def endpoints(
         if scope["grant"].prefix:
             for name in batch:
                 check_prefix_of(name, scope["grant"].prefix)
-        streams = len(batch)  # The committer takes the batch over.
-        _, duplicates, size, repeated = await committer.record(batch, key) if batch else _NOTHING
+        streams, size = len(batch), sum([one.size for one in batch.values()])  # The committer takes the batch over.
+        _, duplicates, repeated = await committer.record(batch, key) if batch else _NOTHING
         reply = {"readings": size - repeated, "streams": streams - len(duplicates)}
         if key is not None:
             reply["duplicates"] = repeated

@@ -175,7 +175,7 @@ def limit_of(text: str | None, default: int, most: int) -> int:
 
 def _prefers_text(scope: Scope) -> bool:
     """Whether Accept names text/plain and does not want JSON more (RFC 9110: the most specific range decides)."""
-    accepted = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
+    accepted = b",".join([value for name, value in scope["headers"] if name == b"accept"]).lower()
     if b"text/plain" not in accepted:
         return False
     weights = dict(map(_weigh, accepted.decode("latin-1").split(",")))

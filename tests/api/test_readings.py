@@ -47,6 +47,14 @@ async def test_many_readings_of_one_stream_are_answered_like_one(client: httpx.A
     assert {"stream": "s", "count": 3, "average": 2.5} == reply.json()
 
 
+async def test_batches_that_share_a_commit_are_told_their_own_number_of_readings(client: httpx.AsyncClient) -> None:
+    sizes = [1, 2, 5, 3, 4, 6]
+    replies = await asyncio.gather(
+        *(client.post("/v1/readings", json={"s": {"values": [1.0] * size}}) for size in sizes)
+    )
+    assert [{"readings": size, "streams": 1} for size in sizes] == [reply.json() for reply in replies]
+
+
 async def test_a_batch_is_answered_with_the_numbers_of_readings_and_streams(client: httpx.AsyncClient) -> None:
     reply = await client.post(
         "/v1/readings", json={"a": {"value": 1}, "b/c": {"values": [2, 4, 6]}, "d": {"value": [1, 2], "time": 0}}
