@@ -27,9 +27,9 @@ async def _measure(url: str) -> dict[str, float]:
         store = Store(client, "meanwhile")
 
         async def record(stream: str, values: Sequence[Value]) -> None:
-            shape, columns, first, last = collect(values, 1_767_225_600_000, 1_767_225_600_000, Limits())
-            assert shape == shape_of(values[0])
-            state = State(shape, summarize(columns, first, last))
+            readings = collect(values, 1_767_225_600_000, 1_767_225_600_000, Limits())
+            assert readings.shape == shape_of(values[0])
+            state = State(readings.shape, summarize(readings.columns, readings.first, readings.last))
             await store.commit([{stream: state}], asyncio.get_running_loop().time() + 60)
 
         async def look(stream: str, name: str) -> None:

@@ -55,7 +55,7 @@ A map for new readers. Read in this order; imports only ever point up this list:
     options.py      settings as options of a command
     cli.py          the command ``meanwhile``
 
-A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes columns of doubles of it,
+A reading's way: ``api/readings.py`` takes the body, ``formats/json.py`` makes doubles of it,
 ``committer.py`` lets them gather and sums them, ``store.py`` sends the summaries, ``commit.lua`` merges each into the
 state of its stream, and the state that comes back is the reply.
 

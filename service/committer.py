@@ -80,12 +80,11 @@ class _Group:
 
     def add(self, readings: Mapping[str, Readings]) -> None:
         for name, more in readings.items():
-            shape, columns, first, last = self.readings[name]
-            for column, values in zip(columns, more.columns, strict=True):
-                column.extend(values)
+            shape, numbers, first, last = self.readings[name]
+            numbers.extend(more.numbers)
             if more.first < first or more.last > last:
                 first, last = min(first, more.first), max(last, more.last)
-                self.readings[name] = Readings(shape, columns, first, last)
+                self.readings[name] = Readings(shape, numbers, first, last)
 
     def sum(self) -> dict[str, State]:
         if self.states is None:
@@ -131,7 +130,7 @@ class Committer:
     async def record(self, readings: Mapping[str, Readings], key: Key | Stamps | None = None) -> Recorded:
         """Commits the readings of one request, all or none; with a key, those that were not counted before.
 
-        The committer takes over the columns and may change them. Raises ``Overloaded``, ``ShapeConflict``,
+        The committer takes over the numbers and may change them. Raises ``Overloaded``, ``ShapeConflict``,
         ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded`` or ``StreamFull``; with a key also
         ``KeyTooOld``, ``KeyAhead`` or ``TooManyProducers``, with a range of sequences ``PartlyCounted``, with
         timestamps ``MixedStamps``; for what takes more than one commit also ``PartlyRecorded`` or ``PartlyRefused``.
@@ -298,10 +297,9 @@ def _measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
     """How many readings these are, their weight, and how many numbers."""
     size = weight = numbers = 0
     for one in readings.values():
-        components, rows = len(one.columns), len(one.columns[0])
-        size += rows
-        weight += STREAM + components
-        numbers += rows * components
+        size += one.size
+        weight += STREAM + one.shape.components
+        numbers += len(one.numbers)
     return size, weight, numbers
 
 

@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from math import isfinite
 from typing import NamedTuple, TypeGuard
 
@@ -202,20 +203,30 @@ def shape_of(value: Value) -> Shape:
 
 
 class Readings(NamedTuple):
-    """Readings of one stream: a shape and its columns, one list a component, one entry a reading.
+    """Readings of one stream: their components in one flat list, reading after reading.
 
     ``first`` and ``last`` are the times of the earliest and the latest, in milliseconds since 1970 (UTC).
     """
 
     shape: Shape
-    columns: list[list[float]]
+    numbers: list[float]
     first: int
     last: int
 
     @property
     def size(self) -> int:
         """How many readings these are."""
-        return len(self.columns[0])
+        return len(self.numbers) // self.shape.components
+
+    @property
+    def columns(self) -> list[list[float]]:
+        """One list a component, one entry a reading.
+
+        >>> Readings(shape_of([0.0, 0.0]), [1.0, 2.0, 3.0, 4.0], 0, 0).columns
+        [[1.0, 3.0], [2.0, 4.0]]
+        """
+        components = self.shape.components
+        return [self.numbers] if components == 1 else [self.numbers[i::components] for i in range(components)]
 
 
 def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> Readings:
@@ -230,14 +241,9 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
     odd = next((i for i, value in enumerate(values) if not shape.fits(value)), None)
     if odd is not None:
         raise Invalid(f"Expected the shape of the first value, {shape}.", f"/{odd}")
-    if len(values) == 1:
-        row = list(shape.flatten(values[0]))
-        _check_row(row, shape)
-        return Readings(shape, [[x] for x in row], first, last)
-    columns = [list(column) for column in zip(*map(shape.flatten, values), strict=True)]
-    for component, column in enumerate(columns):
-        _check_domain(column, shape, component)
-    return Readings(shape, columns, first, last)
+    numbers = list(chain.from_iterable(map(shape.flatten, values)))
+    _check_domain(numbers, shape)
+    return Readings(shape, numbers, first, last)
 
 
 def is_usual(value: object) -> TypeGuard[float]:
@@ -253,8 +259,8 @@ def collect_numbers(values: list[float], first: int, last: int) -> Readings:
     """The same of numbers that are known to be doubles; takes the list over."""
     if not values:
         raise Invalid("Expected at least one reading.", "")
-    _check_domain(values, NUMBER, 0)
-    return Readings(NUMBER, [values], first, last)
+    _check_domain(values, NUMBER)
+    return Readings(NUMBER, values, first, last)
 
 
 def _check_limits(value: Value, limits: Limits) -> None:
@@ -272,30 +278,18 @@ def _check_limits(value: Value, limits: Limits) -> None:
         raise Invalid(f"Expected at most {limits.components} numbers in a value.", "/0")
 
 
-def _check_domain(column: list[float], shape: Shape, component: int) -> None:
+def _check_domain(numbers: list[float], shape: Shape) -> None:
     """Refuses what is outside the domain, and makes every zero a positive one: the sign would depend on the order."""
-    lowest, highest = min(column), max(column)
-    if isfinite(sum(column)) and lowest >= -LARGEST and highest <= LARGEST:
-        if lowest >= SMALLEST or highest <= -SMALLEST:
+    lowest, highest = min(numbers), max(numbers)
+    if isfinite(sum(numbers)) and lowest >= -LARGEST and highest <= LARGEST:
+        if lowest >= SMALLEST or highest <= -SMALLEST or min(map(abs, numbers)) >= SMALLEST:
             return
-        smallest = min(map(abs, column))
-        if smallest >= SMALLEST:
-            return
-        column[:] = [x or 0.0 for x in column]
-    row = next((i for i, x in enumerate(column) if not (x == 0 or SMALLEST <= abs(x) <= LARGEST)), None)
-    if row is not None:
+        numbers[:] = [x or 0.0 for x in numbers]
+    wrong = next((i for i, x in enumerate(numbers) if not (x == 0 or SMALLEST <= abs(x) <= LARGEST)), None)
+    if wrong is not None:
+        row, component = divmod(wrong, shape.components)
         place = f"/{row}{shape.pointer(component)}"
         raise Invalid(f"Expected 0 or a number with a magnitude from {SMALLEST} to {LARGEST}.", place)
-
-
-def _check_row(row: list[float], shape: Shape) -> None:
-    """The same of one reading, which has a component each: at once where nothing is unusual, as with most."""
-    if isfinite(sum(row)) and min(map(abs, row)) >= SMALLEST and max(map(abs, row)) <= LARGEST:
-        return
-    for component, x in enumerate(row):
-        column = [x]
-        _check_domain(column, shape, component)
-        row[component] = column[0]
 
 
 def check_name(name: str) -> str:

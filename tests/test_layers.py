@@ -39,12 +39,14 @@ LAYERS = [
     {
         *(
             "formats",
+            "formats.bodies",
             "formats.cbor",
             "formats.columns",
             "formats.json",
             "formats.line_names",
             "formats.line_protocol",
             "formats.pairs",
+            "formats.pieces",
         ),
         *(
             "formats.mqtt",
@@ -92,8 +94,10 @@ PURE = {"exact", "summary", "stream", "state", "verdicts", "times", "idempotency
 CODECS = {
     "state": {"msgspec"},
     "verdicts": {"msgspec"},
+    "formats.bodies": {"msgspec"},
     "formats.json": {"msgspec"},
     "formats.ndjson": {"msgspec"},
+    "formats.pieces": {"msgspec"},
     "formats.senml": {"msgspec"},
 }
 MAY_IMPORT_REDIS = {"examination", "link", "store", "valkey", "keeper"}

@@ -139,8 +139,8 @@ def test_collecting_does_not_change_the_values(values: list[float]) -> None:
 @example([-0.0, 1.0])
 def test_every_zero_is_collected_as_a_positive_one(values: list[float]) -> None:
     collected = collect(list(values), 0, 0, Limits())
-    assert repr([[x + 0.0 for x in values]]) == repr(collected.columns)
-    assert "-0.0" not in repr(collected.columns)
+    assert repr([x + 0.0 for x in values]) == repr(collected.numbers)
+    assert "-0.0" not in repr(collected.numbers)
 
 
 @law
@@ -158,7 +158,7 @@ def test_a_double_is_collected_or_refused_by_the_domain(before: list[float], x: 
         assert f"/{wrong[0]}" == refusal(values).pointer
         assert f"/{wrong[0]}/1" == refusal([[1.0, v] for v in [*before, x, *after]]).pointer
     else:
-        assert values == collect(values, 0, 0, Limits()).columns[0]
+        assert values == collect(values, 0, 0, Limits()).numbers
 
 
 @pytest.mark.parametrize(

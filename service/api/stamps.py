@@ -104,4 +104,4 @@ async def _record(committer: Committer, batch: Batch) -> list[Wrong]:
 
 def _readings(points: Sequence[Point]) -> Readings:
     first, last = points[0].time // 10**6, points[-1].time // 10**6
-    return Readings(NUMBER, [[point.value for point in points]], first, last)
+    return Readings(NUMBER, [point.value for point in points], first, last)

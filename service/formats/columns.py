@@ -75,7 +75,7 @@ def of_rows(
     return {
         name: Readings(
             whole[name].shape,
-            [column[some] for column in whole[name].columns],
+            whole[name].numbers[some.start * whole[name].shape.components : some.stop * whole[name].shape.components],
             min(gathered[name].times[some]),
             max(gathered[name].times[some]),
         )

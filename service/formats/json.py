@@ -5,7 +5,7 @@ strict enough. So there are two:
 
 1. *msgspec* decodes into typed values in C. It refuses wrong types, unknown fields and what is not JSON. It lets two
    things pass: of a key given twice the last one wins, and a literal such as 1e-400 becomes 0.
-2. *The strict reader* walks over the pairs and literals of the text (``pairs.py``). It decides whenever the first one
+2. *The strict reader* walks over the pairs and literals of the text (``bodies.py``). It decides whenever the first one
    refuses (then it also finds the exact place of the error) or when a doubt is left about what it accepted.
 
 Doubt is cheap to rule out. A key given twice has its colon in the body but not its entry in what was decoded, so
@@ -13,17 +13,23 @@ with no backslash in the body, nothing is hidden if the colons in the body are a
 colons inside decoded strings. And a literal can only have become 0 if it has a negative exponent or a long run of
 zeros.
 
-A test feeds both readers the same bodies and demands the same answer.
+A test feeds both readers the same bodies and demands the same answer. A **large** body is read in pieces, each as if it
+were a body of its own (``pieces.py``), so that neither reader takes long at a stretch and what is too much is refused
+before all of it is in memory.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from service import times
-from service.formats.pairs import Pairs, load, members_of
+from service.formats import bodies, pieces
+from service.formats.bodies import Body, Numbers, bad_name
+from service.formats.pairs import Malformed, Pairs, load, members_of
 from service.stream import (
     NUMBER,
     Invalid,
@@ -31,62 +37,39 @@ from service.stream import (
     Readings,
     TooMany,
     Value,
-    check_name,
     collect,
     collect_numbers,
     escape,
-    is_member_name,
     is_name,
     is_usual,
 )
 
-T = TypeVar("T")
-
-_FORM = 'Expected {"value": v}, with a "time" if you like, or {"values": [v, ...]}.'
 _LINE = 'Expected {"stream": s, "value": v}, with a "time" if you like.'
-_NUMBERS = "Expected a number, an array of numbers, or an object of named numbers and arrays of numbers."
-_TIME = 'Expected an RFC 3339 time with a zone, such as "2026-01-01T00:00:00Z", or Unix seconds.'
+_TWICE = "Expected every key once; one is given twice."
 _RUN_OF_ZEROS = b"0" * 100
-
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    value: Value | UnsetType = UNSET
-    values: list[Value] | UnsetType = UNSET
-    time: float | str | UnsetType = UNSET
-
-    def size(self) -> int:
-        return 1 if self.values is UNSET else len(self.values)
-
-    def contents(self) -> list[Value]:
-        if self.values is not UNSET:
-            return self.values
-        return [] if self.value is UNSET else [self.value]
-
-    def numbers(self) -> int:
-        """How many numbers these are, if all values have the shape of the first."""
-        contents = self.contents()
-        return len(contents) * _numbers_of(contents[0]) if contents else 0
-
-
-class _Numbers(_Body, forbid_unknown_fields=True):
-    """A body of numbers alone. What most are; it need not be looked through for anything else."""
-
-    value: float | UnsetType = UNSET
-    values: list[float] | UnsetType = UNSET  # type: ignore[assignment]  # narrower, and nothing is put into it
-
-    def contents(self) -> list[float]:  # type: ignore[override]  # likewise
-        if self.values is not UNSET:
-            return self.values
-        return [] if self.value is UNSET else [self.value]
-
-    def numbers(self) -> int:
-        return self.size()
-
+_SMALL = 64 * 1024  # Bytes that are read at once.
+_ESCAPED_COLON = re.compile(rb"\\u003[aA]")
+_STRICT = 256 * 1024  # Bytes that are read strictly at once: the largest value there can be, with its names escaped.
 
 _Decoders = Sequence["msgspec.json.Decoder[Any]"]
 
-_one: _Decoders = [msgspec.json.Decoder(_Numbers), msgspec.json.Decoder(_Body)]
-_many: _Decoders = [msgspec.json.Decoder(dict[str, _Numbers]), msgspec.json.Decoder(dict[str, _Body])]
+
+class _Outline(msgspec.Struct, forbid_unknown_fields=True):
+    """A body that is not decoded yet."""
+
+    value: msgspec.Raw | UnsetType = UNSET
+    values: msgspec.Raw | UnsetType = UNSET
+    time: msgspec.Raw | UnsetType = UNSET
+
+    def parts(self) -> dict[str, bytes]:
+        parts = {"value": self.value, "values": self.values, "time": self.time}
+        return {key: bytes(part) for key, part in parts.items() if part is not UNSET}
+
+
+_one: _Decoders = [msgspec.json.Decoder(Numbers), msgspec.json.Decoder(Body)]
+_many: _Decoders = [msgspec.json.Decoder(dict[str, Numbers]), msgspec.json.Decoder(dict[str, Body])]
+_outline: _Decoders = [msgspec.json.Decoder(_Outline)]
+_outlines: _Decoders = [msgspec.json.Decoder(dict[str, _Outline])]
 
 
 def decode(body: bytes, now: int, limits: Limits) -> Readings:
@@ -94,34 +77,138 @@ def decode(body: bytes, now: int, limits: Limits) -> Readings:
 
     Raises ``Malformed``, or ``Invalid`` with a pointer, or ``TooMany``.
     """
-    parsed: _Body | None = _first_that_understands(_one, body)
-    if isinstance(parsed, _Numbers) and is_usual(parsed.value) and body.count(b":") == 1:
+    if len(body) > _SMALL:
+        try:
+            return _readings(_read_large(body, limits), "", now, limits)
+        except Malformed:
+            pieces.check(body)
+            raise Invalid(bodies.FORM, "") from None
+    parsed: Body | None = _first_that_understands(_one, body)
+    if isinstance(parsed, Numbers) and is_usual(parsed.value) and body.count(b":") == 1:
         # Almost every request is one such number, beside no other key: beyond doubt.
-        return Readings(NUMBER, [[parsed.value]], now, now)
+        return Readings(NUMBER, [parsed.value], now, now)
     if parsed is None or _is_doubtful(body, [parsed], ""):
-        parsed = _strict_one(body)
-    _check_size([parsed], limits)
+        parsed = bodies.one(body)
+    _check_size(parsed.size(), parsed.numbers(), limits)
     return _readings(parsed, "", now, limits)
 
 
 def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
     """The readings of a body for many streams, by stream name. Otherwise as ``decode``."""
-    parsed: dict[str, _Body] | None = _first_that_understands(_many, body)
-    if parsed is None or _is_doubtful(body, list(parsed.values()), "".join(parsed), len(parsed)):
-        parsed = _strict_many(body)
-    if not parsed:
-        raise Invalid("Expected at least one stream.", "")
-    for name in parsed:
-        if not is_name(name):
-            raise _bad_name(name)
-    _check_size(parsed.values(), limits)
     batch: dict[str, Readings] = {}
-    for name, one in parsed.items():
-        try:
-            batch[name] = _readings(one, "", now, limits)
-        except Invalid as error:
-            raise error.under(f"/{escape(name)}") from None
+    readings = numbers = 0
+    try:
+        for some in _members(body, limits):
+            for name in some:
+                if not is_name(name):
+                    raise bad_name(name)
+            if not batch.keys().isdisjoint(some):
+                raise Invalid(_TWICE, "")
+            readings += sum(one.size() for one in some.values())
+            numbers += sum(one.numbers() for one in some.values())
+            _check_size(readings, numbers, limits)
+            for name, one in some.items():
+                try:
+                    batch[name] = _readings(one, "", now, limits)
+                except Invalid as error:
+                    raise error.under(f"/{escape(name)}") from None
+    except Malformed:
+        if len(body) <= _SMALL:
+            raise
+        pieces.check(body)
+        raise Invalid(bodies.STREAMS, "") from None
+    if not batch:
+        raise Invalid("Expected at least one stream.", "")
     return batch
+
+
+def _members(body: bytes, limits: Limits) -> Iterator[dict[str, Body]]:
+    """The bodies in one for many streams, by name, some at a time."""
+    if len(body) <= _SMALL:
+        yield _read_many(body)
+        return
+    for piece in pieces.of_object(body):
+        yield _read_many(piece) if len(piece) <= _SMALL else _read_many_large(piece, limits)
+
+
+def _read_one(text: bytes) -> Body:
+    parsed: Body | None = _first_that_understands(_one, text)
+    if parsed is None or _is_doubtful(text, [parsed], ""):
+        if len(text) > _STRICT:
+            raise Invalid("Expected a value of numbers.", "")
+        return bodies.one(text)
+    return parsed
+
+
+def _read_many(text: bytes) -> dict[str, Body]:
+    parsed: dict[str, Body] | None = _first_that_understands(_many, text)
+    if parsed is None or _is_doubtful(text, list(parsed.values()), "".join(parsed), len(parsed)):
+        return bodies.many(text)
+    return parsed
+
+
+def _read_large(text: bytes, limits: Limits) -> Body:
+    outline: _Outline | None = _first_that_understands(_outline, text)
+    if outline is None:
+        raise Malformed(bodies.FORM)
+    if text.count(b":") != _colons(outline):
+        raise Invalid(_TWICE, "")
+    return _fill(outline, limits)
+
+
+def _read_many_large(text: bytes, limits: Limits) -> dict[str, Body]:
+    """An object that has a large member; there is no cut beside it, so it has few or is wrong soon."""
+    outlines: dict[str, _Outline] | None = _first_that_understands(_outlines, text)
+    if outlines is None:
+        raise Malformed(bodies.STREAMS)
+    if _ESCAPED_COLON.search(text):
+        raise Invalid("Expected no escaped colon in so large a body.", "")
+    in_names = "".join(outlines).count(":")
+    if text.count(b":") != len(outlines) + in_names + sum(map(_colons, outlines.values())):
+        raise Invalid(_TWICE, "")
+    filled = {}
+    for name, outline in outlines.items():
+        try:
+            filled[name] = _fill(outline, limits)
+        except Invalid as error:
+            raise (error.under(f"/{escape(name)}") if is_name(name) else bad_name(name)) from None
+    return filled
+
+
+def _colons(outline: _Outline) -> int:
+    return sum(1 + part.count(b":") for part in outline.parts().values())
+
+
+def _fill(outline: _Outline, limits: Limits) -> Body:
+    """The body with this outline."""
+    parts = outline.parts()
+    values = parts.pop("values", None)
+    if values is None:
+        return _read_one(b"{%b}" % b",".join(b'"%b":%b' % (key.encode(), part) for key, part in parts.items()))
+    if parts:
+        raise Invalid(bodies.FORM, "")
+    return _read_values(values, limits)
+
+
+def _read_values(array: bytes, limits: Limits) -> Body:
+    """The body that has these values, an array."""
+    if not array.startswith(b"["):
+        raise Invalid(bodies.VALUES, "/values")
+    parts: list[Body] = []
+    readings = numbers = 0
+    for piece in pieces.of_array(array):
+        try:
+            parts.append(_read_one(b'{"values":%b}' % piece))
+        except Invalid as error:
+            _, _, index, *inside = (error.pointer or "").split("/")
+            place = "/".join(["/values", str(readings + int(index)), *inside])
+            raise Invalid(error.detail, place) from None
+        readings += parts[-1].size()
+        numbers += parts[-1].numbers()
+        _check_size(readings, numbers, limits)
+    body = Numbers() if all(isinstance(part, Numbers) for part in parts) else Body()
+    body.values = list(chain.from_iterable(part.contents() for part in parts))
+    return body
 
 
 def _first_that_understands(decoders: _Decoders, body: bytes) -> Any:
@@ -140,19 +227,26 @@ def decode_line(line: bytes, now: int, limits: Limits) -> tuple[str, Readings]:
     if not isinstance(name, str) or members.keys() | {"time"} != {"value", "time"}:
         raise Invalid(_LINE, "")
     if not is_name(name):
-        raise Invalid(_bad_name(name).detail, "/stream")
-    return name, _readings(_strict_body(Pairs(members.items()), ""), "", now, limits)
+        raise Invalid(bad_name(name).detail, "/stream")
+    return name, _readings(bodies.body_of(Pairs(members.items()), ""), "", now, limits)
 
 
-def _readings(body: _Body, pointer: str, now: int, limits: Limits) -> Readings:
+def readings_of(node: Any, now: int, limits: Limits) -> Readings:
+    """The readings of a body for one stream, as ``load`` made it; otherwise as ``decode``."""
+    parsed = bodies.body_of(node, "")
+    _check_size(parsed.size(), parsed.numbers(), limits)
+    return _readings(parsed, "", now, limits)
+
+
+def _readings(body: Body, pointer: str, now: int, limits: Limits) -> Readings:
     """The readings of one decoded body, which stands at ``pointer``."""
     if (body.value is UNSET) == (body.values is UNSET) or (body.value is UNSET and body.time is not UNSET):
-        raise Invalid(_FORM, pointer)
+        raise Invalid(bodies.FORM, pointer)
     time = now if body.time is UNSET else times.parse(body.time)
     if time is None:
-        raise Invalid(_TIME, f"{pointer}/time")
+        raise Invalid(bodies.TIME, f"{pointer}/time")
     try:
-        if isinstance(body, _Numbers):
+        if isinstance(body, Numbers):
             return collect_numbers(body.contents(), time, time)
         return collect(body.contents(), time, time, limits)
     except Invalid as error:
@@ -162,32 +256,14 @@ def _readings(body: _Body, pointer: str, now: int, limits: Limits) -> Readings:
         raise Invalid(error.detail, f"{pointer}/value{inside}") from None
 
 
-def _check_size(bodies: Iterable[_Body], limits: Limits) -> None:
-    readings = numbers = 0
-    for body in bodies:
-        readings += body.size()
-        numbers += body.numbers()
+def _check_size(readings: int, numbers: int, limits: Limits) -> None:
     if readings > limits.readings:
         raise TooMany(f"Expected at most {limits.readings} readings in a request.")
     if numbers > limits.numbers:
         raise TooMany(f"Expected at most {limits.numbers} numbers in a request.")
 
 
-def _numbers_of(value: Value) -> int:
-    if isinstance(value, dict):
-        return sum(len(part) if isinstance(part, list) else 1 for part in value.values())
-    return len(value) if isinstance(value, list) else 1
-
-
-def _bad_name(name: str) -> Invalid:
-    try:
-        check_name(name)
-    except Invalid as error:
-        return Invalid(error.detail, "")  # The key itself is not repeated: it can be anything.
-    raise AssertionError(name)
-
-
-def _is_doubtful(body: bytes, parsed: list[_Body], names: str, keys: int = 0) -> bool:
+def _is_doubtful(body: bytes, parsed: list[Body], names: str, keys: int = 0) -> bool:
     """Whether the fast reader may have dropped a pair or flushed a literal to zero (see the essay above)."""
     if b"\\" in body:
         return True
@@ -199,7 +275,7 @@ def _is_doubtful(body: bytes, parsed: list[_Body], names: str, keys: int = 0) ->
             colons += one.time.count(":")
         elif one.time == 0 and may_underflow:
             return True
-        if isinstance(one, _Numbers):
+        if isinstance(one, Numbers):
             if may_underflow and 0 in one.contents():
                 return True
             continue
@@ -216,69 +292,3 @@ def has_zero(value: Value) -> bool:
     if isinstance(value, dict):
         return any(map(has_zero, value.values()))
     return value == 0 or (isinstance(value, list) and 0 in value)
-
-
-def _strict_one(body: bytes) -> _Body:
-    return _strict_body(load(body), "")
-
-
-def _strict_many(body: bytes) -> dict[str, _Body]:
-    pairs = members_of(load(body), 'Expected {"<stream>": {"value": v}, ...}.', "")
-    for name in pairs:
-        if not is_name(name):
-            raise _bad_name(name)
-    return {name: _strict_body(one, f"/{escape(name)}") for name, one in pairs.items()}
-
-
-def readings_of(node: Any, now: int, limits: Limits) -> Readings:
-    """The readings of a body for one stream, as ``load`` made it; otherwise as ``decode``."""
-    parsed = _strict_body(node, "")
-    _check_size([parsed], limits)
-    return _readings(parsed, "", now, limits)
-
-
-def _strict_body(node: Any, pointer: str) -> _Body:
-    members = members_of(node, _FORM, pointer)
-    if not members.keys() <= {"value", "values", "time"}:
-        raise Invalid(_FORM, pointer)
-    body = _Body()
-    if "value" in members:
-        body.value = _value(members["value"], f"{pointer}/value")
-    if "values" in members:
-        body.values = _array(members["values"], f"{pointer}/values", "Expected an array of values.", _value)
-    if "time" in members:
-        body.time = members["time"]
-        if not isinstance(body.time, float | str):
-            raise Invalid(_TIME, f"{pointer}/time")
-    return body
-
-
-def _array(node: Any, pointer: str, expected: str, item: Callable[[Any, str], T]) -> list[T]:
-    if not isinstance(node, list) or isinstance(node, Pairs):
-        raise Invalid(expected, pointer)
-    return [item(one, f"{pointer}/{i}") for i, one in enumerate(node)]
-
-
-def _value(node: Any, pointer: str) -> Value:
-    if not isinstance(node, Pairs):
-        return _member(node, pointer)
-    members = members_of(node, _NUMBERS, pointer)
-    parts: dict[str, float | list[float]] = {}
-    for name, part in members.items():
-        try:
-            parts[name] = _member(part, f"{pointer}/{escape(name)}")
-        except Invalid as error:  # A name that cannot be kept can be anything, so it is not repeated.
-            raise (error if is_member_name(name) else Invalid(error.detail, pointer)) from None
-    return parts
-
-
-def _member(node: Any, pointer: str) -> float | list[float]:
-    if isinstance(node, list):
-        return _array(node, pointer, _NUMBERS, _float)
-    return _float(node, pointer, _NUMBERS)
-
-
-def _float(node: Any, pointer: str, expected: str = "Expected a number.") -> float:
-    if not isinstance(node, float):
-        raise Invalid(expected, pointer)
-    return node

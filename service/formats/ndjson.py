@@ -135,7 +135,7 @@ def _strict(lines: bytes, count: int, now: int, limits: Limits) -> Chunk:
             wrong = error
             break
         known = gathered.setdefault(name, Columns([], [], []))
-        known.values.append(one.shape.value([column[0] for column in one.columns]))
+        known.values.append(one.shape.value(one.numbers))
         known.times.append(one.first)
         known.places.append(number)
     return Chunk(gathered, columns.readings(gathered, limits), number if wrong else count, wrong)

@@ -11,21 +11,22 @@ skipped and counted; a sum (``s``) is never averaged. A record of base fields al
 Fields that are not known are ignored, as the RFC asks, but one whose name ends in ``_`` has to be understood, so it is
 refused, and so is a pack of a version above 10 (RFC 9100 counts features there, and we know none beyond those of 10).
 
-Both notations are read into plain dictionaries, one a record, and *resolved* by the same code. JSON is decoded by
-msgspec, and by the strict reader of ``formats/pairs.py`` where a key given twice or a literal that became 0 could hide.
-In CBOR fields are numbers; ``cbor.py`` decodes it.
+Both notations are read into plain dictionaries, one a record, and *resolved* by the same code as they come. JSON is
+decoded by msgspec, some records at a time, and by the strict reader of ``formats/pairs.py`` where a key given twice or
+a literal that became 0 could hide. In CBOR fields are numbers; ``cbor.py`` decodes it.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
 import msgspec
 
 from service import times
-from service.formats import cbor, columns
+from service.formats import cbor, columns, pieces
 from service.formats.columns import Columns, Gathered, Misplaced
-from service.formats.pairs import load, members_of
+from service.formats.pairs import Malformed, load, members_of
 from service.stream import Invalid, Limits, Readings, TooMany, check_name, is_name
 
 Record = Mapping[str, Any]
@@ -33,6 +34,9 @@ Record = Mapping[str, Any]
 VERSION = 10
 _ABSOLUTE = 2**28  # Seconds: times below are relative to now.
 _RUN_OF_ZEROS = b"0" * 100
+_SMALL = 64 * 1024  # Bytes that are read at once.
+_MAX_FIELDS = 10_000  # Of a record that is larger.
+_KEYS = re.compile(rb"[^\\]\"[ \t\r\n]*+:")
 
 _LABELS = {
     -1: "bver",
@@ -74,19 +78,36 @@ def decode_json(body: bytes, now: int, limits: Limits) -> Pack:
 
     Raises ``Malformed``, ``Invalid`` with a pointer to the record, or ``TooMany``.
     """
-    records: list[Record]
     try:
-        decoded = _decode_json(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        records = _load_json(body)
-    else:
-        records = _load_json(body) if _is_doubtful(body, decoded) else list(decoded)
-    return _resolve(records, now, limits)
+        return _resolve(_records(body), now, limits)
+    except Malformed:
+        pieces.check(body)
+        raise
 
 
 def decode_cbor(body: bytes, now: int, limits: Limits) -> Pack:
     """The readings of a pack in CBOR; otherwise as ``decode_json``."""
-    return _resolve(_load_cbor(body, limits), now, limits)
+    return _resolve(_labelled_records(body), now, limits)
+
+
+def _records(body: bytes) -> Iterator[Record]:
+    number = 0
+    for piece in pieces.of_array(body) if len(body) > _SMALL else [body]:
+        for record in _read_json(piece, number):
+            yield record
+            number += 1
+
+
+def _read_json(text: bytes, number: int) -> Sequence[Record]:
+    """The records of an array, of which the first one has this number."""
+    if len(text) > _SMALL and len(_KEYS.findall(text)) > _MAX_FIELDS:  # It is one record.
+        pieces.check(text)
+        raise Invalid(f"Expected at most {_MAX_FIELDS} fields in a record.", f"/{number}")
+    try:
+        decoded: list[dict[str, float | str | bool]] = _decode_json(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _load_json(text, number)
+    return _load_json(text, number) if _is_doubtful(text, decoded) else decoded
 
 
 def _is_doubtful(body: bytes, records: list[dict[str, Any]]) -> bool:
@@ -101,23 +122,19 @@ def _is_doubtful(body: bytes, records: list[dict[str, Any]]) -> bool:
     return body.count(b":") != colons or (may_underflow and 0 in values)
 
 
-def _load_json(body: bytes) -> list[Record]:
-    pack = load(body)
+def _load_json(text: bytes, number: int) -> list[Record]:
+    pack = load(text)
     if type(pack) is not list:  # An object is a list of pairs.
         raise Invalid(_PACK, "")
-    return [members_of(record, "Expected a SenML record.", f"/{i}") for i, record in enumerate(pack)]
+    return [members_of(record, "Expected a SenML record.", f"/{i}") for i, record in enumerate(pack, number)]
 
 
-def _load_cbor(body: bytes, limits: Limits) -> list[Record]:
+def _labelled_records(body: bytes) -> Iterator[Record]:
     items = cbor.items(body)
     if items is None:
         raise Invalid(_PACK, "")
-    records: list[Record] = []
-    for record in items:
-        if len(records) >= 2 * limits.readings:
-            raise _too_many(limits)
-        records.append(_labelled(record, f"/{len(records)}"))
-    return records
+    for number, record in enumerate(items):
+        yield _labelled(record, f"/{number}")
 
 
 def _labelled(record: Any, pointer: str) -> Record:
@@ -132,31 +149,24 @@ def _labelled(record: Any, pointer: str) -> Record:
     return fields
 
 
-def _too_many(limits: Limits) -> TooMany:
-    return TooMany(f"Expected at most {2 * limits.readings} records in a pack.")
-
-
-def _resolve(records: list[Record], now: int, limits: Limits) -> Pack:
-    if not records:
-        raise Invalid("Expected at least one record.", "")
-    if len(records) > 2 * limits.readings:
-        raise _too_many(limits)
-    gathered, skipped = _gather(records, now)
-    if columns.size(gathered) > limits.readings:
-        raise TooMany(f"Expected at most {limits.readings} readings in a request.")
+def _resolve(records: Iterable[Record], now: int, limits: Limits) -> Pack:
+    gathered, skipped = _gather(records, now, limits)
     try:
         return Pack(columns.readings(gathered, limits), skipped)
     except Misplaced as wrong:
         raise wrong.error.under(f"/{wrong.place}") from None
 
 
-def _gather(records: list[Record], now: int) -> tuple[Gathered, int]:
+def _gather(records: Iterable[Record], now: int, limits: Limits) -> tuple[Gathered, int]:
     """The numbers of resolved records by stream, and how many records have none."""
     gathered: Gathered = {}
     bases: dict[str, Any] = {"bn": "", "bt": 0.0, "bv": 0.0, "bver": VERSION}
     known: dict[str, Columns] = {}  # By n, under the base name of the moment.
-    skipped = 0
+    skipped = readings = 0
+    number = -1
     for number, record in enumerate(records):
+        if number >= 2 * limits.readings:
+            raise TooMany(f"Expected at most {2 * limits.readings} records in a pack.")
         if not record.keys() <= _USUAL or "v" not in record:
             base_name = bases["bn"]
             _check(record, number, bases)
@@ -178,9 +188,14 @@ def _gather(records: list[Record], now: int) -> tuple[Gathered, int]:
         at = now if time == 0 else _milliseconds(time, now)
         if at is None:
             raise Invalid("Expected a time from the year 1 to 9999, with its base time.", f"/{number}")
+        readings += 1
+        if readings > limits.readings:
+            raise TooMany(f"Expected at most {limits.readings} readings in a request.")
         column.values.append(bases["bv"] + value)
         column.times.append(at)
         column.places.append(number)
+    if number < 0:
+        raise Invalid("Expected at least one record.", "")
     return gathered, skipped
 
 

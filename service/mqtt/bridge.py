@@ -317,9 +317,9 @@ def _join(several: Sequence[Readings]) -> Readings:
     """Readings of one shape as one."""
     if len(several) == 1:
         return several[0]
-    columns = [[x for part in parts for x in part] for parts in zip(*(one.columns for one in several), strict=True)]
+    numbers = [x for one in several for x in one.numbers]
     first, last = min(one.first for one in several), max(one.last for one in several)
-    return several[0]._replace(columns=columns, first=first, last=last)
+    return several[0]._replace(numbers=numbers, first=first, last=last)
 
 
 def _words(error: Exception) -> str:

@@ -1,0 +1,159 @@
+"""Large texts are read as small ones are: what a cut could change is compared, with cuts at every few bytes.
+
+A cut at the wrong place would lose readings without a word, so the same bodies are read whole and in the smallest
+pieces, and both must say the same of what is right. Of what is wrong they may find another place first.
+"""
+
+import json as standard
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from service.formats import json, pieces, senml
+from service.formats.pairs import Malformed
+from service.stream import Invalid, Limits, TooMany
+
+NOW = 1_767_225_600_000
+LIMITS = Limits(readings=2_000, components=64, names=8)
+Read = Callable[[bytes, int, Limits], Any]
+
+
+@pytest.fixture
+def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every text is large, and every piece as small as can be."""
+    monkeypatch.setattr(json, "_SMALL", 0)
+    monkeypatch.setattr(senml, "_SMALL", 0)
+    monkeypatch.setattr(pieces, "PIECE", 1)
+
+
+def answer(read: Read, body: bytes) -> str:
+    try:
+        return repr(read(body, NOW, LIMITS))
+    except (Malformed, Invalid) as error:
+        return f"{type(error).__name__}: {error.detail}"
+
+
+def in_pieces(read: Read, body: bytes) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json, "_SMALL", 0)
+        patch.setattr(senml, "_SMALL", 0)
+        patch.setattr(pieces, "PIECE", 1)
+        return answer(read, body)
+
+
+def values(rng: Random) -> list[Any]:
+    numbers = rng.choices([0, -0.0, 1, 2.5, -3e-5, 10**20, 1e-140], k=rng.randint(1, 9))
+    kind = rng.randrange(3)
+    if kind == 0:
+        return numbers
+    return [[x, 1.5] if kind == 1 else {"a": x, 'b},"c":{': [1, x], "é": x, "},{": x} for x in numbers]
+
+
+def body_of(rng: Random) -> dict[str, Any]:
+    some = values(rng)
+    if rng.random() < 0.5:
+        return {"values": some}
+    return {"value": some[0]} | ({"time": rng.choice([0, 1.5, "2026-01-01T00:00:00Z"])} if rng.random() < 0.5 else {})
+
+
+def spelled(rng: Random, what: Any) -> bytes:
+    """JSON with spaces or without, and with escapes or without, as PHP writes a slash."""
+    text = standard.dumps(
+        what,
+        indent=rng.choice([None, 1]),
+        separators=rng.choice([None, (",", ":"), (" , ", " : ")]),
+        ensure_ascii=rng.random() < 0.5,
+    )
+    return (text.replace("hall/", "hall\\/") if rng.random() < 0.2 else text).encode()
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_text_in_pieces_says_what_it_says_as_a_whole(seed: int) -> None:
+    rng = Random(seed)
+    one = spelled(rng, body_of(rng))
+    many = spelled(rng, {f"hall/{n}:x": body_of(rng) for n in range(rng.randint(1, 6))})
+    pack = spelled(rng, [{"n": f"hall/{n}", "v": n, "u": "},{"} for n in range(rng.randint(1, 6))])
+    for read, body in ((json.decode, one), (json.decode_batch, many), (senml.decode_json, pack)):
+        whole = answer(read, body)
+        assert whole == in_pieces(read, body)
+        assert whole.startswith(("Readings", "{", "Pack"))
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_what_is_wrong_is_refused_in_pieces_too(seed: int) -> None:
+    rng = Random(seed)
+    many = bytearray(spelled(rng, {f"hall/{n}:x": body_of(rng) for n in range(rng.randint(1, 6))}))
+    for _ in range(20):
+        at = rng.randrange(len(many))
+        changed = bytes(many[:at]) + rng.choice([b"", b",", b'"', b"}", b"]", b"{", b"x", b":"]) + bytes(many[at + 1 :])
+        whole, cut = answer(json.decode_batch, changed), in_pieces(json.decode_batch, changed)
+        assert whole == cut or not (whole.startswith("{") or cut.startswith("{")), changed
+
+
+@pytest.mark.usefixtures("smallest")
+@pytest.mark.parametrize(
+    ("read", "body", "said"),
+    [
+        (json.decode, b'{"values":[1,2,"x",4]}', "Invalid at /values/2"),
+        (json.decode, b'{"values":[1,2,3,1e-400]}', "Invalid at /values/3"),
+        (json.decode, b'{"values":[[1,2],[3,4],[5]]}', "Invalid at /values/2"),
+        (json.decode, b'{"values":[[1,2],[3,4],[5,null]]}', "Invalid at /values/2/1"),
+        (json.decode, b'{"values":[{"a":1},{"a":2,"a":3}]}', "Invalid at /values/1"),
+        (json.decode, b'{"values":1}', "Invalid at /values"),
+        (json.decode, b'{"values":[1],"values":[2]}', "Invalid at "),
+        (json.decode, b'{"value":1,"value":2}', "Invalid at "),
+        (json.decode, b'{"values":[1],"time":0}', "Invalid at "),
+        (json.decode, b'{"values":[1],"more":0}', "Invalid at "),
+        (json.decode, b'{"value":1,"time":1e-400}', "Invalid at /time"),
+        (json.decode, b'{"values":[1,2}', "Malformed"),
+        (json.decode, b'{"values":[1,2]} x', "Malformed"),
+        (json.decode_batch, b'{"a":{"value":1},"b":{"value":2},"a":{"value":3}}', "Invalid at "),
+        (json.decode_batch, b'{"a":{"value":1},"b/":{"value":2}}', "Invalid at "),
+        (json.decode_batch, b'{"a":{"value":1},"b":{"values":[1,"x"]}}', "Invalid at /b/values/1"),
+        (json.decode_batch, b'{"a":{"value":1},"b":3}', "Invalid at "),
+        (json.decode_batch, b"[]", "Invalid at "),
+        (json.decode_batch, b"{}", "Invalid at "),
+        (senml.decode_json, b'[{"n":"a","v":1},{"n":"a","v":"x"}]', "Invalid at /1/v"),
+        (senml.decode_json, b'[{"n":"a","v":1},{"n":"a","v":1,"v":2}]', "Invalid at /1"),
+        (senml.decode_json, b'[{"n":"a","v":1},{"n":"a","v":1}', "Malformed"),
+        (senml.decode_json, b'{"n":"a"}', "Invalid at "),
+    ],
+)
+def test_the_place_of_an_error_is_that_in_the_whole(read: Read, body: bytes, said: str) -> None:
+    with pytest.raises((Invalid, Malformed)) as caught:
+        read(body, NOW, LIMITS)
+    error = caught.value
+    assert said == (f"Invalid at {error.pointer}" if isinstance(error, Invalid) else "Malformed")
+
+
+@pytest.mark.usefixtures("smallest")
+def test_where_a_large_text_stops_being_json_is_said() -> None:
+    with pytest.raises(Malformed) as caught:
+        json.decode_batch(b'{"a":{"value":1},\n"b":{"value":2},\n "c":{"value":x}}', NOW, LIMITS)
+    assert "Expected JSON; line 3, column 15 is not." == caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"s":{"values":[%b]}}' % b",".join([b"1"] * 3_000_000),
+        b"{%b}" % b",".join(b'"s%d":{"value":1}' % n for n in range(300_000)),
+        b"{%b}" % b",".join(b'"s%d":{"value":[%b]}' % (n, b",".join([b"1"] * 60)) for n in range(60_000)),
+    ],
+    ids=["values", "streams", "numbers"],
+)
+def test_what_is_too_much_is_refused_before_it_is_all_read(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+    understand = json._first_that_understands
+
+    def counted(decoders: Any, text: bytes) -> Any:
+        nonlocal read
+        read += len(text) if decoders is not json._outlines else 0
+        return understand(decoders, text)
+
+    monkeypatch.setattr(json, "_first_that_understands", counted)
+    with pytest.raises(TooMany):
+        json.decode_batch(body, NOW, Limits())
+    assert read < len(body)
