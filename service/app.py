@@ -160,9 +160,10 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        examining = asyncio.create_task(examination.run())
+        tasks = [asyncio.create_task(examination.run()), asyncio.create_task(places.tidy())]
         yield
-        examining.cancel()
+        for task in tasks:
+            task.cancel()
         await live.close()
         await committer.drain()
         await reader.drain()

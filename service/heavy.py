@@ -21,9 +21,13 @@ async def run(function: Callable[..., _Result], *args: object) -> _Result:
 
 
 def _run(function: Callable[..., _Result], args: tuple[object, ...]) -> _Result:
-    """Without the collector of cycles: heavy work makes none, and to look through all that it makes stops everybody."""
+    """Without the collector of cycles: heavy work makes none, and to look through all that it makes stops everybody.
+
+    What it made is frozen for the same reason, and so is what else is there; ``Places.tidy`` looks through that.
+    """
     gc.disable()
     try:
         return function(*args)
     finally:
+        gc.freeze()
         gc.enable()

@@ -8,8 +8,9 @@ done with it.
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 from service import heavy
@@ -20,6 +21,7 @@ R = TypeVar("R")
 
 SMALL = 64 * 1024  # Bytes of a body that is decoded at once, which takes a few milliseconds.
 _PLACES = 2
+_TIDY = 600.0  # Seconds.
 _LARGE = 1024 * 1024  # Bytes of a body that takes all places.
 
 
@@ -44,6 +46,20 @@ class Places:
             except TimeoutError:
                 raise Overloaded from None
             yield
+
+    async def tidy(self) -> None:
+        """Collects, every ten minutes, the cycles among the objects that heavy work froze; never returns.
+
+        It takes all places, because it takes long where a large request is in memory. If they are taken, the next time
+        will do.
+        """
+        while True:
+            await asyncio.sleep(_TIDY)
+            with suppress(Overloaded):
+                async with self.place(_PLACES):
+                    gc.unfreeze()
+                    gc.collect()
+                    gc.freeze()
 
     @asynccontextmanager
     async def decoded(

@@ -8,7 +8,8 @@ takes to come nor how slowly its header or body may. Here each connection has on
 connection, so that a client takes it for the response to a reading that was recorded. Here it is a problem like every
 other and waits its turn. And a header may be as large as a client likes; here what comes without a byte of a body (a
 header, a trailer, the extension of a chunk) is refused past 64 KiB. ``head.py`` has the other rules. What stands in a
-trailer is nobody's header. A client may send a thousand requests ahead of their responses, and a worker has a limit of
+trailer is nobody's header. A body may be cut into as many chunks as it has bytes; past 10,000 they have to be of 16
+bytes on average. A client may send a thousand requests ahead of their responses, and a worker has a limit of
 connections; a client beyond it gets a problem, too.
 
 **Responses in one piece.** uvicorn hands the head and the body of a response to the kernel one after the other: two
@@ -42,6 +43,9 @@ from service.problems import NotHttp, Refused, TooManyConnections, encode
 STALL = 30.0
 _RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel forgets, too, what it holds for that client.
 LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
+MAX_CHUNKS = 10_000  # Of a body, before it matters how small they are.
+SMALLEST_CHUNK = 16  # Bytes, on average.
+_AROUND_A_CHUNK = 5  # Bytes: its size and two line ends.
 MAX_PIPELINED = 1_000  # Requests of a connection that wait for the one before.
 RESPOND = "meanwhile.respond"
 HOLD = "meanwhile.hold"
@@ -77,6 +81,9 @@ class PatientProtocol(HttpToolsProtocol):
         self._refusal: bytes | None = None  # The last response, once nothing is read any more.
         self._why: Refused = NotHttp("Expected a request as RFC 9112 has it.")
         self._in_head = False
+        self._chunks = 0  # Of the last request.
+        self._came = 0  # Bytes since it began; those that came in one piece with its beginning count whole.
+        self._piece = 0  # Bytes that came last.
         self._max_connections, self.limit_concurrency = self.limit_concurrency, None  # uvicorn's refusal is no problem.
         self._without_upgrade: bytes | None = None  # A head that takes the place of the one that was just parsed.
         self._default_headers: list[tuple[bytes, bytes]] = []
@@ -123,8 +130,10 @@ class PatientProtocol(HttpToolsProtocol):
         """Takes what came, and starts to wait for the rest if there is one."""
         if self._refusal is not None:
             return
-        self._deadlines.received += len(data)
-        self._without_body += len(data)
+        self._piece = len(data)
+        self._deadlines.received += self._piece
+        self._came += self._piece
+        self._without_body += self._piece
         self._feed(data)
         if self._is_whole:
             return
@@ -158,6 +167,8 @@ class PatientProtocol(HttpToolsProtocol):
         """A request begins. Raises ``Refused`` if too many wait before it."""
         self._is_whole = False
         self._in_head = True
+        self._chunks = 0
+        self._came = self._piece
         self._unanswered += 1
         if self._unanswered > MAX_PIPELINED:
             self._why = NotHttp(f"Expected at most {MAX_PIPELINED} requests ahead of their responses.")
@@ -186,6 +197,13 @@ class PatientProtocol(HttpToolsProtocol):
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
             self.headers.append((name, value))
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body begins. Raises ``Refused`` where they are so small that each byte is work."""
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS and self._chunks * (SMALLEST_CHUNK + _AROUND_A_CHUNK) > self._came:
+            self._why = NotHttp(f"Expected chunks of at least {SMALLEST_CHUNK} bytes on average.")
+            raise self._why
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body is here."""

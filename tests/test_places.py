@@ -1,10 +1,14 @@
 """Places: large requests are few at once, and wait for no longer than the timeout."""
 
 import asyncio
+import gc
 import json
+import weakref
+from typing import Any
 
 import pytest
 
+from service import heavy, places
 from service.formats.json import decode, decode_batch
 from service.places import SMALL, Places
 from service.stream import Invalid, Limits, TooMany, collect
@@ -12,13 +16,19 @@ from service.turns import Overloaded
 from tests.conftest import Api
 
 
+class Cycle:
+    """Something that refers to itself."""
+
+    itself: Any
+
+
 async def test_two_large_requests_are_under_way_and_the_third_waits() -> None:
-    places = Places(10.0)
+    two = Places(10.0)
     inside, most = 0, 0
 
     async def request() -> None:
         nonlocal inside, most
-        async with places.place():
+        async with two.place():
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0)
@@ -30,12 +40,12 @@ async def test_two_large_requests_are_under_way_and_the_third_waits() -> None:
 
 
 async def test_who_finds_no_place_in_time_is_refused_and_a_place_that_is_left_is_free() -> None:
-    places = Places(0.01)
-    async with places.place(), places.place():
+    two = Places(0.01)
+    async with two.place(), two.place():
         with pytest.raises(Overloaded):
-            async with places.place():
+            async with two.place():
                 raise AssertionError
-    async with places.place(), places.place():
+    async with two.place(), two.place():
         pass
 
 
@@ -77,3 +87,30 @@ def test_one_wide_reading_is_checked_as_many_are(odd: float) -> None:
 
 def test_a_zero_of_one_wide_reading_is_a_positive_one() -> None:
     assert "[[0.0], [1.0]]" == repr(collect([[-0.0, 1.0]], 0, 0, Limits()).columns)
+
+
+async def test_what_heavy_work_made_is_not_looked_through_and_its_cycles_are_collected_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places, "_TIDY", 0.05)
+    before = gc.get_freeze_count()
+
+    def work() -> "weakref.ref[Cycle]":
+        cycle = Cycle()
+        cycle.itself = cycle
+        return weakref.ref(cycle)
+
+    try:
+        made = await heavy.run(work)
+        assert gc.get_freeze_count() > before
+        gc.collect()
+        assert made() is not None  # It is frozen.
+        tidying = asyncio.create_task(Places(1.0).tidy())
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if made() is None:
+                break
+        assert made() is None
+        tidying.cancel()
+    finally:
+        gc.unfreeze()

@@ -8,7 +8,7 @@ One regular expression finds the parts of all lines in one pass: those of the us
 escapes, or any other line as a whole, which is then read by others that know the whole grammar. All quantifiers are
 possessive, so no text makes one try twice. Numbers and times stay text until everything is sorted by stream, and become
 numbers a column at a time; ``float`` would take ``1_000`` and ``nan``, but the expression does not. What a series
-(measurement and tags) and a field are named is worked out once and kept from one body to the next.
+(measurement and tags) and a field are named is worked out once and kept from one body to the next, if it is short.
 
 The package line-protocol-parser, in C, was measured too: it needs a call for each line and reads the tags of each anew,
 which with the names of the streams takes longer, and of a field given twice it takes the last without a word.
@@ -42,7 +42,8 @@ PRECISIONS = {
 _MILLISECOND = 10**6
 _STRETCH = 16 * 1024  # Characters of lines that one call of an expression looks at.
 _LONGEST_LINE = 64 * 1024  # Characters of a point; InfluxDB's longest string is as long.
-_LONGEST_SERIES = 1024  # Characters: more than fit into a name, and few enough to be kept.
+_LONGEST_SERIES = 1024  # Characters: more than fit into a name.
+_KEPT = 384  # Characters of a series and a field whose stream is remembered.
 
 _NAME = r"[^ ,=\\\"\t\r\n]++"
 _INTEGER, _FLOAT = r"[-+]?+[0-9]++", r"[-+.0-9eE]++"  # What float() refuses of the latter is found when it is called.
@@ -126,7 +127,7 @@ def decode(body: bytes, unit: int, now: int, pattern: str, limits: Limits) -> Po
     found = skip = 0
 
     def literals_of(head: str, field: str) -> _Literals:
-        name = _stream(pattern, *_series(head), field)
+        name = _stream(pattern, head, field)
         literals = known[f"{head} {field}"] = gathered.setdefault(name, _Literals([], [], []))
         return literals
 
@@ -284,8 +285,7 @@ def _number(literal: str) -> float:
     return value if value or not literal.lower().partition("e")[0].strip("+-0.") else nan
 
 
-@lru_cache(maxsize=16_384)
-def _series(head: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+def _series(head: str) -> tuple[str, list[tuple[str, str]]]:
     """A measurement and its tags. Raises ``_Bad``."""
     measurement = _MEASUREMENT.match(head)
     if measurement is None or len(head) > _LONGEST_SERIES:
@@ -300,18 +300,28 @@ def _series(head: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         at = tag.end()
     if len({key for key, _ in tags}) < len(tags):
         raise _Bad("expected every tag once")
-    return re.sub(r"\\([, ])", r"\1", measurement[0]), tuple(tags)
+    return re.sub(r"\\([, ])", r"\1", measurement[0]), tags
 
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([,= ])", r"\1", text) if "\\" in text else text
 
 
-@lru_cache(maxsize=16_384)
-def _stream(pattern: str, measurement: str, tags: tuple[tuple[str, str], ...], field: str) -> str:
+def _stream(pattern: str, head: str, field: str) -> str:
     """The stream of a point. Raises ``_Bad``."""
+    if len(head) + len(field) > _KEPT:
+        return _name(pattern, head, field)
+    return _short_name(pattern, head, field)
+
+
+@lru_cache(maxsize=16_384)  # Of at most _KEPT characters each, and as many in the name: some megabytes.
+def _short_name(pattern: str, head: str, field: str) -> str:
+    return _name(pattern, head, field)
+
+
+def _name(pattern: str, head: str, field: str) -> str:
     try:
-        name = name_of(pattern, measurement, tags, field)
+        name = name_of(pattern, *_series(head), field)
     except UnicodeEncodeError:
         raise _Bad("expected UTF-8") from None
     if not is_name(name):
