@@ -29,7 +29,7 @@ _WHERE_STREAMS_ARE = (
     *("redis_url", "data_dir", "prefix", "patience", "durability", "replicas", "max_streams", "max_components"),
     *("max_names", "grace", "log_level"),
 )
-_LARGEST_BATCH = 2**20  # Readings of a stream in a batch: each could get an idempotency key of its own.
+_LARGEST_BATCH = 80_000  # Readings: a sequence grows by as many, and one that jumps by a day of seconds is a clock's.
 _UNLIMITED = 10_000  # Columns.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -128,7 +128,7 @@ def send(
         list[str] | None, typer.Option(help="A cell that stands for no reading, besides the empty one. Repeatable.")
     ] = None,
     delimiter: Annotated[str, typer.Option(help="What separates the cells.")] = ",",
-    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Readings in a request.")] = 10_000,
+    batch: Annotated[int, typer.Option(min=1, max=_LARGEST_BATCH, help="Readings in a request.")] = 10_000,
     url: Url = _DEFAULT_URL,
     key: Secret = None,
 ) -> None:
@@ -158,7 +158,7 @@ def send(
         ):
             task = progress.add_task(file.name, total=sheet.size)
             for number, readings in enumerate(sheet.batches(batch)):
-                client.record(readings, producer, number * _LARGEST_BATCH, outcome)
+                client.record(readings, producer, number * batch, outcome)
                 progress.update(task, completed=sheet.position)
             columns = sheet.columns
     except (Unsent, Unusable) as error:
@@ -178,6 +178,8 @@ def send(
 def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
     from rich.table import Table
 
+    from service.table import NUMBERS
+
     table = Table("column", "stream", "recorded", "missing", "refused", box=None)
     for column in columns:
         if column.is_numeric:
@@ -194,7 +196,7 @@ def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
             )
         if column.malformed:
             first = f"first in line {column.first_malformed_line}"
-            typer.echo(f"refused {column.malformed} cells of {column.header}: not numbers, {first}")
+            typer.echo(f"refused {column.malformed} cells of {column.header}: expected {NUMBERS}, {first}")
         if reason := outcome.reasons.get(column.stream):
             typer.echo(f"refused for {column.stream}: {reason}")
     before = f", {outcome.duplicates} of them in an earlier run" if outcome.duplicates else ""

@@ -15,6 +15,7 @@ import httpx
 from service.stream import is_name
 
 _TOO_OLD = "urn:meanwhile:problem:key-too-old"
+_ABOUT_READINGS = frozenset({400, 409, 413, 422})  # What is refused because of some of the readings sent.
 _LONGEST_SILENCE = 40  # Seconds in an event stream, which has a comment every 15.
 _TRIES = 60  # A second apart: a service that restarts is waited for.
 
@@ -123,7 +124,7 @@ class Client:
             return
         body = {stream: {"values": values} for stream, values in batch.items()}
         reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": f"{producer}:{sequence}"})
-        if reply.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+        if not (reply.is_success or reply.status_code in _ABOUT_READINGS):
             raise Unsent(_reason(reply))
         is_old = _problem(reply).get("type") == _TOO_OLD
         conflicting = {conflict["stream"] for conflict in _problem(reply).get("conflicts", [])}

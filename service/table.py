@@ -1,8 +1,8 @@
 """CSV files as readings: each numeric column is a stream.
 
 The file is read once, in order, in bounded memory. A column is numeric if it has a header and its first cell that is
-not missing is a number; a later cell that is not one is malformed: it is counted, named by line and left out, never
-guessed at.
+not missing is a number; a later cell that is not one, or not one that can be recorded, is malformed: it is counted,
+named by line and left out, never guessed at.
 """
 
 import csv
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from service.exact import LARGEST, SMALLEST
 from service.stream import is_name
 
+NUMBERS = f"numbers that are 0 or have a magnitude from {SMALLEST} to {LARGEST}"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:~-]+")
 
@@ -123,11 +125,13 @@ class Sheet:
                 self._check_stream(column)
         if not column.is_numeric:
             return None
-        if not is_number:
+        value = float(cell) if is_number else math.nan
+        is_zero = value == 0 and not cell.lower().partition("e")[0].strip("+-0.")  # And not 1e-400, which becomes it.
+        if not (is_zero or SMALLEST <= abs(value) <= LARGEST):
             column.malformed += 1
             column.first_malformed_line = column.first_malformed_line or self._rows.line_num
             return None
-        return float(cell)
+        return value
 
     def _check_stream(self, column: Column) -> None:
         if not is_name(column.stream):
@@ -138,4 +142,4 @@ class Sheet:
 
 
 def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text.strip()) is not None and math.isfinite(float(text))
+    return _NUMBER.fullmatch(text.strip()) is not None

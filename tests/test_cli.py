@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from service.client import Client, Outcome, Unsent
 from service.settings import Settings
 from tests import http
 from tests.servers import Service, clean_environment, eventually, meanwhile, service
@@ -141,7 +142,10 @@ def test_send_counts_what_is_missing_and_refuses_what_is_no_number(running: Serv
     file.write_text("when,b/t,b/u\n2026-01-01,1.5,10\n2026-01-02,,n/a\n2026-01-03,oops,30\n2026-01-04,4.5,40\n")
     sent = meanwhile("send", str(file), "--missing", "n/a", "--url", running.url)
     assert sent.returncode == 1
-    assert "refused 1 cells of b/t: not numbers, first in line 4" in sent.stdout
+    assert (
+        "refused 1 cells of b/t: expected numbers that are 0 or have a magnitude from 1e-140 to 1e+140, first"
+        in sent.stdout
+    )
     assert (2, 3.0) == (state(running, "b_t")["count"], state(running, "b_t")["average"])
     assert (3, 80 / 3) == (state(running, "b_u")["count"], state(running, "b_u")["average"])
 
@@ -155,7 +159,51 @@ def test_send_leaves_out_only_what_the_service_refuses(running: Service, tmp_pat
     assert (4, 3.25) == (state(running, "c/good")["count"], state(running, "c/good")["average"])
     assert 1 == state(running, "c/vector")["count"]
     assert "refused for c/vector: 409: The stream has another shape" in sent.stdout
+    assert "refused 2 cells of good:" in sent.stdout
+    assert "first in line 4\n" in sent.stdout
     assert "4 readings recorded" in sent.stdout
+
+
+def test_send_halves_what_is_too_much_for_a_request(tmp_path: Path) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("a,b\n" + "".join(f"{n},{-n}\n" for n in range(1, 51)))
+    with service(MEANWHILE_MAX_READINGS="7") as started:
+        sent = meanwhile("send", str(file), "--url", started.url)
+        assert (0, "100 readings recorded\n") == (sent.returncode, sent.stdout.splitlines(keepends=True)[-1])
+        assert (50, 25.5) == (state(started, "a")["count"], state(started, "a")["average"])
+
+
+def test_a_file_with_more_batches_than_a_clock_has_days_is_sent_and_counted_once(running: Service) -> None:
+    with Client(running.url) as client:
+        outcome = Outcome()
+        for number in [*range(22_430, 22_480), *range(22_430, 22_480)]:  # About now in seconds, in steps of 80,000.
+            client.record({"g/many": [1.0]}, "send-g", number * 80_000, outcome)
+    assert (100, 50, {}) == (outcome.recorded["g/many"], outcome.duplicates, outcome.refused)
+    assert 50 == state(running, "g/many")["count"]
+
+
+def test_what_is_refused_whatever_the_readings_is_said_once(running: Service) -> None:
+    with Client(running.url) as client:
+        client._http.headers["Host"] = "evil.test"
+        with pytest.raises(Unsent, match=r"^421: .*MEANWHILE_ALLOWED_HOSTS"):
+            client.record({"g/421": [1.0, 2.0]}, "send-h", 0, Outcome())
+
+
+def test_many_files_for_one_stream_are_counted_once_each_even_two_at_a_time(running: Service, tmp_path: Path) -> None:
+    files = [tmp_path / f"{month}.csv" for month in range(24)]
+    for month, file in enumerate(files):
+        file.write_text("f\n" + "".join(f"{month}.{day}\n" for day in range(10, 20)))
+    for both in zip(files[::2], files[1::2], strict=True):
+        sending = [
+            subprocess.Popen(
+                [sys.executable, "-m", "service", "send", str(file), "--prefix", "h/", "--url", running.url],
+                stdout=subprocess.DEVNULL,
+                env=clean_environment(),
+            )
+            for file in (*both, both[0])
+        ]
+        assert [0, 0, 0] == [one.wait(60) for one in sending]
+    assert 240 == state(running, "h/f")["count"]
 
 
 def test_send_in_many_small_batches_is_the_same(running: Service, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_quotes_windows_lines_other_delimiters_and_a_byte_order_mark_are_underst
 
 
 def test_doubles_are_read_to_the_bit(tmp_path: Path) -> None:
-    texts = ["0.1", "9007199254740993", "1.7976931348623157e308", "2.2250738585072011e-308", "0.30000000000000004"]
+    texts = ["0.1", "9007199254740993", "1e140", "1.0000000000000001e-140", "0.30000000000000004", "0e-400"]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["a", *texts, ""]))
     with Sheet(path, prefix="", missing=[]) as sheet:
@@ -174,3 +174,12 @@ def test_an_empty_file_is_no_table(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(Unusable, match="no header row"):
         Sheet(path, prefix="", missing=[])
+
+
+@pytest.mark.parametrize("cell", ["1e-400", "-1E-400", "1e-141", "1e141", "1e999", "0.0e-1x", "nan", "1_000"])
+def test_a_number_that_cannot_be_recorded_is_malformed_and_its_line_is_known(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"a\n1\n{cell}\n0.0\n")
+    with Sheet(path, prefix="", missing=[]) as sheet:
+        assert [{"a": [1.0, 0.0]}] == list(sheet.batches(100))
+        assert (1, 3) == (sheet.columns[0].malformed, sheet.columns[0].first_malformed_line)
