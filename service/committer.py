@@ -7,9 +7,10 @@ one merge a stream and one fsync for all of them. That is why "200 means on disk
 A commit is a list of groups; a **group** is the requests that stand or fall together, because they name the same
 streams with the same shapes. A stream that has another shape refuses the whole group and nobody else.
 
-A commit has so much **weight** that the script takes some milliseconds for it: what is more waits for the next one, and
-a request that is more by itself is recorded in slices between the others (``slices.py``). So nobody waits for somebody
-else's size. What the stored states weigh only the script knows; it leaves groups for the next commit if need be.
+A commit has so much **weight** that the script takes some milliseconds for it: what is more waits for the next one,
+where what is small does not wait behind it, and a request that is more by itself is recorded in slices between the
+others (``slices.py``). So nobody waits for somebody else's size. What the stored states weigh only the script knows; it
+leaves groups for the next commit if need be.
 
 What a waiter can count on:
 
@@ -50,6 +51,8 @@ from service.turns import Overloaded, Turns, fail_all
 from service.verdicts import Refusal
 from service.wide import Wide
 
+_SMALL = 100  # Of the weight of a request, so that what is larger leaves room for it.
+_MAX_FILLED = MAX_WEIGHT - 300  # By what is not small, unless it is alone.
 _MANY = 1_000  # Streams, past which a request is measured in a thread.
 _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
 
@@ -108,6 +111,15 @@ class _Commit:
     numbers: int = 0
     groups: dict[object, _Group] = field(default_factory=dict)
 
+    def has_room(self, identity: object, weight: int, numbers: int) -> bool:
+        """Whether readings like these fit in; the last room is kept for what is small."""
+        if not self.groups:
+            return True
+        if identity in self.groups:
+            weight = 0
+        room = (MAX_WEIGHT if weight < _SMALL else _MAX_FILLED) - self.weight
+        return weight <= room and self.numbers + numbers <= MAX_NUMBERS
+
     def fail(self, error: Exception) -> None:
         for group in self.groups.values():
             fail_all(group.waiters, error)
@@ -149,10 +161,9 @@ class Committer:
         self._counters.gathered(self._waiting + self._waiting_large)
         identity = _identity(readings, key)
         commit = self._turns.gathering()
+        if not commit.has_room(identity, weight, numbers):
+            commit = self._turns.with_room(lambda one: one.has_room(identity, weight, numbers))
         group = commit.groups.get(identity)
-        added = weight if group is None else 0
-        if commit.weight and (commit.weight + added > MAX_WEIGHT or commit.numbers + numbers > MAX_NUMBERS):
-            commit, group = self._turns.begin(), None
         commit.size += size
         commit.numbers += numbers
         waiter: Waiter = commit.loop.create_future()

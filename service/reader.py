@@ -35,7 +35,7 @@ class Reader:
         """
         reads = self._turns.gathering()
         if len(reads.waiters) >= MAX_STREAMS and stream not in reads.waiters:
-            reads = self._turns.begin()
+            reads = self._turns.with_room(lambda one: len(one.waiters) < MAX_STREAMS or stream in one.waiters)
         waiter: asyncio.Future[State | None] = reads.loop.create_future()
         reads.waiters.setdefault(stream, []).append(waiter)
         return await waiter

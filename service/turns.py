@@ -2,7 +2,7 @@
 
 Nothing is timed. A batch leaves as soon as the one before is back, so an idle service sends each request at once and a
 busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first. A
-batch that is full waits for its turn, and the next one gathers behind it.
+batch that is full waits for its turn, and the next one gathers behind it; what is small finds room in an earlier one.
 
 **Nobody waits for somebody else's size.** What is too large for one batch is sent in parts, *between* the batches:
 after each batch one part, in the order in which they asked for their turn, and after each part one batch.
@@ -57,11 +57,15 @@ class Turns(Generic[B]):
         self._sender: asyncio.Task[None] | None = None
 
     def gathering(self) -> B:
-        """The batch that gathers."""
-        return self._batches[-1] if self._batches else self.begin()
+        """The batch that leaves next."""
+        return self._batches[0] if self._batches else self.begin()
+
+    def with_room(self, has_room: Callable[[B], bool]) -> B:
+        """The first batch that has room, or a new one."""
+        return next(filter(has_room, self._batches), None) or self.begin()
 
     def begin(self) -> B:
-        """Another batch, which gathers from now on; the one before is full."""
+        """Another batch, behind the others."""
         loop = asyncio.get_running_loop()
         batch = self._new(loop, loop.time() + self._patience)
         self._batches.append(batch)

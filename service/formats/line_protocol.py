@@ -107,6 +107,11 @@ class _Literals(NamedTuple):
         times = [int(stamp) * unit for stamp in self.stamps] if "" not in self.stamps else self._some_times(unit, now)
         return Columns(list(values), times, self.lines)
 
+    def untimed(self) -> list[int]:
+        if "" not in self.stamps:
+            return []
+        return [line for line, stamp in zip(self.lines, self.stamps, strict=True) if not stamp]
+
     def _some_times(self, unit: int, now: int) -> list[int]:
         return [int(stamp) * unit if stamp else now for stamp in self.stamps]
 
@@ -166,15 +171,13 @@ def decode(body: bytes, unit: int, now: int, pattern: str, limits: Limits) -> Po
             found += len(pairs)
         if found + len(wrong) > limits.readings:
             raise TooMany(f"Expected at most {limits.readings} readings in a request, wrong lines included.")
-    now *= _MILLISECOND
-    columns_of = {name: one.columns(unit, now) for name, one in gathered.items() if one.lines}
-    untimed = frozenset(
-        line
-        for one in gathered.values()
-        if "" in one.stamps
-        for line, stamp in zip(one.lines, one.stamps, strict=True)
-        if not stamp
-    )
+    known.clear()
+    untimed = frozenset(line for one in gathered.values() for line in one.untimed())
+    columns_of = {}
+    for name in [*gathered]:  # What is literal is gone when there are numbers of it.
+        one = gathered.pop(name)
+        if one.lines:
+            columns_of[name] = one.columns(unit, now * _MILLISECOND)
     return _points(Points(columns_of, {}, wrong, untimed), limits)
 
 

@@ -58,6 +58,7 @@ VERSION = 1
 WINDOW = 4_096  # Messages that are remembered at least.
 _LARGEST = 1024 * 1024  # Bytes of the file before it is written anew.
 _FRAME = struct.Struct(">II")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # What the decoder of records raises.
 _LIKE_A_RECORD = re.compile(rb"\A.{8}[\x96\x97]|mqtt-[0-9a-f]{16}", re.DOTALL)
 _START = re.compile(rb"(?=[\x96\x97]\x01\xb5mqtt-)")  # How every record starts: an array, the version, the producer.
 
@@ -315,7 +316,7 @@ def _record_at(content: bytes, position: int) -> tuple[_Record, int] | None:
         return None
     try:
         return _decode(record), end
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return None
 
 
@@ -336,6 +337,6 @@ def _is_cut(rest: bytes) -> bool:
         return False
     try:
         _decode(rest[_FRAME.size :])
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return True
     return False  # It is whole, and its length is wrong.

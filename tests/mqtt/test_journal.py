@@ -254,3 +254,13 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="choose --journal"):
         Journal(tmp_path / "file" / "journal", 10)
+
+
+def test_a_last_record_that_is_cut_and_is_not_text_is_damage_like_any_other(file: Path) -> None:
+    whole = three_batches(file)
+    producer = whole.rindex(b"mqtt-")
+    file.write_bytes(whole[: producer + 20] + b"\xe2" + whole[producer + 21 : -1])
+    journal = Journal(file, 10)
+    journal.begin([note(9)])
+    assert 1 == journal.sequence
+    journal.close()
