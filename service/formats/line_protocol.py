@@ -173,12 +173,17 @@ def decode(body: bytes, unit: int, now: int, pattern: str, limits: Limits) -> Po
             raise TooMany(f"Expected at most {limits.readings} readings in a request, wrong lines included.")
     known.clear()
     untimed = frozenset(line for one in gathered.values() for line in one.untimed())
+    return _points(Points(_to_numbers(gathered, unit, now * _MILLISECOND), {}, wrong, untimed), limits)
+
+
+def _to_numbers(gathered: dict[str, _Literals], unit: int, now: int) -> Gathered:
+    """The columns of what was gathered, which is gone then: both would take too much memory."""
     columns_of = {}
-    for name in [*gathered]:  # What is literal is gone when there are numbers of it.
+    for name in [*gathered]:
         one = gathered.pop(name)
         if one.lines:
-            columns_of[name] = one.columns(unit, now * _MILLISECOND)
-    return _points(Points(columns_of, {}, wrong, untimed), limits)
+            columns_of[name] = one.columns(unit, now)
+    return columns_of
 
 
 def _pieces(text: str) -> Iterator[tuple[int, list[tuple[str, ...]], Callable[[int], int]]]:
