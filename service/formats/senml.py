@@ -3,7 +3,7 @@
 A pack is an array of records. A base field applies from its record on, until it is given again:
 
     name     bn + n                          the name of the stream
-    value    bv + v                          the reading, where there is a v
+    value    bv + v                          the reading, where there is a v; added as decimals
     time     bt + t, in seconds              since 1970; below 2^28 since now, so that 0 or nothing is now
 
 Only numbers become readings. Strings, booleans, data (``vs``, ``vb``, ``vd``) and records that have a sum alone are
@@ -18,6 +18,7 @@ a literal that became 0 could hide. In CBOR fields are numbers; ``cbor.py`` deco
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Context, Decimal
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -60,6 +61,7 @@ _TEXTS = frozenset({"bn", "bu", "n", "u", "vs", "vd"})
 _BASES = frozenset({"bn", "bt", "bu", "bv", "bs", "bver"})
 _VALUES = ("v", "vs", "vb", "vd")
 _USUAL = frozenset({"n", "v", "t", "u"})
+_CONTEXT = Context(prec=1_500)  # Digits: the sum of any two doubles is exact.
 _PACK = "Expected an array of SenML records."
 
 
@@ -149,6 +151,15 @@ def _labelled(record: Any, pointer: str) -> Record:
     return fields
 
 
+def _add(base: float, value: float) -> float:
+    """The nearest double to the exact sum of two decimals; a double stands for the shortest one that is read as it.
+
+    >>> _add(0.1, 0.2), 0.1 + 0.2
+    (0.3, 0.30000000000000004)
+    """
+    return float(_CONTEXT.add(Decimal(repr(base)), Decimal(repr(value))))
+
+
 def _resolve(records: Iterable[Record], now: int, limits: Limits) -> Pack:
     gathered, skipped = _gather(records, now, limits)
     try:
@@ -191,7 +202,7 @@ def _gather(records: Iterable[Record], now: int, limits: Limits) -> tuple[Gather
         readings += 1
         if readings > limits.readings:
             raise TooMany(f"Expected at most {limits.readings} readings in a request.")
-        column.values.append(bases["bv"] + value)
+        column.values.append(_add(bases["bv"], value) if bases["bv"] else value)
         column.times.append(at)
         column.places.append(number)
     if number < 0:

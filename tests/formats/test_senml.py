@@ -3,13 +3,14 @@
 import json
 import tracemalloc
 from contextlib import suppress
+from decimal import Decimal
 from fractions import Fraction
 from math import isnan
 from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.formats import cbor, senml
@@ -388,6 +389,15 @@ def test_garbage_is_refused_and_never_more(data: st.DataObject) -> None:
     for decode in (decode_json, decode_cbor):
         with suppress(Malformed, Invalid):
             decode(bytes(body), NOW, LIMITS)
+
+
+@law
+@given(base=st.decimals(-1000, 1000, places=3), value=st.decimals(-1000, 1000, places=5))
+@example(base=Decimal("0.1"), value=Decimal("0.2"))
+@example(base=Decimal("20.1"), value=Decimal("-20.1"))
+def test_a_base_value_is_added_exactly(base: Decimal, value: Decimal) -> None:
+    pack = read([{"bn": "a", "bv": float(base), "v": float(value)}])
+    assert {"a": [float(base + value)]} == values(pack)
 
 
 # CBOR that is hostile -------------------------------------------------------------------------------------------------
