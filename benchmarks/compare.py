@@ -45,7 +45,7 @@ def service(checkout: Path) -> Iterator[tuple[str, int, int]]:
         environment = os.environ | {"PYTHONPATH": str(checkout)}
         with log.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", f"{directory}/data"],
+                [sys.executable, "-m", "meanwhile", "serve", "--port", "0", "--data-dir", f"{directory}/data"],
                 cwd=checkout,
                 env=environment,
                 stdout=output,

@@ -18,10 +18,10 @@ from typing import Any
 
 import cbor2
 import httpx
+from meanwhile.core.readings import Limits
+from meanwhile.formats import line_protocol, line_protocol_names, ndjson, senml
 
 from benchmarks.targets import disk_directory
-from service.formats import line_names, line_protocol, ndjson, senml
-from service.stream import Limits
 from tests.servers import service
 
 LINES = 100_000  # In a body.
@@ -54,7 +54,7 @@ def formats() -> list[Format]:
                 f"plant,boiler=boiler-{i % STREAMS} temp={value!r} {now * 10**6 + i}\n"
                 for i, (_, value) in enumerate(readings)
             ).encode(),
-            lambda body: line_protocol.decode(body, 1, now, line_names.DEFAULT, _LIMITS),
+            lambda body: line_protocol.decode(body, 1, now, line_protocol_names.DEFAULT, _LIMITS),
             "/api/v2/write",
             "text/plain",
         ),

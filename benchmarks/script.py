@@ -14,12 +14,12 @@ from time import perf_counter
 
 import hiredis
 import msgspec
+from meanwhile.core.state import VERSION
+from meanwhile.core.summary import summarize
+from meanwhile.storage.store import script
 
 from benchmarks.targets import disk_directory
 from benchmarks.workloads import STREAMS, sensor_batch
-from service.state import VERSION
-from service.store import script
-from service.summary import summarize
 from tests.servers import Valkey
 
 _DEPTH = 64  # Commands on their way.

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from meanwhile.core.readings import Limits, collect
+from meanwhile.core.shapes import Value, shape_of
+from meanwhile.core.state import State
+from meanwhile.core.summary import summarize
+from meanwhile.storage.redis_client import connect
+from meanwhile.storage.store import Store
+
 from benchmarks.workloads import sensor_batch
-from service.link import connect
-from service.state import State
-from service.store import Store
-from service.stream import Limits, Value, collect, shape_of
-from service.summary import summarize
 from tests.servers import valkey
 
 _BATCH = 100_000

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from meanwhile.api.app import create_app
+from meanwhile.settings import Settings
+from meanwhile.storage.redis_client import connect
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 
-from service.app import create_app
-from service.link import connect
-from service.settings import Settings
-from service.store import Store
 from tests.servers import Valkey, valkey
 
 

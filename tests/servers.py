@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.valkey import server_binary
+from meanwhile.storage.valkey_server import server_binary
 
 FSYNC_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -116,7 +116,7 @@ def clean_environment() -> dict[str, str]:
 def meanwhile(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
+        [sys.executable, "-m", "meanwhile", *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -144,7 +144,7 @@ class Service:
         with (self.data_dir / "service.log").open("w") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "service", "serve"),
+                    *(sys.executable, "-m", "meanwhile", "serve"),
                     *("--port", str(port), "--data-dir", str(self.data_dir), *self.arguments),
                 ],
                 env=clean_environment() | self.environment,

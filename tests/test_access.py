@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-
-from service.access import Forbidden, Guard, Unauthorized, check_prefix_of
-from service.key_file import EVERYTHING, BadKeyFile, Keys, entry, new_secret, read_keys
+from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_prefix_of
+from meanwhile.api.key_file import EVERYTHING, BadKeyFile, Keys, entry, new_secret, read_keys
 
 WRITER, READER, OTHER = "mw_writer", "mw_reader", "mw_other"
 Headers = Sequence[tuple[bytes, bytes]]
@@ -333,7 +332,7 @@ async def test_what_is_read_last_was_in_the_file_last(tmp_path: Path, monkeypatc
             goes_on.wait(10)
         return keys
 
-    monkeypatch.setattr("service.access.read_keys", slow)
+    monkeypatch.setattr("meanwhile.api.auth.read_keys", slow)
     first = asyncio.create_task(guard.reload())
     while not asked:  # noqa: ASYNC110  # It happens in a thread, which tells nobody.
         await asyncio.sleep(0.001)

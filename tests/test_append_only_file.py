@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from meanwhile.storage.append_only_file import AppendOnlyFile
+from meanwhile.storage.data_directory import DataDir, EmbeddedError
 
-from service.append_only_file import AppendOnlyFile
-from service.data_dir import DataDir, EmbeddedError
 from tests.servers import Service, service
 from tests.test_server import count, embedded_pid, post
 

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from meanwhile.cli.http_client import Client, Outcome, Unsent
+from meanwhile.settings import Settings
 from pydantic import ValidationError
 
-from service.client import Client, Outcome, Unsent
-from service.settings import Settings
 from tests import http
 from tests.servers import Service, clean_environment, eventually, meanwhile, service
 from tests.test_server import children, embedded_pid, is_alive
@@ -196,7 +196,7 @@ def test_many_files_for_one_stream_are_counted_once_each_even_two_at_a_time(runn
     for both in zip(files[::2], files[1::2], strict=True):
         sending = [
             subprocess.Popen(
-                [sys.executable, "-m", "service", "send", str(file), "--prefix", "h/", "--url", running.url],
+                [sys.executable, "-m", "meanwhile", "send", str(file), "--prefix", "h/", "--url", running.url],
                 stdout=subprocess.DEVNULL,
                 env=clean_environment(),
             )
@@ -284,7 +284,7 @@ def test_a_key_that_is_none_is_said_in_one_line() -> None:
 def test_ctrl_c_says_how_far_send_came_and_that_it_waits_for_a_service_that_is_away(tmp_path: Path) -> None:
     file = tmp_path / "readings.csv"
     file.write_text("x\n1\n")
-    command = [sys.executable, "-m", "service", "send", str(file), "--url", "http://127.0.0.1:9"]
+    command = [sys.executable, "-m", "meanwhile", "send", str(file), "--url", "http://127.0.0.1:9"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment()) as sending:
         assert sending.stderr is not None
         assert "There is no service at http://127.0.0.1:9. Waiting for it.\n" == sending.stderr.readline()
@@ -294,7 +294,7 @@ def test_ctrl_c_says_how_far_send_came_and_that_it_waits_for_a_service_that_is_a
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    assert f"meanwhile {version('meanwhile')}\n" == meanwhile("--version").stdout
+    assert f"meanwhile {version('meanwhile-server')}\n" == meanwhile("--version").stdout
 
 
 def test_a_message_is_one_line_however_narrow_the_terminal(tmp_path: Path) -> None:

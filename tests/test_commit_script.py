@@ -17,13 +17,13 @@ from math import ldexp
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from meanwhile.core.exact_sums import ratio
+from meanwhile.core.readings import Limits, collect
+from meanwhile.core.shapes import NUMBER, Value
+from meanwhile.core.state import State, decode
+from meanwhile.core.summary import Summary, summarize
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
-
-from service.exact import ratio
-from service.state import State, decode
-from service.store import Store
-from service.stream import NUMBER, Limits, Value, collect
-from service.summary import Summary, summarize
 
 # Where rounding is decided: neighbours of a power of two, half an ulp beside it, and what tips the half.
 EDGES = (

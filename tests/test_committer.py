@@ -16,18 +16,19 @@ from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
 
 import pytest
+from meanwhile.core.exact_sums import ratio
+from meanwhile.core.idempotency_keys import Key
+from meanwhile.core.readings import Limits, Readings, collect
+from meanwhile.core.shapes import NUMBER, Value, shape_of
+from meanwhile.core.state import State, Unreadable
+from meanwhile.storage.batcher import Overloaded
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.reader import Reader
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
+from meanwhile.storage.rejections import Conflict, ShapeConflict
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 
-from service.committer import Committer
-from service.exact import ratio
-from service.idempotency import Key
-from service.link import OutcomeUnknown, StoreUnavailable, connect
-from service.outcomes import Conflict, ShapeConflict
-from service.reader import Reader
-from service.state import State, Unreadable
-from service.store import Store
-from service.stream import NUMBER, Limits, Readings, Value, collect, shape_of
-from service.turns import Overloaded
 from tests.servers import Valkey, valkey
 from tests.test_store import peer
 

@@ -6,8 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-
-from service.counters import CELLS, SECONDS, STATUSES, Counters
+from meanwhile.telemetry.counters import CELLS, SECONDS, STATUSES, Counters
 
 
 def count_and_die(directory: Path, readings: int) -> None:

@@ -9,10 +9,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from meanwhile.settings import Settings
+from meanwhile.storage import data_directory
+from meanwhile.storage.data_directory import DataDir, EmbeddedError
 
-from service import data_dir
-from service.data_dir import DataDir, EmbeddedError
-from service.settings import Settings
 from tests.servers import Service, eventually, meanwhile, service, short_directory
 from tests.test_server import count, embedded, is_ready, post
 
@@ -152,7 +152,7 @@ def test_a_directory_with_other_things_in_it_is_left_as_it_is_with_a_warning(
 
 
 def test_a_large_log_of_the_server_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_dir, "_MAX_LOG", 10)
+    monkeypatch.setattr(data_directory, "_MAX_LOG", 10)
     directory = DataDir(tmp_path)
     with directory.log.open("ab", buffering=0) as server:  # As the server has it open.
         server.write(b"a long line\n")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from meanwhile.storage import embedded_valkey as embedded_module
+from meanwhile.storage import valkey_server, valkey_supervisor
+from meanwhile.storage.data_directory import EmbeddedError
+from meanwhile.storage.embedded_valkey import EmbeddedValkey
+from meanwhile.storage.valkey_server import server_binary
 
-from service import embedded as embedded_module
-from service import keeper, valkey
-from service.data_dir import EmbeddedError
-from service.embedded import EmbeddedValkey
-from service.valkey import server_binary
 from tests.servers import answers_ping, eventually, service, short_directory
 from tests.test_server import count, embedded, is_ready, post
 
@@ -20,7 +20,7 @@ from tests.test_server import count, embedded, is_ready, post
 @pytest.fixture
 def search_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The only directory on PATH, empty, of a machine without the wheel."""
-    monkeypatch.setattr(valkey, "find_spec", lambda name: None)
+    monkeypatch.setattr(valkey_server, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
@@ -30,7 +30,7 @@ def test_without_the_wheel_a_server_on_the_path_is_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).symlink_to(server_binary())
-    monkeypatch.setattr(valkey, "find_spec", lambda name: None)
+    monkeypatch.setattr(valkey_server, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tmp_path / name == server_binary()
     with short_directory() as data_dir, EmbeddedValkey(data_dir):
@@ -70,8 +70,8 @@ def test_a_server_that_takes_long_to_load_is_waited_for_and_says_so(
             client.bgrewriteaof()  # A base file is read in pieces that let it answer in between.
             eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
         monkeypatch.setattr(embedded_module, "server_binary", lambda: slow)
-        monkeypatch.setattr(keeper, "_SILENCE", 0.1)
-        monkeypatch.setattr(keeper, "_REPORT", 0.1)
+        monkeypatch.setattr(valkey_supervisor, "_SILENCE", 0.1)
+        monkeypatch.setattr(valkey_supervisor, "_REPORT", 0.1)
         caplog.set_level(logging.INFO)
         with EmbeddedValkey(data_dir):
             assert f"Valkey is loading the streams of {data_dir}: " in caplog.text

@@ -12,8 +12,7 @@ from random import Random
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from service.exact import LARGEST, SMALLEST, expansion, mean, power_sums, ratio, root, square, variance
+from meanwhile.core.exact_sums import LARGEST, SMALLEST, expansion, mean, power_sums, ratio, root, square, variance
 
 law = settings(derandomize=True, deadline=None, max_examples=60)
 

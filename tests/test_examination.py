@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from meanwhile.storage.redis_checks import PROBLEMS, Examination, NotReady, refuse_unusable
+from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
+from meanwhile.storage.valkey_server import server_binary
 from redis.asyncio import Redis
 
-from service.examination import PROBLEMS, Examination, NotReady, refuse_unusable
-from service.link import BadRedisUrl, StoreUnavailable, connect
-from service.valkey import server_binary
 from tests.conftest import Api
 from tests.servers import FSYNC_ALWAYS, Valkey, eventually, free_port, meanwhile, short_directory, valkey
 
@@ -104,7 +104,7 @@ async def test_a_setting_that_keeps_less_than_is_promised_is_said_once_and_when_
     async with connect(own.url) as redis:
         before = str((await redis.config_get(setting))[setting])
         examination = Examination(redis, durability, strict=False)
-        with caplog.at_level(logging.WARNING, "service.examination"):
+        with caplog.at_level(logging.WARNING, "meanwhile.storage.redis_checks"):
             await redis.config_set(setting, value)
             for _ in range(3):
                 await examination.examine(soon())

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from meanwhile.api.allowed_hosts import Hosts
+from meanwhile.api.key_file import digest_of
+from meanwhile.api.problems import Misdirected
 
-from service.hosts import Hosts
-from service.key_file import digest_of
-from service.problems import Misdirected
 from tests.conftest import Api
 
 PRIVATE = [

@@ -20,17 +20,17 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from meanwhile.core.exact_sums import ratio
+from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE, Key, Stamps, parse
+from meanwhile.core.readings import Limits, Readings, collect
+from meanwhile.core.shapes import NUMBER
+from meanwhile.core.state import State
+from meanwhile.core.summary import summarize
+from meanwhile.storage.commit_reply import Refusal, SortedOut, Why
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.rejections import KeyTooOld, PartlyCounted
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
-
-from service.committer import Committer
-from service.exact import ratio
-from service.idempotency import LARGEST_SEQUENCE, Key, Stamps, parse
-from service.outcomes import KeyTooOld, PartlyCounted
-from service.state import State
-from service.store import Store
-from service.stream import NUMBER, Limits, Readings, collect
-from service.summary import summarize
-from service.verdicts import Refusal, SortedOut, Why
 
 DAY = 24 * 60 * 60 * 1000
 WIDTH = 64

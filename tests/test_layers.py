@@ -9,11 +9,10 @@ import re
 import sys
 from pathlib import Path
 
+import meanwhile
 import pytest
 
-import service
-
-ROOT = Path(service.__file__).parent
+ROOT = Path(meanwhile.__file__).parent
 
 # From the bottom up. A module may import modules of lower layers; "formats/" and "api/" also their own siblings.
 LAYERS = [
@@ -105,7 +104,7 @@ MAY_IMPORT_SETTINGS = {"app", "mqtt.run", "server", "worker", "cli"}
 
 
 def module_name(path: Path) -> str:
-    """``service/api/body.py`` is "api.body", ``service/api/__init__.py`` "api", ``service/__init__.py`` ""."""
+    """``service/meanwhile/api/request_body.py`` is "api.body", ``service/api/__init__.py`` "api", ``service/__init__.py`` ""."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
 
 
@@ -124,7 +123,7 @@ def imports_in(source: str) -> set[str]:
             modules = {name for name in inner if name.removeprefix("service.") in MODULES}
             found |= (
                 modules
-                if node.module in {"service", "service.api", "service.formats", "service.mqtt"} and modules
+                if node.module in {"service", "meanwhile.api", "meanwhile.formats", "meanwhile.mqtt"} and modules
                 else set()
             )
             found |= {str(node.module)} if inner - modules or not modules else set()
@@ -154,15 +153,22 @@ def test_imports_are_found_wherever_and_however_they_are_written() -> None:
     source = """
 import os, redis.asyncio as r
 from service import times, problems as p
-from service.stream import Invalid
-from service.api import readings
+from meanwhile.stream import Invalid
+from meanwhile.api import readings
 from redis import Redis
 def f():
-    from service.settings import Settings
+    from meanwhile.settings import Settings
     import msgspec.json
 """
-    expected = {"os", "redis.asyncio", "service.times", "service.problems", "service.stream", "service.api.readings"}
-    assert expected | {"redis", "service.settings", "msgspec.json"} == imports_in(source)
+    expected = {
+        "os",
+        "redis.asyncio",
+        "meanwhile.core.times",
+        "meanwhile.api.problems",
+        "meanwhile.core.stream",
+        "meanwhile.api.routes.readings",
+    }
+    assert expected | {"redis", "meanwhile.settings", "msgspec.json"} == imports_in(source)
 
 
 def test_every_module_has_one_layer() -> None:
@@ -171,7 +177,7 @@ def test_every_module_has_one_layer() -> None:
 
 
 def test_the_map_names_every_module_below_those_that_it_imports() -> None:
-    described = re.findall(r"^    (\w+)(?:\.py|/) ", service.__doc__ or "", re.MULTILINE)
+    described = re.findall(r"^    (\w+)(?:\.py|/) ", meanwhile.__doc__ or "", re.MULTILINE)
     assert sorted({name.partition(".")[0] for name in MODULES if name} - {"__main__"}) == sorted(described)
     place = {top: number for number, top in enumerate(described)}
     for name in set(MODULES) - {"", "__main__"}:

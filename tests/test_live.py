@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-
-from service import live as live_module
-from service.api.events import frame
-from service.live import Live, TooManySubscribers
-from service.state import State
-from service.store import Store
-from service.stream import Invalid, shape_from_text
-from service.subscription import Subscription
-from service.summary import summarize
+from meanwhile.api.routes.events import frame
+from meanwhile.core.errors import Invalid
+from meanwhile.core.shapes import shape_from_text
+from meanwhile.core.state import State
+from meanwhile.core.summary import summarize
+from meanwhile.live import poller as live_module
+from meanwhile.live.poller import Live, TooManySubscribers
+from meanwhile.live.subscription import Subscription
+from meanwhile.storage.store import Store
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ import weakref
 from typing import Any
 
 import pytest
+from meanwhile.api import large_bodies
+from meanwhile.api.large_bodies import SMALL, Places
+from meanwhile.core.errors import Invalid, TooMany
+from meanwhile.core.readings import Limits, collect
+from meanwhile.formats.json_readings import decode, decode_batch
+from meanwhile.storage import background_thread
+from meanwhile.storage.batcher import Overloaded
 
-from service import heavy, places
-from service.formats.json import decode, decode_batch
-from service.places import SMALL, Places
-from service.stream import Invalid, Limits, TooMany, collect
-from service.turns import Overloaded
 from tests.conftest import Api
 
 
@@ -92,7 +94,7 @@ def test_a_zero_of_one_wide_reading_is_a_positive_one() -> None:
 async def test_what_heavy_work_made_is_not_looked_through_and_its_cycles_are_collected_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(places, "_TIDY", 0.05)
+    monkeypatch.setattr(large_bodies, "_TIDY", 0.05)
     before = gc.get_freeze_count()
 
     def work() -> "weakref.ref[Cycle]":
@@ -101,7 +103,7 @@ async def test_what_heavy_work_made_is_not_looked_through_and_its_cycles_are_col
         return weakref.ref(cycle)
 
     try:
-        made = await heavy.run(work)
+        made = await background_thread.run(work)
         assert gc.get_freeze_count() > before
         gc.collect()
         assert made() is not None  # It is frozen.

@@ -14,8 +14,7 @@ import httpx
 import jinja2
 import pytest
 import yaml
-
-from service.idempotency import parse
+from meanwhile.core.idempotency_keys import parse
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECIPES = (DOCS / "recipes.md").read_text()

@@ -19,15 +19,15 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from meanwhile.core.idempotency_keys import Key
+from meanwhile.core.shapes import NUMBER
+from meanwhile.core.state import State
+from meanwhile.core.summary import summarize
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
-from service.idempotency import Key
-from service.link import OutcomeUnknown, StoreUnavailable, connect
-from service.state import State
-from service.store import Store
-from service.stream import NUMBER
-from service.summary import summarize
 from tests import http
 from tests.servers import Service, Valkey, free_port, service, short_directory
 

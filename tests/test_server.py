@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 import redis
+from meanwhile.api.key_file import entry
 from uvicorn.config import STARTUP_FAILURE
 
-from service.key_file import entry
 from tests import http
 from tests.servers import Service, Valkey, clean_environment, eventually, meanwhile, service, short_directory, valkey
 

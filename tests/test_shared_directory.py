@@ -5,9 +5,8 @@ import resource
 from pathlib import Path
 
 import pytest
-
-from service import shared_directory as module
-from service.shared_directory import NoSharedDirectory, join, leave, orphans_are_finishing, shared_directory
+from meanwhile.process import shared_directory as module
+from meanwhile.process.shared_directory import NoSharedDirectory, join, leave, orphans_are_finishing, shared_directory
 
 
 @pytest.fixture

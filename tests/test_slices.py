@@ -5,17 +5,17 @@ import random
 from collections.abc import Mapping, Sequence
 
 import pytest
+from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.readings import Limits, Readings, collect
+from meanwhile.core.shapes import Value
+from meanwhile.core.state import State
+from meanwhile.storage.commit_reply import Committed
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.large_requests import MAX_WEIGHT, STREAM, PartlyRecorded, PartlyRefused
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
+from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
+from meanwhile.storage.store import NO_KEYS, Crowded, Store
 from redis.asyncio import Redis
-
-from service.committer import Committer
-from service.idempotency import Key, Stamps
-from service.link import OutcomeUnknown, StoreUnavailable
-from service.outcomes import KeyTooOld, ShapeConflict
-from service.slices import MAX_WEIGHT, STREAM, PartlyRecorded, PartlyRefused
-from service.state import State
-from service.store import NO_KEYS, Crowded, Store
-from service.stream import Limits, Readings, Value, collect
-from service.verdicts import Committed
 
 MANY = 2 * MAX_WEIGHT // STREAM  # Streams of numbers: some slices.
 

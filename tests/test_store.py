@@ -20,19 +20,20 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from meanwhile.core.exact_sums import ratio
+from meanwhile.core.idempotency_keys import Key
+from meanwhile.core.readings import Limits, collect
+from meanwhile.core.shapes import NUMBER, Value, shape_of
+from meanwhile.core.state import State, Unreadable, decode, encode
+from meanwhile.core.summary import summarize
+from meanwhile.storage.commit_reply import Refusal, Why
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
-from service.exact import ratio
-from service.idempotency import Key
-from service.link import OutcomeUnknown, StoreUnavailable, connect
-from service.state import State, Unreadable, decode, encode
-from service.store import Store
-from service.stream import NUMBER, Limits, Value, collect, shape_of
-from service.summary import summarize
-from service.verdicts import Refusal, Why
 from tests.servers import Valkey, eventually, valkey
 
 pack = msgspec.msgpack.encode
@@ -537,7 +538,11 @@ async def test_a_server_without_memory_still_forgets(own: Valkey, caplog: pytest
             assert [ONE] == await store.read(["s"], soon())
         assert ONE == await store.forget("s", soon())
         assert [None] == await store.read(["s"], soon())
-    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.link"]
+    said = [
+        record.getMessage().partition(":")[0]
+        for record in caplog.records
+        if record.name == "meanwhile.storage.redis_client"
+    ]
     assert ["Redis takes no writes", "Redis takes writes again"] == said
 
 

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meanwhile.core.summary import EMPTY, Summary, summarize
 
-from service.summary import EMPTY, Summary, summarize
 from tests.test_exact import halfway, is_rounded_root, numbers, readings, total
 
 law = settings(derandomize=True, deadline=None, max_examples=60)

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from service.stream import is_name
-from service.table import Sheet, Unusable, stream_name
+from meanwhile.cli.csv_reader import Sheet, Unusable, stream_name
+from meanwhile.core.stream_names import is_name
 
 law = settings(derandomize=True, deadline=None, max_examples=100)
 

@@ -9,11 +9,10 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from meanwhile.core.shapes import NUMBER, shape_of
+from meanwhile.core.state import State, encode
+from meanwhile.core.summary import summarize
 from redis.asyncio import Redis
-
-from service.state import State, encode
-from service.stream import NUMBER, shape_of
-from service.summary import summarize
 
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 

@@ -7,11 +7,12 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from meanwhile.cli.demo_sensors import DAY, readings
+from meanwhile.cli.terminal_table import Board
+from meanwhile.core.readings import Limits, collect
+from meanwhile.core.stream_names import is_name
 from rich.console import Console
 
-from service.demo import DAY, readings
-from service.stream import Limits, collect, is_name
-from service.watch import Board
 from tests.events import post
 from tests.servers import Service, Valkey, clean_environment, eventually, meanwhile, service
 
@@ -99,7 +100,7 @@ def test_watch_goes_on_when_the_service_comes_back(shared_valkey: Valkey) -> Non
         post(running.url, "before", 1.0)
         with (running.data_dir / "watched").open("w") as output:
             watching = subprocess.Popen(
-                [sys.executable, "-m", "service", "watch", "--url", running.url],
+                [sys.executable, "-m", "meanwhile", "watch", "--url", running.url],
                 stdout=output,
                 env=clean_environment() | {"COLUMNS": "120", "LINES": "20", "FORCE_COLOR": "1", "TERM": "xterm"},
             )

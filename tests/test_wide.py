@@ -5,16 +5,16 @@ import random
 from collections.abc import Mapping
 
 import pytest
+from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.readings import Limits, Readings, collect
+from meanwhile.core.shapes import Value
+from meanwhile.core.state import State, Unreadable
+from meanwhile.core.summary import summarize
+from meanwhile.storage.commit_reply import Committed
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
+from meanwhile.storage.store import Store, Swap
 from redis.asyncio import Redis
-
-from service.committer import Committer
-from service.idempotency import Key, Stamps
-from service.outcomes import KeyTooOld, ShapeConflict
-from service.state import State, Unreadable
-from service.store import Store, Swap
-from service.stream import Limits, Readings, Value, collect
-from service.summary import summarize
-from service.verdicts import Committed
 
 WIDTH = 256  # With expansions of some thirty parts: a state of more than 100 KB.
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from meanwhile.api.key_file import entry, new_secret
 
-from service.key_file import entry, new_secret
 from tests import http
 from tests.events import post, watching
 from tests.servers import Service, Valkey, eventually, service, short_directory, valkey

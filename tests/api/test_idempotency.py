@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from meanwhile.core.idempotency_keys import Key
+from meanwhile.core.readings import Limits, collect
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.redis_client import OutcomeUnknown, connect
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 
-from service.committer import Committer
-from service.idempotency import Key
-from service.link import OutcomeUnknown, connect
-from service.store import Store
-from service.stream import Limits, collect
 from tests.conftest import Api
 from tests.servers import Streams, Valkey, reply_dropper
 from tests.test_idempotency import MALFORMED, digits

@@ -7,9 +7,8 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from service.api.inflation import PIECE, Inflater, inflate
-from service.problems import BadEncoding, BodyTooLarge
+from meanwhile.api.gzip_inflation import PIECE, Inflater, inflate
+from meanwhile.api.problems import BadEncoding, BodyTooLarge
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 EMPTY = gzip.compress(b"")
@@ -75,7 +74,7 @@ async def test_no_zlib_object_gets_more_than_a_window_to_copy(monkeypatch: pytes
         def unconsumed_tail(self) -> bytes:
             return self._real.unconsumed_tail
 
-    monkeypatch.setattr("service.api.inflation.zlib.decompressobj", Counting)
+    monkeypatch.setattr("meanwhile.api.gzip_inflation.zlib.decompressobj", Counting)
     data = gzip.compress(b"x") * 10_000
     await inflate(data, 100_000)
     assert copied <= 10_000 * 4096

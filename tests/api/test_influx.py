@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
+from meanwhile.api.key_file import digest_of
 
-from service.key_file import digest_of
 from tests.conftest import Api
 from tests.servers import valkey
 

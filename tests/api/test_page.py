@@ -6,9 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-from service.api.page import routes
-from service.key_file import entry, new_secret
+from meanwhile.api.key_file import entry, new_secret
+from meanwhile.api.routes.page import routes
 
 Api = Callable[..., Awaitable[httpx.AsyncClient]]
 
@@ -16,7 +15,7 @@ FILES = sorted(route.path for route in routes())
 
 
 def test_every_file_of_the_page_has_a_route() -> None:
-    web = Path(str(resources.files("service").joinpath("web")))
+    web = Path(str(resources.files("meanwhile").joinpath("web")))
     kinds = {".html", ".css", ".js", ".svg"}
     assert len([path for path in web.rglob("*") if path.suffix in kinds]) == len(FILES)
     assert {"/", "/docs", "/web/main.js", "/web/uplot/uPlot.iife.min.js"} <= set(FILES)

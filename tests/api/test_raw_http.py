@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
+from meanwhile.api.request_head import MAX_HEAD
 
-from service.head import MAX_HEAD
 from tests.servers import Service, eventually, service
 
 BODY = b'{"value": 1}'

@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from meanwhile.api.connection_timeouts import PATIENCE
+from meanwhile.api.key_file import digest_of, entry
+from meanwhile.core.state import State, decode
 from redis.asyncio import Redis
 
-from service.deadlines import PATIENCE
-from service.key_file import digest_of, entry
-from service.state import State, decode
 from tests import http
 from tests.conftest import Api
 from tests.servers import Service, Valkey, eventually, service, valkey
@@ -226,7 +226,7 @@ async def test_a_commit_of_an_upload_has_few_components_and_all_are_recorded(
 async def test_an_upload_counts_its_streams_up_to_a_limit(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.recording.MAX_STREAMS", 300)
+    monkeypatch.setattr("meanwhile.api.upload_recording.MAX_STREAMS", 300)
     reply = await upload(client, b"".join(line(f"n/{i}", i) for i in range(2_000)), key="up:0")
     assert (413, "Expected at most 300 streams in an upload. Send the rest in another.") == (
         reply.status_code,

@@ -23,8 +23,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from meanwhile.settings import MqttSettings, Settings
 
-from service.settings import MqttSettings, Settings
 from tests.mqtt.brokers import MOSQUITTO
 from tests.servers import eventually, free_port, short_directory
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.valkey import server_binary
+from meanwhile.storage.valkey_server import server_binary
 
 RESULTS = Path(__file__).with_name("results.json")
 README = Path(__file__).parent.parent.parent / "README.md"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from meanwhile.storage.redis_client import connect
 
-from service.link import connect
 from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import tally

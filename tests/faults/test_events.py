@@ -20,11 +20,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from meanwhile.api.connection import STALL
+from meanwhile.core.state import State
+from meanwhile.storage.redis_client import connect
+from meanwhile.storage.store import Store
 
-from service.link import connect
-from service.protocol import STALL
-from service.state import State
-from service.store import Store
 from tests.events import post, post_batch
 from tests.faults.conftest import Row
 from tests.servers import Service, service, valkey

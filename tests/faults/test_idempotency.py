@@ -16,15 +16,15 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from meanwhile.core.exact_sums import ratio
+from meanwhile.core.idempotency_keys import Key
+from meanwhile.core.readings import Limits, collect
+from meanwhile.core.state import State
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.redis_client import OutcomeUnknown, connect
+from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 
-from service.committer import Committer
-from service.exact import ratio
-from service.idempotency import Key
-from service.link import OutcomeUnknown, connect
-from service.state import State
-from service.store import Store
-from service.stream import Limits, collect
 from tests.faults.conftest import Row
 from tests.servers import Streams, Valkey, reply_dropper, service, valkey
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from meanwhile.api.key_file import entry
 
-from service.key_file import entry
 from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import tally

@@ -17,12 +17,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from service.committer import Committer
-from service.exact import ratio
-from service.link import OutcomeUnknown, StoreUnavailable, connect
-from service.state import State
-from service.store import Store
-from service.stream import Limits, collect
+from meanwhile.core.exact_sums import ratio
+from meanwhile.core.readings import Limits, collect
+from meanwhile.core.state import State
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
+from meanwhile.storage.store import Store
+
 from tests import http
 from tests.servers import Valkey, eventually, service, valkey
 

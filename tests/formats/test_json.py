@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from service.formats import json as reader
-from service.formats.json import decode, decode_batch
-from service.formats.pairs import Malformed
-from service.stream import Invalid, Limits, Readings, TooMany
+from meanwhile.core.errors import Invalid, TooMany
+from meanwhile.core.readings import Limits, Readings
+from meanwhile.formats import json_readings as reader
+from meanwhile.formats.json_readings import decode, decode_batch
+from meanwhile.formats.strict_json import Malformed
 
 law = settings(derandomize=True, deadline=None, max_examples=100)
 

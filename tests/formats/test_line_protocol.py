@@ -5,10 +5,11 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from service.formats.line_names import DEFAULT, check_pattern, name_of
-from service.formats.line_protocol import PRECISIONS, Points, decode, without
-from service.stream import Limits, TooMany, is_name
+from meanwhile.core.errors import TooMany
+from meanwhile.core.readings import Limits
+from meanwhile.core.stream_names import is_name
+from meanwhile.formats.line_protocol import PRECISIONS, Points, decode, without
+from meanwhile.formats.line_protocol_names import DEFAULT, check_pattern, name_of
 
 law = settings(derandomize=True, deadline=None, max_examples=200)
 

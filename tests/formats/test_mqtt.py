@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from service.formats.mqtt import Decoded, Options, decode, stream_of
-from service.formats.pairs import Malformed
-from service.idempotency import LARGEST_SEQUENCE
-from service.stream import LONGEST_NAME, Invalid, Limits, is_name
+from meanwhile.core.errors import Invalid
+from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE
+from meanwhile.core.readings import Limits
+from meanwhile.core.stream_names import LONGEST_NAME, is_name
+from meanwhile.formats.mqtt_payload import Decoded, Options, decode, stream_of
+from meanwhile.formats.strict_json import Malformed
 
 NOW = 1_000
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from service.formats import columns, ndjson
-from service.formats.ndjson import Chunk, decode
-from service.formats.pairs import Malformed
-from service.stream import Invalid, Limits
+from meanwhile.core.errors import Invalid
+from meanwhile.core.readings import Limits
+from meanwhile.formats import columns, ndjson
+from meanwhile.formats.ndjson import Chunk, decode
+from meanwhile.formats.strict_json import Malformed
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 

@@ -10,10 +10,10 @@ from random import Random
 from typing import Any
 
 import pytest
-
-from service.formats import json, pieces, senml
-from service.formats.pairs import Malformed
-from service.stream import Invalid, Limits, TooMany
+from meanwhile.core.errors import Invalid, TooMany
+from meanwhile.core.readings import Limits
+from meanwhile.formats import json_pieces, json_readings, senml
+from meanwhile.formats.strict_json import Malformed
 
 NOW = 1_767_225_600_000
 LIMITS = Limits(readings=2_000, components=64, names=8)
@@ -23,9 +23,9 @@ Read = Callable[[bytes, int, Limits], Any]
 @pytest.fixture
 def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every text is large, and every piece as small as can be."""
-    monkeypatch.setattr(json, "_SMALL", 0)
+    monkeypatch.setattr(json_readings, "_SMALL", 0)
     monkeypatch.setattr(senml, "_SMALL", 0)
-    monkeypatch.setattr(pieces, "PIECE", 1)
+    monkeypatch.setattr(json_pieces, "PIECE", 1)
 
 
 def answer(read: Read, body: bytes) -> str:
@@ -37,9 +37,9 @@ def answer(read: Read, body: bytes) -> str:
 
 def in_pieces(read: Read, body: bytes) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json, "_SMALL", 0)
+        patch.setattr(json_readings, "_SMALL", 0)
         patch.setattr(senml, "_SMALL", 0)
-        patch.setattr(pieces, "PIECE", 1)
+        patch.setattr(json_pieces, "PIECE", 1)
         return answer(read, body)
 
 
@@ -75,7 +75,7 @@ def test_a_text_in_pieces_says_what_it_says_as_a_whole(seed: int) -> None:
     one = spelled(rng, body_of(rng))
     many = spelled(rng, {f"hall/{n}:x": body_of(rng) for n in range(rng.randint(1, 6))})
     pack = spelled(rng, [{"n": f"hall/{n}", "v": n, "u": "},{"} for n in range(rng.randint(1, 6))])
-    for read, body in ((json.decode, one), (json.decode_batch, many), (senml.decode_json, pack)):
+    for read, body in ((json_readings.decode, one), (json_readings.decode_batch, many), (senml.decode_json, pack)):
         whole = answer(read, body)
         assert whole == in_pieces(read, body)
         assert whole.startswith(("Readings", "{", "Pack"))
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_refused_in_pieces_too(seed: int) -> None:
     for _ in range(20):
         at = rng.randrange(len(many))
         changed = bytes(many[:at]) + rng.choice([b"", b",", b'"', b"}", b"]", b"{", b"x", b":"]) + bytes(many[at + 1 :])
-        whole, cut = answer(json.decode_batch, changed), in_pieces(json.decode_batch, changed)
+        whole, cut = answer(json_readings.decode_batch, changed), in_pieces(json_readings.decode_batch, changed)
         assert whole == cut or not (whole.startswith("{") or cut.startswith("{")), changed
 
 
@@ -96,25 +96,25 @@ def test_what_is_wrong_is_refused_in_pieces_too(seed: int) -> None:
 @pytest.mark.parametrize(
     ("read", "body", "said"),
     [
-        (json.decode, b'{"values":[1,2,"x",4]}', "Invalid at /values/2"),
-        (json.decode, b'{"values":[1,2,3,1e-400]}', "Invalid at /values/3"),
-        (json.decode, b'{"values":[[1,2],[3,4],[5]]}', "Invalid at /values/2"),
-        (json.decode, b'{"values":[[1,2],[3,4],[5,null]]}', "Invalid at /values/2/1"),
-        (json.decode, b'{"values":[{"a":1},{"a":2,"a":3}]}', "Invalid at /values/1"),
-        (json.decode, b'{"values":1}', "Invalid at /values"),
-        (json.decode, b'{"values":[1],"values":[2]}', "Invalid at "),
-        (json.decode, b'{"value":1,"value":2}', "Invalid at "),
-        (json.decode, b'{"values":[1],"time":0}', "Invalid at "),
-        (json.decode, b'{"values":[1],"more":0}', "Invalid at "),
-        (json.decode, b'{"value":1,"time":1e-400}', "Invalid at /time"),
-        (json.decode, b'{"values":[1,2}', "Malformed"),
-        (json.decode, b'{"values":[1,2]} x', "Malformed"),
-        (json.decode_batch, b'{"a":{"value":1},"b":{"value":2},"a":{"value":3}}', "Invalid at "),
-        (json.decode_batch, b'{"a":{"value":1},"b/":{"value":2}}', "Invalid at "),
-        (json.decode_batch, b'{"a":{"value":1},"b":{"values":[1,"x"]}}', "Invalid at /b/values/1"),
-        (json.decode_batch, b'{"a":{"value":1},"b":3}', "Invalid at "),
-        (json.decode_batch, b"[]", "Invalid at "),
-        (json.decode_batch, b"{}", "Invalid at "),
+        (json_readings.decode, b'{"values":[1,2,"x",4]}', "Invalid at /values/2"),
+        (json_readings.decode, b'{"values":[1,2,3,1e-400]}', "Invalid at /values/3"),
+        (json_readings.decode, b'{"values":[[1,2],[3,4],[5]]}', "Invalid at /values/2"),
+        (json_readings.decode, b'{"values":[[1,2],[3,4],[5,null]]}', "Invalid at /values/2/1"),
+        (json_readings.decode, b'{"values":[{"a":1},{"a":2,"a":3}]}', "Invalid at /values/1"),
+        (json_readings.decode, b'{"values":1}', "Invalid at /values"),
+        (json_readings.decode, b'{"values":[1],"values":[2]}', "Invalid at "),
+        (json_readings.decode, b'{"value":1,"value":2}', "Invalid at "),
+        (json_readings.decode, b'{"values":[1],"time":0}', "Invalid at "),
+        (json_readings.decode, b'{"values":[1],"more":0}', "Invalid at "),
+        (json_readings.decode, b'{"value":1,"time":1e-400}', "Invalid at /time"),
+        (json_readings.decode, b'{"values":[1,2}', "Malformed"),
+        (json_readings.decode, b'{"values":[1,2]} x', "Malformed"),
+        (json_readings.decode_batch, b'{"a":{"value":1},"b":{"value":2},"a":{"value":3}}', "Invalid at "),
+        (json_readings.decode_batch, b'{"a":{"value":1},"b/":{"value":2}}', "Invalid at "),
+        (json_readings.decode_batch, b'{"a":{"value":1},"b":{"values":[1,"x"]}}', "Invalid at /b/values/1"),
+        (json_readings.decode_batch, b'{"a":{"value":1},"b":3}', "Invalid at "),
+        (json_readings.decode_batch, b"[]", "Invalid at "),
+        (json_readings.decode_batch, b"{}", "Invalid at "),
         (senml.decode_json, b'[{"n":"a","v":1},{"n":"a","v":"x"}]', "Invalid at /1/v"),
         (senml.decode_json, b'[{"n":"a","v":1},{"n":"a","v":1,"v":2}]', "Invalid at /1"),
         (senml.decode_json, b'[{"n":"a","v":1},{"n":"a","v":1}', "Malformed"),
@@ -131,7 +131,7 @@ def test_the_place_of_an_error_is_that_in_the_whole(read: Read, body: bytes, sai
 @pytest.mark.usefixtures("smallest")
 def test_where_a_large_text_stops_being_json_is_said() -> None:
     with pytest.raises(Malformed) as caught:
-        json.decode_batch(b'{"a":{"value":1},\n"b":{"value":2},\n "c":{"value":x}}', NOW, LIMITS)
+        json_readings.decode_batch(b'{"a":{"value":1},\n"b":{"value":2},\n "c":{"value":x}}', NOW, LIMITS)
     assert "Expected JSON; line 3, column 15 is not." == caught.value.detail
 
 
@@ -146,14 +146,14 @@ def test_where_a_large_text_stops_being_json_is_said() -> None:
 )
 def test_what_is_too_much_is_refused_before_it_is_all_read(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     read = 0
-    understand = json._first_that_understands
+    understand = json_readings._first_that_understands
 
     def counted(decoders: Any, text: bytes) -> Any:
         nonlocal read
-        read += len(text) if decoders is not json._outlines else 0
+        read += len(text) if decoders is not json_readings._outlines else 0
         return understand(decoders, text)
 
-    monkeypatch.setattr(json, "_first_that_understands", counted)
+    monkeypatch.setattr(json_readings, "_first_that_understands", counted)
     with pytest.raises(TooMany):
-        json.decode_batch(body, NOW, Limits())
+        json_readings.decode_batch(body, NOW, Limits())
     assert read < len(body)

@@ -12,11 +12,11 @@ import cbor2
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from service.formats import cbor, senml
-from service.formats.pairs import Malformed
-from service.formats.senml import Pack, decode_cbor, decode_json
-from service.stream import Invalid, Limits, TooMany
+from meanwhile.core.errors import Invalid, TooMany
+from meanwhile.core.readings import Limits
+from meanwhile.formats import cbor, senml
+from meanwhile.formats.senml import Pack, decode_cbor, decode_json
+from meanwhile.formats.strict_json import Malformed
 
 law = settings(derandomize=True, deadline=None, max_examples=100)
 

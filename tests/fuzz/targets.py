@@ -18,23 +18,25 @@ from typing import Any
 import msgspec
 import pytest
 import uvicorn
+from meanwhile.api.allowed_hosts import Hosts
+from meanwhile.api.auth import Guard, Unauthorized
+from meanwhile.api.connection import RESPOND, PatientProtocol
+from meanwhile.api.gzip_inflation import Inflater
+from meanwhile.api.key_file import BadKeyFile, read_keys
+from meanwhile.api.problems import BadEncoding, Misdirected
+from meanwhile.core import state
+from meanwhile.core.errors import Invalid
+from meanwhile.core.idempotency_keys import parse
+from meanwhile.core.readings import Limits, Readings
+from meanwhile.core.shapes import shape_from_text
+from meanwhile.core.stream_names import check_name
+from meanwhile.core.summary import summarize
+from meanwhile.formats import json_pieces, json_readings, line_protocol, mqtt_payload, ndjson, senml
+from meanwhile.formats.line_protocol_names import DEFAULT
+from meanwhile.formats.strict_json import Malformed
+from meanwhile.mqtt.journal import Journal, JournalError, Note
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
-
-from service import state
-from service.access import Guard, Unauthorized
-from service.api.inflation import Inflater
-from service.formats import json, line_protocol, mqtt, ndjson, pieces, senml
-from service.formats.line_names import DEFAULT
-from service.formats.pairs import Malformed
-from service.hosts import Hosts
-from service.idempotency import parse
-from service.key_file import BadKeyFile, read_keys
-from service.mqtt.journal import Journal, JournalError, Note
-from service.problems import BadEncoding, Misdirected
-from service.protocol import RESPOND, PatientProtocol
-from service.stream import Invalid, Limits, Readings, check_name, shape_from_text
-from service.summary import summarize
 
 NOW = 1_767_225_600_000
 LIMITS = Limits(readings=1_000, components=64, names=8)
@@ -52,13 +54,13 @@ def _agree(read: Read, data: bytes) -> None:
     """The fast reader, the strict one and the one in pieces say the same, or all of them refuse."""
     usual = _answer(lambda: read(data, NOW, LIMITS))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (json, senml):
+        for module in (json_readings, senml):
             patch.setattr(module, "_is_doubtful", lambda *_: True)
         strict = _answer(lambda: read(data, NOW, LIMITS))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (json, senml):
+        for module in (json_readings, senml):
             patch.setattr(module, "_SMALL", 16)
-        patch.setattr(pieces, "PIECE", 16)
+        patch.setattr(json_pieces, "PIECE", 16)
         cut = _answer(lambda: read(data, NOW, LIMITS))
     assert usual == strict
     both_refuse = usual.startswith("refused") and cut.startswith("refused")
@@ -67,12 +69,12 @@ def _agree(read: Read, data: bytes) -> None:
 
 def json_one(data: bytes) -> None:
     """The readings of one stream."""
-    _agree(json.decode, data)
+    _agree(json_readings.decode, data)
 
 
 def json_batch(data: bytes) -> None:
     """Those of many."""
-    _agree(json.decode_batch, data)
+    _agree(json_readings.decode_batch, data)
 
 
 def senml_json(data: bytes) -> None:
@@ -111,8 +113,8 @@ def mqtt_message(data: bytes) -> None:
     topic, _, payload = data.partition(b"\n")
     name = topic.decode(errors="replace")
     for content_type in (None, "application/senml+json", "application/senml+cbor"):
-        for options in (mqtt.Options(), mqtt.Options("p/", split=True, sequence="n")):
-            _answer(partial(mqtt.decode, name, payload, NOW, options, LIMITS, content_type))
+        for options in (mqtt_payload.Options(), mqtt_payload.Options("p/", split=True, sequence="n")):
+            _answer(partial(mqtt_payload.decode, name, payload, NOW, options, LIMITS, content_type))
 
 
 def mqtt_journal(data: bytes) -> None:

@@ -146,7 +146,7 @@ class Bridge:
         with (self.directory / "bridge.log").open("a") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "service", "mqtt", "--journal", str(self.directory / "journal")),
+                    *(sys.executable, "-m", "meanwhile", "mqtt", "--journal", str(self.directory / "journal")),
                     *self.arguments,
                 ],
                 env=clean_environment() | self.environment,

@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
-from service.committer import Committer
-from service.formats.mqtt import Options
-from service.mqtt.bridge import Bridge
-from service.mqtt.broker import Delivery
-from service.mqtt.journal import Journal, Note
-from service.state import State
-from service.store import Store
-from service.stream import Limits
+from meanwhile.core.readings import Limits
+from meanwhile.core.state import State
+from meanwhile.formats.mqtt_payload import Options
+from meanwhile.mqtt.bridge import Bridge
+from meanwhile.mqtt.broker import Delivery
+from meanwhile.mqtt.journal import Journal, Note
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.store import Store
 
 
 class Setting:

@@ -1,8 +1,8 @@
 """Filters that overlap: of the copies that a broker sends, one counts."""
 
 import pytest
+from meanwhile.mqtt.topic_filters import Filters
 
-from service.mqtt.filters import Filters
 from tests.mqtt.brokers import bridge, mosquitto
 from tests.mqtt.test_mqtt import Home
 from tests.servers import valkey

@@ -7,8 +7,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
-
-from service.mqtt.journal import WINDOW, Journal, JournalError, Note
+from meanwhile.mqtt.journal import WINDOW, Journal, JournalError, Note
 
 
 def note(mid: int, payload: bytes = b"1", key: str | None = None) -> Note:

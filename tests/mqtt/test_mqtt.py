@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import redis
+from meanwhile.cli.commands import app
+from meanwhile.core.state import State, decode
 
-from service.cli import app
-from service.state import State, decode
 from tests.mqtt.brokers import Bridge, Mosquitto, bridge, mosquitto
 from tests.servers import Valkey, eventually, free_port, meanwhile, short_directory, valkey
 

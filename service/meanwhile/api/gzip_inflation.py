@@ -1,0 +1,97 @@
+"""Inflating gzip data, whole or as it comes, in time and memory that grow with what was sent and what comes out.
+
+gzip data may have several *members*, one after the other. zlib copies all that follows the end of a member, so a body
+of a hundred thousand members of 20 bytes would be copied a hundred thousand times. Here zlib gets a *window* of the
+data at a time, so that it copies at most one. And what comes out comes in pieces, between which others get their turn.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+
+from meanwhile.api.problems import BadEncoding, BodyTooLarge
+
+PIECE = 64 * 1024  # Bytes.
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's way of saying: a gzip header and trailer, and nothing else.
+_WINDOW = 4 * 1024  # Bytes.
+_MAX_EMPTY_MEMBERS = 1_000  # In a row.
+
+
+class Inflater:
+    """gzip data of one or more members, as it comes."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP)
+        self._started = False
+        self._has_content = False
+        self._empty_members = 0
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What more data adds to the content, in pieces of at most 64 KiB. Raises ``BadEncoding``.
+
+        Some pieces are empty: the time between any two is bounded, too.
+        """
+        view = memoryview(data)
+        piece = bytearray()
+        for start in range(0, len(data), _WINDOW):
+            for part in self._parts(view[start : start + _WINDOW]):
+                if len(piece) + len(part) > PIECE:
+                    yield bytes(piece)
+                    piece.clear()
+                piece += part
+            if start % PIECE == 0:  # However little comes out of so much.
+                yield b""
+        if piece:
+            yield bytes(piece)
+
+    def _parts(self, window: bytes | memoryview) -> Iterator[bytes]:
+        rest: bytes | memoryview = window
+        part = b""
+        try:
+            while rest or len(part) == PIECE:
+                if self._member.eof:
+                    self._begin_member()
+                self._started = True
+                part = self._member.decompress(rest, PIECE)
+                rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+                if part:
+                    self._has_content = True
+                    yield part
+                if self._member.eof:
+                    part = b""
+        except zlib.error:
+            raise BadEncoding("Expected gzip data, as Content-Encoding says.") from None
+
+    def _begin_member(self) -> None:
+        self._empty_members = 0 if self._has_content else self._empty_members + 1
+        if self._empty_members > _MAX_EMPTY_MEMBERS:
+            raise BadEncoding(f"Expected gzip data with at most {_MAX_EMPTY_MEMBERS} empty members in a row.")
+        self._has_content = False
+        self._member = zlib.decompressobj(_GZIP)
+
+    def finish(self) -> None:
+        """Raises ``BadEncoding`` if there has to be more data."""
+        if not self._started or not self._member.eof:
+            raise BadEncoding("Expected gzip data, as Content-Encoding says; it ends too early.")
+
+
+async def inflate(data: bytes, limit: int) -> bytes:
+    """The content of gzip data; never holds much more than ``limit`` bytes of it.
+
+    Raises ``BadEncoding``, or ``BodyTooLarge``.
+    """
+    content = bytearray()
+    inflater = Inflater()
+    for number, piece in enumerate(inflater.pieces(data)):
+        if number > 1:  # Most bodies have one.
+            await asyncio.sleep(0)
+        content += piece
+        if len(content) > limit:
+            raise too_large(limit)
+    inflater.finish()
+    return bytes(content)
+
+
+def too_large(limit: int) -> BodyTooLarge:
+    """What to raise where a body has more than ``limit`` bytes."""
+    return BodyTooLarge(f"Expected at most {limit} bytes, after inflation.")

@@ -1,0 +1,321 @@
+"""The error table: which exception is answered with which status, as RFC 9457 problem details.
+
+Code raises what happened; only this module knows how HTTP says it. The body never repeats what the client sent, so
+nothing that cannot be encoded, and no secret, can come back in it.
+
+    400 404 405 409 411 413 415        not recorded, and never will be: fix the request
+    421 422 431 501                    likewise
+    401 403                            not recorded: no key, or not one for this
+    408                                an upload said nothing for too long: its lines until then are recorded
+    503 with Retry-After               not recorded: send again
+    504                                unknown: it was sent to Redis and no answer came in time
+    500                                a bug
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from meanwhile.api.auth import Forbidden, Unauthorized
+from meanwhile.core.errors import Invalid, TooMany
+from meanwhile.core.state import Unreadable
+from meanwhile.formats.strict_json import Malformed
+from meanwhile.live.poller import TooManySubscribers
+from meanwhile.storage.batcher import Overloaded
+from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
+from meanwhile.storage.redis_checks import NotReady
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
+from meanwhile.storage.rejections import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
+from meanwhile.storage.store import Crowded
+
+log = logging.getLogger(__name__)
+
+_MAX_NAMED = 100  # Streams in an answer.
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:meanwhile:problem:"
+
+
+class Refused(Exception):
+    """A request that HTTP alone tells to refuse, before anything reads its meaning."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class UnsupportedMediaType(Refused):
+    """The body has a type or an encoding that the endpoint does not know."""
+
+
+class BodyTooLarge(Refused):
+    """The body is larger than the limit, before or after inflation."""
+
+
+class BadEncoding(Refused):
+    """The body is not what its Content-Encoding says."""
+
+
+class NotHttp(Refused):
+    """What came over the connection is no HTTP request."""
+
+
+class HeaderTooLarge(Refused):
+    """The header of a request is larger than the limit."""
+
+
+class BadTransferCoding(Refused):
+    """The body comes in a transfer coding that this service does not know."""
+
+
+class LengthRequired(Refused):
+    """The request records something, and says of no body that it has one."""
+
+
+class Misdirected(Refused):
+    """The request is for a host that this service does not answer to."""
+
+
+class TooManyConnections(Exception):
+    """A worker has as many connections as it may have."""
+
+
+class Idle(Refused):
+    """An upload has sent no line for too long."""
+
+
+class PartialWrite(Refused):
+    """Some lines of a body were not recorded; the others were."""
+
+
+class BadKey(Refused):
+    """The Idempotency-Key is not one, or there is none where there has to be."""
+
+
+class BadCursor(Refused):
+    """The cursor does not come from a listing."""
+
+
+class Stopping(Exception):
+    """The service stops while an upload goes on."""
+
+
+class TooManyUploads(Exception):
+    """As many uploads are open as may be."""
+
+
+class Interrupted(Exception):
+    """An upload ended before its end: its first ``recorded`` lines are recorded, and ``error`` says what came then.
+
+    ``line`` is the number of the line that is wrong, from 1, where it is one.
+    """
+
+    def __init__(self, error: Exception, recorded: int, line: int | None = None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.recorded = recorded
+        self.line = line
+
+
+class NoSuchStream(Exception):
+    """Nothing has been recorded under this name, or it was deleted."""
+
+
+class Problem(NamedTuple):
+    """How an exception is answered. ``detail`` stands where the exception brings none of its own."""
+
+    status: int
+    type: str
+    title: str
+    detail: str | None = None
+    retry_after: int | None = None
+
+
+TABLE: Mapping[type[Exception], Problem] = {
+    NotHttp: Problem(400, "not-http", "This is not an HTTP request"),
+    HeaderTooLarge: Problem(431, "header-too-large", "The header is too large"),
+    Malformed: Problem(400, "malformed", "The body is not JSON"),
+    PartialWrite: Problem(400, "partial-write", "Some lines were not recorded"),
+    BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
+    BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),
+    BadKey: Problem(400, "bad-idempotency-key", "The idempotency key cannot be used"),
+    Unauthorized: Problem(
+        401,
+        "unauthorized",
+        "A key is needed",
+        "Expected an API key that this service knows: Authorization: Bearer <key>, or X-API-Key: <key>.",
+    ),
+    Forbidden: Problem(403, "forbidden", "The key does not allow this"),
+    NoSuchStream: Problem(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
+    Idle: Problem(408, "idle", "The upload was idle for too long"),
+    ShapeConflict: Problem(
+        409, "shape-conflict", "The stream has another shape", "All readings of a stream have the shape of its first."
+    ),
+    KeyTooOld: Problem(
+        409,
+        "key-too-old",
+        "The idempotency key is too old",
+        "A stream has counted much later sequences of this producer and no longer knows whether it counted this one.",
+    ),
+    KeyAhead: Problem(
+        409,
+        "key-ahead",
+        "The idempotency key is ahead of time",
+        "The sequence reads as a time more than a day in the future, which would make all later ones too old. Nothing "
+        "was recorded. Correct the clock of the producer, or choose sequences that do not read as times.",
+    ),
+    TooManyProducers: Problem(
+        503,
+        "too-many-producers",
+        "The stream has too many producers",
+        "A stream remembers 1,016 producers of idempotency keys; one that is idle for an hour makes room. Nothing was "
+        "recorded. Send the request again.",
+        60,
+    ),
+    StreamFull: Problem(
+        409,
+        "stream-full",
+        "The stream has counted as many readings as it can",
+        "A stream counts at most 9007199254740991 readings. Nothing of this request was recorded.",
+    ),
+    LengthRequired: Problem(411, "length-required", "The request has no body"),
+    BodyTooLarge: Problem(413, "too-large", "The body is too large"),
+    TooMany: Problem(413, "too-many-readings", "Too many readings"),
+    UnsupportedMediaType: Problem(415, "unsupported-media-type", "The body has an unknown type"),
+    Misdirected: Problem(421, "misdirected", "This service does not answer to that host"),
+    Invalid: Problem(422, "invalid", "The request cannot be recorded as it is"),
+    BadTransferCoding: Problem(501, "transfer-coding", "The transfer coding is not known"),
+    TooManyConnections: Problem(
+        503,
+        "too-many-connections",
+        "Too many connections are open",
+        "Nothing of this request was recorded. Send it again.",
+        1,
+    ),
+    Overloaded: Problem(
+        503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
+    ),
+    Stopping: Problem(503, "stopping", "The service stops", "Send the rest again.", 1),
+    TooManyUploads: Problem(
+        503, "too-many-uploads", "Too many uploads are open", "Nothing of this request was recorded. Send it again.", 1
+    ),
+    TooManySubscribers: Problem(
+        503,
+        "too-many-subscribers",
+        "There are as many event streams as may be",
+        "Ask for the states with GET, or try again later.",
+        10,
+    ),
+    Crowded: Problem(
+        503,
+        "too-many-streams",
+        "There are as many streams as may be",
+        "No new stream is made, and nothing of this request was recorded. Existing streams go on.",
+        60,
+    ),
+    NotReady: Problem(503, "not-ready", "Redis cannot do what the service promises", None, 10),
+    StoreUnavailable: Problem(
+        503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
+    ),
+    Unreadable: Problem(
+        503,
+        "unreadable",
+        "The stored state is not readable",
+        "The stream's key in Redis holds something that this version did not write. Nothing was changed.",
+        60,
+    ),
+    PartlyRefused: Problem(
+        409,
+        "partly-refused",
+        "Some streams refused their readings",
+        "Their shape was another one by the time that they were recorded. The other streams have their readings.",
+    ),
+    PartlyRecorded: Problem(
+        504,
+        "partly-recorded",
+        "Redis failed while this was recorded",
+        "Some streams have their readings, others do not. With an Idempotency-Key, send the request again: it "
+        "completes what is missing and doubles nothing.",
+    ),
+    OutcomeUnknown: Problem(
+        504,
+        "outcome-unknown",
+        "It is not known whether this was recorded",
+        "It was sent to Redis and no answer came in time.",
+    ),
+}
+
+_FROM_THE_FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
+_OTHER = "http"
+_BUG = Problem(500, "internal-error", "Internal error", "This is a bug in the service; its log has the cause.")
+
+REASONS = (*(problem.type for problem in TABLE.values()), *_FROM_THE_FRAMEWORK.values(), _OTHER, _BUG.type)
+
+
+def reason(error: Exception) -> str:
+    """The type of the problem that ``error`` is; one of ``REASONS``."""
+    if isinstance(error, Interrupted):
+        return reason(error.error)
+    if isinstance(error, HTTPException):
+        return _FROM_THE_FRAMEWORK.get(error.status_code, _OTHER)
+    return TABLE.get(type(error), _BUG).type
+
+
+def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
+    """The problem that ``error`` is, and the members of the body that says so."""
+    if isinstance(error, Interrupted):
+        problem, why = describe(error.error)
+        if problem.status >= 500 and problem is not _BUG:
+            known = "Of those after it, it is not known." if problem.status == 504 else "Those after it are not."
+            why["detail"] = f"The first {error.recorded} lines are recorded. {known}"
+        where = {} if error.line is None else {"line": error.line}
+        return problem, why | where | {"recorded": error.recorded}
+    if isinstance(error, HTTPException):
+        problem = Problem(error.status_code, reason(error), error.detail)
+    else:
+        problem = TABLE.get(type(error), _BUG)
+    if problem is _BUG:
+        log.error("a request failed because of a bug", exc_info=error)
+    members: dict[str, Any] = {
+        "type": TYPE_PREFIX + problem.type,
+        "title": problem.title,
+        "status": problem.status,
+    }
+    detail = getattr(error, "detail", None) if problem.detail is None else problem.detail
+    if detail is not None and detail != problem.title:
+        members["detail"] = detail
+    if isinstance(error, Invalid) and error.pointer is not None:
+        members["pointer"] = error.pointer
+    if isinstance(error, PartlyRecorded):
+        members |= {"recorded": _few(error.recorded), "not_recorded": _few(error.not_recorded)}
+        members |= {"unknown": _few(error.unknown)}
+    if isinstance(error, PartlyRefused):
+        members |= {"recorded": _few(error.recorded), "refused": _few(error.refused)}
+    if isinstance(error, ShapeConflict):
+        members["conflicts"] = [
+            {"stream": conflict.stream, "expected": str(conflict.expected), "received": str(conflict.received)}
+            for conflict in error.conflicts[:_MAX_NAMED]
+        ]
+    return problem, members
+
+
+def _few(streams: Sequence[str]) -> dict[str, Any]:
+    """How many streams these are, and the names of the first."""
+    return {"count": len(streams), "streams": streams[:_MAX_NAMED]}
+
+
+def encode(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer to ``error``."""
+    problem, members = describe(error)
+    body = msgspec.json.encode(members)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    if problem.retry_after is not None:
+        headers.append((b"retry-after", str(problem.retry_after).encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b'Bearer realm="meanwhile", Basic realm="meanwhile"'))
+    if isinstance(error, HTTPException) and error.headers:
+        headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    return problem.status, headers, body

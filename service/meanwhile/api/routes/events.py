@@ -1,0 +1,206 @@
+"""Server-sent events: the state of streams now, and each change from then on.
+
+    event: state                                what GET /v1/streams/{stream} gives, and its size in Redis
+    id: 5f3a91c2-17
+    data: {"stream":"kitchen/temperature","count":2,"average":21.75, ... ,"state_bytes":112}
+
+    event: deleted                              the stream does not exist, or not any more
+    id: 5f3a91c2-18
+    data: {"stream":"kitchen/temperature"}
+
+    event: ready                                all that there is has been sent; what follows are changes
+    data: {"streams":1,"resumed":false}
+
+A client that comes back with the last id in ``Last-Event-ID``, as browsers do, gets what has changed since, if the
+process that answers still knows; ``resumed`` says so. Otherwise it gets everything, and a stream that it knows and
+does not get is gone.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from math import isfinite
+from os.path import commonprefix
+from urllib.parse import parse_qs
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.endpoint import Endpoint, Stream
+from meanwhile.api.openapi import document
+from meanwhile.api.problems import NoSuchStream
+from meanwhile.api.routes.streams import everything, single
+from meanwhile.core.errors import Invalid
+from meanwhile.core.state import State
+from meanwhile.core.stream_names import check_name, check_prefix
+from meanwhile.live.poller import Live, TooManySubscribers
+from meanwhile.live.subscription import Position, Subscription
+from meanwhile.storage.reader import Reader
+from meanwhile.storage.redis_client import StoreUnavailable
+
+EVENT_STREAM = f"{document.EVENTS}; charset=utf-8".encode()
+COMMENT_SECONDS = 15.0
+SHORTEST_INTERVAL = 0.1
+LONGEST_INTERVAL = 3600.0
+MOST_NAMES = 1_000
+
+_COMMENT = b":\n\n"
+_NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?", re.ASCII)
+_ID = re.compile(rb"([0-9a-f]{8})-([0-9]{1,18})")
+_INTERVAL = {
+    "name": "interval",
+    "in": "query",
+    "description": "Seconds: at most one event per stream in so many.",
+    "schema": {"type": "number", "minimum": SHORTEST_INTERVAL, "maximum": LONGEST_INTERVAL, "default": 1},
+    "example": 1,
+}
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The id of the last event that the client has: only what changed since is sent.",
+    "schema": {"type": "string"},
+    "example": "5f3a91c2-17",
+}
+_PREFIX = {
+    "name": "prefix",
+    "in": "query",
+    "description": "All streams whose names start with this, also later ones; without it and stream, all that the key "
+    "reaches.",
+    "schema": {"type": "string"},
+    "example": "kitchen/",
+}
+_NAMES = {
+    "name": "stream",
+    "in": "query",
+    "description": "A stream, which need not exist yet. Repeatable.",
+    "schema": {"type": "array", "items": {"type": "string"}},
+    "example": ["kitchen/temperature", "kitchen/humidity"],
+}
+
+_EXAMPLE = """event: state
+id: 5f3a91c2-17
+data: {"stream":"kitchen/temperature","count":2,"average":21.75,"minimum":21.4,"maximum":22.1,"standard_deviation":\
+0.4949747468305853,"first_reading_at":"2026-01-01T00:00:00.000Z","last_reading_at":"2026-01-01T00:00:00.500Z",\
+"state_bytes":112}
+
+event: ready
+data: {"streams":1,"resumed":false}
+
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def frame(name: str, state: State | None, size: int) -> bytes:
+    """An event without its id: what a stream is now."""
+    if state is None:
+        return b'event: deleted\ndata: {"stream":"%b"}\n\n' % name.encode()
+    return b"event: state\ndata: %b\n\n" % _encode(everything(name, state) | {"state_bytes": size})
+
+
+def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
+    """The routes that watch."""
+
+    async def watch_stream(scope: Scope, receive: Receive) -> Stream:
+        """The state of a stream now and at each change, as server-sent events, with a comment every 15 seconds."""
+        name = check_name(scope["path_params"]["stream"])
+        interval = _interval(single(_query(scope), "interval"))
+        if await reader.read(name) is None:
+            raise NoSuchStream
+        return await stream([name], None, interval, scope)
+
+    async def watch_streams(scope: Scope, receive: Receive) -> Stream:
+        """The states of streams now and at each change, as server-sent events, with a comment every 15 seconds."""
+        query = _query(scope)
+        interval = _interval(single(query, "interval"))
+        names = [check_name(name) for name in query.get("stream", [])]
+        prefix = single(query, "prefix")
+        if names and prefix is not None:
+            raise Invalid("Expected either prefix or stream.")
+        if len(names) > MOST_NAMES:
+            raise Invalid(f"Expected at most {MOST_NAMES} streams.")
+        for name in names:
+            check_prefix_of(name, scope["grant"].prefix)
+        if not names:
+            prefix = scope["grant"].prefix if prefix is None else check_prefix(prefix)
+            check_prefix_of(prefix, scope["grant"].prefix)
+        return await stream(names, prefix, interval, scope)
+
+    async def stream(names: list[str], prefix: str | None, interval: float, scope: Scope) -> Stream:
+        subscription, count = await live.subscribe(names, prefix, interval, _position(scope))
+        lowest = commonprefix(names) if prefix is None else prefix  # noqa: RUF071  # Of names, not of paths.
+        return Stream(_parts(subscription, live.epoch, count), EVENT_STREAM, subscription.end, lowest.startswith)
+
+    refusals = (Invalid, TooManySubscribers, StoreUnavailable)
+    return [
+        Endpoint(
+            "GET",
+            "/v1/streams/{stream:path}/events",
+            watch_stream,
+            scope="read",
+            reply=None,
+            media_types={document.EVENTS: _EXAMPLE},
+            parameters=[_INTERVAL, _LAST_EVENT_ID],
+            refusals=(NoSuchStream, *refusals),
+        ),
+        Endpoint(
+            "GET",
+            "/v1/events",
+            watch_streams,
+            scope="read",
+            reply=None,
+            media_types={document.EVENTS: _EXAMPLE},
+            parameters=[_PREFIX, _NAMES, _INTERVAL, _LAST_EVENT_ID],
+            refusals=refusals,
+        ),
+    ]
+
+
+def _parts(subscription: Subscription, epoch: str, count: int) -> Callable[[], Awaitable[bytes | None]]:
+    """What to send, part by part: events, and comments in between."""
+    loop = asyncio.get_running_loop()
+    next_comment = loop.time() + COMMENT_SECONDS
+    is_ready = False
+
+    async def part() -> bytes | None:
+        nonlocal next_comment, is_ready
+        if not is_ready and not subscription.is_behind:
+            is_ready = True
+            return b'event: ready\ndata: {"streams":%d,"resumed":%b}\n\n' % (
+                count,
+                b"true" if subscription.is_resumed else b"false",
+            )
+        changes = await subscription.take(next_comment - loop.time())
+        if changes is None:
+            return None
+        events = b"".join([b"id: %b-%d\n%b" % (epoch.encode(), number, event) for number, event in changes if event])
+        if loop.time() >= next_comment:
+            next_comment = loop.time() + COMMENT_SECONDS
+            return events + _COMMENT
+        return events
+
+    return part
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+
+
+def _interval(text: str | None) -> float:
+    if text is None:
+        return 1.0
+    seconds = float(text) if _NUMBER.fullmatch(text) else 0.0
+    if not (isfinite(seconds) and SHORTEST_INTERVAL <= seconds <= LONGEST_INTERVAL):
+        raise Invalid(
+            f"Expected interval to be seconds, from {SHORTEST_INTERVAL} to {LONGEST_INTERVAL:.0f}, such as 1 or 0.5."
+        )
+    return seconds
+
+
+def _position(scope: Scope) -> Position | None:
+    """Where the client left off; what is no id of ours says nothing."""
+    for name, value in scope["headers"]:
+        if name == b"last-event-id" and (match := _ID.fullmatch(value)) is not None:
+            return Position(match[1].decode(), int(match[2]))
+    return None

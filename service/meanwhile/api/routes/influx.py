@@ -1,0 +1,255 @@
+"""What speaks to InfluxDB, with another URL: Telegraf, Home Assistant, the official clients.
+
+``POST /api/v2/write`` is InfluxDB 2's, ``POST /write`` InfluxDB 1's; ``org``, ``bucket``, ``db`` and the like say
+nothing here. Success is 204. Lines that are wrong do not hold up the others, and errors are worded as InfluxDB words
+them, for both versions at once, because that is what its clients act on:
+
+    400    partial write: the good lines are recorded, the others never will be; clients drop them
+    413    clients send smaller parts
+    503    not recorded: clients keep the points and send them again
+    504    unknown: clients send again, and what had been recorded counts twice, unless points are deduplicated
+
+With ``dedupe=timestamp`` a stream counts each timestamp once (``timestamp_dedupe.py``), so a request can be sent again.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from meanwhile.api import problems, timestamp_dedupe
+from meanwhile.api.auth import Headers, check_prefix_of
+from meanwhile.api.endpoint import Endpoint, Handler, Reply, json_reply
+from meanwhile.api.large_bodies import Places
+from meanwhile.api.openapi import document, models
+from meanwhile.api.problems import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
+from meanwhile.api.request_body import Bodies, any_type
+from meanwhile.core.errors import Invalid, TooMany
+from meanwhile.core.readings import Limits
+from meanwhile.core.state import Unreadable
+from meanwhile.formats import line_protocol
+from meanwhile.formats.line_protocol import PRECISIONS, Points, Wrong
+from meanwhile.storage import background_thread
+from meanwhile.storage.batcher import Overloaded
+from meanwhile.storage.committer import Committer
+from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
+from meanwhile.storage.rejections import ShapeConflict, StreamFull
+from meanwhile.storage.store import Crowded, Store
+
+_LONGEST_PING = 1.0  # Seconds.
+_SHOWN = 20  # Wrong lines in the message of a partial write.
+_CODES = {
+    400: "invalid",
+    401: "unauthorized",
+    403: "forbidden",
+    413: "request too large",
+    415: "unsupported media type",
+    503: "unavailable",
+    504: "unavailable",
+}
+_REFUSALS = (
+    *(PartialWrite, BadKey, BadEncoding, LengthRequired, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
+    *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown, PartlyRecorded),
+)
+
+
+class InfluxEndpoint(Endpoint):
+    """An endpoint whose errors are InfluxDB's."""
+
+    needs_body: ClassVar[bool] = False  # Home Assistant writes nothing, to see whether it could.
+
+    def credentials(self, scope: Scope) -> Headers:
+        """The headers, and the user and password that InfluxDB 1 takes from the query of /write."""
+        if scope["path"] != "/write":
+            return super().credentials(scope)
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        if "p" not in query:
+            return super().credentials(scope)
+        basic = [base64.b64encode(f":{password}".encode()) for password in query["p"]]  # Several are refused.
+        return [*super().credentials(scope), *((b"authorization", b"Basic " + one) for one in basic)]
+
+    def refuse(self, error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """The problem in the words of InfluxDB."""
+        problem, members = problems.describe(error)
+        _, headers, _ = problems.encode(error)
+        status = _status(problem)
+        message = "unauthorized access" if status == 401 else members.get("detail", problem.title)
+        body = msgspec.json.encode({"code": _CODES.get(status, "internal error"), "message": message, "error": message})
+        kept = [header for header in headers if header[0] not in (b"content-type", b"content-length")]
+        return status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *kept], body
+
+    def documented(self, problem: problems.Problem) -> document.Refusal:
+        """What the document says of a problem in the words of InfluxDB."""
+        status, message = _status(problem), problem.detail or problem.title
+        example = {"code": _CODES.get(status, "internal error"), "message": message, "error": message}
+        content = {"schema": document.reference(models.InfluxProblem), "example": example}
+        return document.Refusal(status, {"application/json": content})
+
+
+def _status(problem: problems.Problem) -> int:
+    """InfluxDB's clients know 400 alone for what is wrong with a request."""
+    return 400 if problem.status in (411, 422) else problem.status
+
+
+class Writer:
+    """Records line protocol. ``clock`` gives milliseconds since 1970; ``pattern`` names streams (``line_names.py``).
+
+    ``dedupe`` is whether points are counted once where the request does not say; with ``require_key`` they must be.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        clock: Callable[[], int],
+        limits: Limits,
+        bodies: Bodies,
+        places: Places,
+        *,
+        pattern: str,
+        dedupe: bool,
+        require_key: bool,
+    ) -> None:
+        self._committer = committer
+        self._clock = clock
+        self._limits = limits
+        self._bodies = bodies
+        self._places = places
+        self._pattern = pattern
+        self._dedupe = "timestamp" if dedupe else "off"
+        self._require_key = require_key
+
+    async def write(self, scope: Scope, receive: Receive) -> None:
+        """Records the good lines of a body; raises ``PartialWrite`` for the others."""
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        unit = PRECISIONS.get(query.get("precision", ["ns"])[-1])
+        if unit is None:
+            raise Invalid(f"Expected precision to be one of {', '.join(PRECISIONS)}.")
+        dedupe = query.get("dedupe", [self._dedupe])[-1]
+        if dedupe not in ("timestamp", "off"):
+            raise Invalid("Expected dedupe to be timestamp or off.")
+        if self._require_key and dedupe == "off":
+            raise BadKey("Expected dedupe=timestamp: this service records nothing without a key.")
+        body = await self._bodies.read(scope, receive, any_type)
+        now = self._clock()
+        prefix = scope["grant"].prefix
+        arguments = (body, unit, now, self._pattern, self._limits)
+        if dedupe == "off":
+            async with self._places.decoded(line_protocol.decode, *arguments) as points:
+                for stream in points.readings:
+                    check_prefix_of(stream, prefix)
+                wrong = await self._record(points)
+        else:
+            async with self._places.decoded(_decode_batches, *arguments) as (batches, refused):
+                for batch in batches:
+                    check_prefix_of(batch.stream, prefix)
+                every = refused + await timestamp_dedupe.record_once(self._committer, batches)
+                wrong = await background_thread.run(_in_order, every) if len(every) > _SHOWN else _in_order(every)
+        if wrong:
+            raise PartialWrite(_message(wrong))
+
+    async def _record(self, points: Points) -> list[Wrong]:
+        """Records all points but the lines with streams that are not numbers; returns what is wrong with the others."""
+        while points.readings:
+            try:
+                await self._committer.record(points.readings)
+            except (ShapeConflict, StreamFull) as error:
+                lines = {line for stream in error.streams for line in points.gathered[stream].places}
+                why = timestamp_dedupe.SHAPE if isinstance(error, ShapeConflict) else timestamp_dedupe.FULL
+                points = await background_thread.run(line_protocol.without, points, lines, why, self._limits)
+            except PartlyRefused as error:
+                lines = {line for stream in error.refused for line in points.gathered[stream].places}
+                return [*points.wrong, *(Wrong(line, timestamp_dedupe.SHAPE) for line in sorted(lines))]
+            else:
+                break
+        return points.wrong
+
+
+def _in_order(wrong: list[Wrong]) -> list[Wrong]:
+    return sorted(set(wrong))
+
+
+def _decode_batches(
+    body: bytes, unit: int, now: int, pattern: str, limits: Limits
+) -> tuple[list[timestamp_dedupe.Batch], list[Wrong]]:
+    return timestamp_dedupe.batches_of(line_protocol.decode(body, unit, now, pattern, limits))
+
+
+def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:
+    """The routes of InfluxDB."""
+    name = (b"x-influxdb-version", f"2.7.0-meanwhile-{version}".encode())
+
+    async def write_influx_2(scope: Scope, receive: Receive) -> Reply:
+        """Records line protocol, as InfluxDB 2 does. Each numeric field is a reading."""
+        await writer.write(scope, receive)
+        return Reply(b"", status=204, headers=[name])
+
+    async def write_influx_1(scope: Scope, receive: Receive) -> Reply:
+        """Records line protocol, as InfluxDB 1 does. Each numeric field is a reading."""
+        await writer.write(scope, receive)
+        return Reply(b"", status=204, headers=[name])
+
+    async def ping_influx(scope: Scope, receive: Receive) -> Reply:
+        """Answers while the process is up."""
+        return Reply(b"", status=204, headers=[name])
+
+    async def check_influx_health(scope: Scope, receive: Receive) -> Reply:
+        """Answers when Redis answers, in the words of InfluxDB."""
+        await store.ping(asyncio.get_running_loop().time() + _LONGEST_PING)
+        reply = {"name": "meanwhile", "message": "ready for writes", "status": "pass", "checks": []}
+        return json_reply(reply | {"version": version})
+
+    def writes(path: str, handler: Handler, names: dict[str, str]) -> Endpoint:
+        return InfluxEndpoint(
+            "POST",
+            path,
+            handler,
+            scope="write",
+            reply=None,
+            body={"text/plain": _LINES},
+            parameters=[*_PARAMETERS, *(_parameter(name, description) for name, description in names.items())],
+            refusals=_REFUSALS,
+        )
+
+    return [
+        writes("/api/v2/write", write_influx_2, {"org": "Ignored.", "bucket": "Ignored."}),
+        writes("/write", write_influx_1, {"db": "Ignored.", "u": "Ignored.", "p": "An API key, if not in a header."}),
+        InfluxEndpoint("GET", "/ping", ping_influx, scope=None, reply=None),
+        InfluxEndpoint(
+            "GET",
+            "/health",
+            check_influx_health,
+            scope=None,
+            reply=models.InfluxHealth,
+            refusals=(StoreUnavailable,),
+        ),
+    ]
+
+
+def _parameter(name: str, description: str, *values: str) -> dict[str, Any]:
+    schema = {"type": "string"} | ({"enum": ["", *values]} if values else {})
+    example = values[0] if values else "meanwhile"
+    return {"name": name, "in": "query", "description": description, "schema": schema, "example": example}
+
+
+_LINES = {
+    "type": "string",
+    "description": "Line protocol.",
+    "examples": ["weather,site=roof temperature=21.4,humidity=40i 1767225600000000000\n"],
+}
+_PARAMETERS = [
+    _parameter("precision", "The unit of timestamps. The default is ns.", *PRECISIONS),
+    _parameter(
+        "dedupe", "timestamp: a stream counts each timestamp once. The default is a setting.", "timestamp", "off"
+    ),
+]
+
+
+def _message(wrong: list[Wrong]) -> str:
+    shown = "; ".join(f"line {line}: {detail}" for line, detail in wrong[:_SHOWN])
+    more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    return f"partial write: {shown}{more}"

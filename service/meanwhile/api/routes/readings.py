@@ -1,0 +1,209 @@
+"""Recording readings: one stream or many."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.endpoint import Endpoint, Reply, json_reply
+from meanwhile.api.large_bodies import SMALL, Places
+from meanwhile.api.openapi import document, models
+from meanwhile.api.problems import (
+    BadEncoding,
+    BadKey,
+    BodyTooLarge,
+    Idle,
+    LengthRequired,
+    Stopping,
+    TooManyUploads,
+    UnsupportedMediaType,
+)
+from meanwhile.api.request_body import Bodies, any_type, media_type
+from meanwhile.api.upload import Uploads
+from meanwhile.core import idempotency_keys
+from meanwhile.core.errors import Invalid, TooMany
+from meanwhile.core.idempotency_keys import Key
+from meanwhile.core.readings import Limits, Readings
+from meanwhile.core.stream_names import FORM, LONGEST_NAME, check_name
+from meanwhile.formats import json_readings, senml
+from meanwhile.formats.strict_json import Malformed
+from meanwhile.storage.batcher import Overloaded
+from meanwhile.storage.committer import Committer, Recorded
+from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
+from meanwhile.storage.rejections import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
+from meanwhile.storage.store import Crowded
+
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "<producer>:<sequence>. Each stream counts a key once; the sequence grows with every new request.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~:/@+-]{1,64}:(0|[1-9][0-9]{0,14}|[1-8][0-9]{15})$"},
+    "example": "gateway-7:1042",
+}
+_REFUSALS = (
+    Malformed,
+    BadEncoding,
+    BadKey,
+    KeyTooOld,
+    KeyAhead,
+    TooManyProducers,
+    StreamFull,
+    ShapeConflict,
+    LengthRequired,
+    BodyTooLarge,
+    TooMany,
+    UnsupportedMediaType,
+    Invalid,
+    Overloaded,
+    Crowded,
+    StoreUnavailable,
+    OutcomeUnknown,
+    PartlyRecorded,
+    PartlyRefused,
+)
+
+
+_NOTHING = Recorded({}, frozenset())
+
+
+def _decode_batch(body: bytes, now: int, limits: Limits) -> tuple[dict[str, Readings], None]:
+    return json_readings.decode_batch(body, now, limits), None
+
+
+# What /v1/readings knows; beside the readings, how many records of a pack were skipped.
+_DECODERS: dict[str, Callable[[bytes, int, Limits], tuple[dict[str, Readings], int | None]]] = {
+    "application/json": _decode_batch,
+    "application/senml+json": senml.decode_json,
+    "application/sensml+json": senml.decode_json,
+    "application/senml+cbor": senml.decode_cbor,
+}
+_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_MEDIA_TYPES = (*_DECODERS, *_NDJSON)
+
+
+_ONE: list[dict[str, Any]] = [document.reference(model) for model in (models.OneReading, models.ManyReadings)]
+_MANY: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {"oneOf": _ONE},
+    "propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM},
+    "minProperties": 1,
+    "examples": [{"hall/temperature": {"value": 19.5}, "hall/lux": {"values": [120, 130]}}],
+}
+_PACK: dict[str, Any] = {
+    "type": "array",
+    "items": document.reference(models.SenMLRecord),
+    "examples": [[{"bn": "hall/", "n": "temperature", "v": 19.5}, {"n": "lux", "v": 120}]],
+}
+_BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
+_LINES: dict[str, Any] = {
+    "type": "string",
+    "description": 'Lines of {"stream": s, "value": v, "time"?: t}; as many as you like, committed as they come.',
+    "examples": ['{"stream": "hall/temperature", "value": 19.5}\n'],
+}
+
+
+def endpoints(
+    committer: Committer,
+    clock: Callable[[], int],
+    limits: Limits,
+    uploads: Uploads,
+    bodies: Bodies,
+    places: Places,
+    *,
+    require_key: bool,
+) -> list[Endpoint]:
+    """The routes that record. ``clock`` gives milliseconds since 1970.
+
+    With ``require_key`` every request needs an idempotency key.
+    """
+
+    async def record_readings(scope: Scope, receive: Receive) -> Reply:
+        """Records readings of one stream, all or none, and answers with the state as of the commit that holds them."""
+        name = check_name(scope["path_params"]["stream"])
+        body = await bodies.read(scope, receive)
+        now = clock()
+        key = _key_of(scope, require_key)
+        if len(body) <= SMALL:  # The usual case, without a context manager.
+            states, duplicates, _ = await committer.record({name: json_readings.decode(body, now, limits)}, key)
+        else:
+            async with places.decoded(json_readings.decode, body, now, limits) as readings:
+                states, duplicates, _ = await committer.record({name: readings}, key)
+        shape, summary = states[name]
+        reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
+        return json_reply(reply | {"duplicate": True} if duplicates else reply)
+
+    async def record_batch(scope: Scope, receive: Receive) -> Reply:
+        """Records readings of many streams, all or none; of NDJSON, those of the lines before the first wrong one."""
+        kind = media_type(scope, _MEDIA_TYPES)
+        if kind in _NDJSON:
+            return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
+        body = await bodies.read(scope, receive, any_type)
+        now = clock()
+        key = _key_of(scope, require_key)
+        async with places.decoded(_DECODERS[kind], body, now, limits) as (batch, skipped):
+            return json_reply(await record(scope, batch, skipped, key))
+
+    async def upload_readings(scope: Scope, receive: Receive) -> Reply:
+        """Records NDJSON as POST does; this is what curl -T sends."""
+        if media_type(scope, _MEDIA_TYPES) not in _NDJSON:
+            raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}; with POST also other types.")
+        return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
+
+    async def record(scope: Scope, batch: dict[str, Readings], skipped: int | None, key: Key | None) -> dict[str, int]:
+        if scope["grant"].prefix:
+            for name in batch:
+                check_prefix_of(name, scope["grant"].prefix)
+        streams, size = len(batch), sum([one.size for one in batch.values()])  # The committer takes the batch over.
+        _, duplicates, repeated = await committer.record(batch, key) if batch else _NOTHING
+        reply = {"readings": size - repeated, "streams": streams - len(duplicates)}
+        if key is not None:
+            reply["duplicates"] = repeated
+        if skipped is not None:
+            reply["skipped"] = skipped
+        return reply
+
+    return [
+        Endpoint(
+            "POST",
+            "/v1/streams/{stream:path}/readings",
+            record_readings,
+            scope="write",
+            parameters=[_KEY],
+            reply=models.Recorded,
+            body=_ONE,
+            refusals=_REFUSALS,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/readings",
+            record_batch,
+            scope="write",
+            parameters=[_KEY],
+            reply=models.BatchRecorded,
+            body={**dict.fromkeys(_DECODERS, _PACK), "application/json": _MANY, "application/senml+cbor": _BYTES}
+            | dict.fromkeys(_NDJSON, _LINES),
+            refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
+        ),
+        Endpoint(
+            "PUT",
+            "/v1/readings",
+            upload_readings,
+            scope="write",
+            parameters=[_KEY],
+            reply=models.BatchRecorded,
+            body=dict.fromkeys(_NDJSON, _LINES),
+            refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
+        ),
+    ]
+
+
+def _key_of(scope: Scope, is_required: bool) -> Key | None:
+    values = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not values and not is_required:
+        return None
+    key = idempotency_keys.parse(values[0].decode("latin-1"), scope["grant"].owner) if len(values) == 1 else None
+    if key is None:
+        raise BadKey(idempotency_keys.FORM)
+    return key

@@ -1,0 +1,198 @@
+"""Reading, listing and deleting streams."""
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.types import Receive, Scope
+
+from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.endpoint import TEXT, Endpoint, Reply, json_reply
+from meanwhile.api.openapi import models
+from meanwhile.api.problems import BadCursor, NoSuchStream
+from meanwhile.core import times
+from meanwhile.core.errors import Invalid
+from meanwhile.core.state import State
+from meanwhile.core.stream_names import LONGEST_NAME, check_name, check_prefix
+from meanwhile.storage import background_thread
+from meanwhile.storage.reader import Reader
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
+from meanwhile.storage.store import Store
+
+MOST_NAMES = 10_000
+WIDE = 32  # Components that are told in some milliseconds; the deviation of one takes up to 0.2 ms.
+_NAMES = 1_000
+
+_CURSOR = {"type": "string", "pattern": "^[0-9]{1,20},[A-Za-z0-9._:~/,-]*$"}
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "prefix",
+        "in": "query",
+        "description": "Start of the names.",
+        "schema": {"type": "string", "maxLength": LONGEST_NAME, "pattern": "^[A-Za-z0-9._:~/-]*$"},
+        "example": "kitchen/",
+    },
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "Names on a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_NAMES, "default": _NAMES},
+        "example": 100,
+    },
+    {
+        "name": "cursor",
+        "in": "query",
+        "description": "From the page before.",
+        "schema": _CURSOR,
+        "example": "96,kitchen/lux",
+    },
+]
+_REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
+
+
+def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
+    """The routes that read. ``patience`` (seconds) bounds those that do not go through the reader."""
+
+    def deadline() -> float:
+        return asyncio.get_running_loop().time() + patience
+
+    async def read(scope: Scope) -> tuple[str, State]:
+        name = check_name(scope["path_params"]["stream"])
+        state = await reader.read(name)
+        if state is None:
+            raise NoSuchStream
+        return name, state
+
+    async def read_average(scope: Scope, receive: Receive) -> Reply:
+        """The average of a stream. With Accept: text/plain just the number, or the array or object as JSON."""
+        name, (shape, summary) = await read(scope)
+        average = shape.value(summary.averages())
+        if _prefers_text(scope):
+            return Reply(json_reply(average).body, TEXT)
+        last = times.to_text(summary.last)
+        return json_reply({"stream": name, "average": average, "count": summary.count, "last_reading_at": last})
+
+    async def read_count(scope: Scope, receive: Receive) -> Reply:
+        """The step count of a stream: how many readings it has received."""
+        name, state = await read(scope)
+        return json_reply({"stream": name, "count": state.summary.count})
+
+    async def read_stream(scope: Scope, receive: Receive) -> Reply:
+        """Everything that is known of a stream."""
+        return json_reply(await told(*await read(scope)))
+
+    async def delete_stream(scope: Scope, receive: Receive) -> Reply:
+        """Forgets a stream and answers with its last state, in one step."""
+        name = check_name(scope["path_params"]["stream"])
+        state = await store.forget(name, deadline())
+        if state is None:
+            raise NoSuchStream
+        return json_reply(await told(name, state))
+
+    async def list_streams(scope: Scope, receive: Receive) -> Reply:
+        """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        prefix = check_prefix(single(query, "prefix") or "")
+        check_prefix_of(prefix, scope["grant"].prefix)
+        limit = limit_of(single(query, "limit"), _NAMES, MOST_NAMES)
+        cursor = single(query, "cursor")
+        try:
+            page = await store.names(prefix, limit, cursor, deadline())
+        except ValueError:
+            raise BadCursor("Expected the cursor of the page before.") from None
+        return json_reply({"streams": page.streams, "cursor": page.cursor})
+
+    stream = "/v1/streams/{stream:path}"
+    return [
+        Endpoint(
+            "GET",
+            f"{stream}/average",
+            read_average,
+            scope="read",
+            reply=models.StreamAverage,
+            refusals=_REFUSALS,
+            media_types={"text/plain": "21.75"},
+        ),
+        Endpoint("GET", f"{stream}/count", read_count, scope="read", reply=models.StreamCount, refusals=_REFUSALS),
+        Endpoint(
+            "GET",
+            "/v1/streams",
+            list_streams,
+            scope="read",
+            reply=models.StreamNames,
+            parameters=_PARAMETERS,
+            refusals=(BadCursor, Invalid, StoreUnavailable),
+        ),
+        Endpoint("GET", stream, read_stream, scope="read", reply=models.StreamState, refusals=_REFUSALS),
+        Endpoint(
+            "DELETE",
+            stream,
+            delete_stream,
+            scope="admin",
+            reply=models.StreamState,
+            refusals=(*_REFUSALS, OutcomeUnknown),
+        ),
+    ]
+
+
+async def told(name: str, state: State) -> dict[str, Any]:
+    """The same as ``everything``, without holding up others where a value is wide."""
+    if state.shape.components <= WIDE:
+        return everything(name, state)
+    return await background_thread.run(everything, name, state)
+
+
+def everything(name: str, state: State) -> dict[str, Any]:
+    """The members that tell all that is known of a stream."""
+    shape, summary = state
+    deviations = summary.deviations()
+    return {
+        "stream": name,
+        "count": summary.count,
+        "average": shape.value(summary.averages()),
+        "minimum": shape.value(summary.minimums),
+        "maximum": shape.value(summary.maximums),
+        "standard_deviation": None if deviations is None else shape.value(deviations),
+        "first_reading_at": times.to_text(summary.first),
+        "last_reading_at": times.to_text(summary.last),
+    }
+
+
+def single(query: dict[str, list[str]], name: str) -> str | None:
+    """The value of a query parameter; None if it is not there. Raises ``Invalid`` if it is there twice."""
+    values = query.get(name, [])
+    if len(values) > 1:
+        raise Invalid(f"Expected {name} once.")
+    return values[0] if values else None
+
+
+def limit_of(text: str | None, default: int, most: int) -> int:
+    """The number in a parameter ``limit``. Raises ``Invalid`` if it is none from 1 to ``most``."""
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise Invalid(f"Expected limit to be an integer from 1 to {most}.")
+    return int(text)
+
+
+def _prefers_text(scope: Scope) -> bool:
+    """Whether Accept names text/plain and does not want JSON more (RFC 9110: the most specific range decides)."""
+    accepted = b",".join([value for name, value in scope["headers"] if name == b"accept"]).lower()
+    if b"text/plain" not in accepted:
+        return False
+    weights = dict(map(_weigh, accepted.decode("latin-1").split(",")))
+    ranges = ("application/json", "application/*", "*/*")
+    json_weight, is_named = next(((weights[name], name == ranges[0]) for name in ranges if name in weights), (0, False))
+    text_weight = weights.get("text/plain", 0)
+    return text_weight > json_weight or (text_weight == json_weight > 0 and not is_named)
+
+
+def _weigh(item: str) -> tuple[str, float]:
+    media_type, *parameters = (part.strip() for part in item.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return media_type, float(parameter[2:])
+            except ValueError:
+                return media_type, 0.0
+    return media_type, 1.0

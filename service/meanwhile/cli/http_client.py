@@ -1,0 +1,191 @@
+"""A client of the service's own API, for the command line: everything is counted once, and what is refused is said.
+
+Every request that records carries an idempotency key, so whatever happens to a request, it is simply sent again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from meanwhile.core.stream_names import is_name
+
+_TOO_OLD = "urn:meanwhile:problem:key-too-old"
+_ABOUT_READINGS = frozenset({400, 409, 413, 422})  # What is refused because of some of the readings sent.
+_LONGEST_SILENCE = 40  # Seconds in an event stream, which has a comment every 15.
+_TRIES = 60  # A second apart: a service that restarts is waited for.
+
+
+class Unsent(Exception):
+    """The service is away or will not have it; the message says which, ``is_temporary`` whether that may change."""
+
+    def __init__(self, message: str, *, is_temporary: bool = False) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
+
+
+@dataclass
+class Outcome:
+    """What became of readings: accepted by stream, how many of those had been counted before, and refused by stream
+    with the last reason."""
+
+    recorded: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, stream: str, count: int, reason: str) -> None:
+        """Counts readings as refused."""
+        self.refused[stream] = self.refused.get(stream, 0) + count
+        self.reasons[stream] = reason
+
+
+class Client:
+    """Talks to one service. ``waiting`` hears why when a request begins to wait for the service.
+
+    Raises ``Unsent`` for a key that is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        waiting: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise Unsent("The API key has characters that no key has.")
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=60)
+        self._sleep = sleep
+        self._waiting = waiting
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def average(self, stream: str) -> str:
+        """The average of a stream as text, asked for once. Raises ``Unsent`` with the reason if there is none."""
+        if not is_name(stream):
+            raise Unsent("This is not the name of a stream.")
+        path = f"/v1/streams/{stream}/average"
+        reply = self._request("GET", path, tries=1, headers={"Accept": "text/plain"})
+        if reply.is_success:
+            return reply.text
+        raise Unsent(_reason(reply))
+
+    def send(self, batch: Mapping[str, Any], key: str) -> None:
+        """Records readings of any shape by stream, all or none, once under this key. Raises ``Unsent``."""
+        body = {stream: {"values": values} for stream, values in batch.items()}
+        reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": key})
+        if not reply.is_success:
+            raise Unsent(_reason(reply))
+
+    def events(self, prefix: str | None) -> Iterator[tuple[str, Any]]:
+        """The events of all streams with a prefix, with their data, until the connection ends. Raises ``Unsent``."""
+        parameters = {} if prefix is None else {"prefix": prefix}
+        try:
+            with self._http.stream("GET", "/v1/events", params=parameters, timeout=_LONGEST_SILENCE) as reply:
+                if not reply.is_success:
+                    reply.read()
+                    raise Unsent(_reason(reply), is_temporary=reply.is_server_error)
+                event = ""
+                for line in reply.iter_lines():
+                    name, _, content = line.partition(": ")
+                    if name == "event":
+                        event = content
+                    elif name == "data":
+                        yield event, json.loads(content)
+        except httpx.ConnectError:
+            raise Unsent(f"There is no service at {self._http.base_url}.", is_temporary=True) from None
+        except httpx.HTTPError as error:
+            raise Unsent(f"The connection broke: {error}", is_temporary=True) from None
+
+    def record(self, batch: Mapping[str, list[float]], producer: str, sequence: int, outcome: Outcome) -> None:
+        """Records scalar readings by stream, each once, and adds to ``outcome`` what became of them.
+
+        The request's idempotency key is ``<producer>:<sequence>``; the batch owns as many sequences as its longest
+        stream has readings. Sequences must grow from batch to batch and be the same for the same readings. So a key
+        that a stream calls too old was counted in an earlier run.
+
+        A refused request has recorded nothing, so its parts are sent again: without the streams that conflict,
+        otherwise one half after the other, until only what is at fault is left out. Streams keep the key of their
+        request; a part of a stream has the sequence of its first reading. Raises ``Unsent``.
+        """
+        if not batch:
+            return
+        body = {stream: {"values": values} for stream, values in batch.items()}
+        reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": f"{producer}:{sequence}"})
+        if not (reply.is_success or reply.status_code in _ABOUT_READINGS):
+            raise Unsent(_reason(reply))
+        is_old = _problem(reply).get("type") == _TOO_OLD
+        conflicting = {conflict["stream"] for conflict in _problem(reply).get("conflicts", [])}
+        if reply.is_success or (is_old and len(batch) == 1):
+            for stream, values in batch.items():
+                outcome.recorded[stream] = outcome.recorded.get(stream, 0) + len(values)
+            outcome.duplicates += sum(map(len, batch.values())) if is_old else reply.json()["duplicates"]
+        elif conflicting:
+            for stream in conflicting:
+                outcome.refuse(stream, len(batch[stream]), _reason(reply))
+            rest = {stream: values for stream, values in batch.items() if stream not in conflicting}
+            self.record(rest, producer, sequence, outcome)
+        elif len(batch) > 1:
+            names = list(batch)
+            middle = len(names) // 2
+            for half in (names[:middle], names[middle:]):
+                self.record({name: batch[name] for name in half}, producer, sequence, outcome)
+        else:
+            ((stream, values),) = batch.items()
+            middle = len(values) // 2
+            if middle == 0:
+                outcome.refuse(stream, 1, _reason(reply))
+                return
+            self.record({stream: values[:middle]}, producer, sequence, outcome)
+            self.record({stream: values[middle:]}, producer, sequence + middle, outcome)
+
+    def _request(self, method: str, path: str, tries: int = _TRIES, **arguments: Any) -> httpx.Response:
+        for left in reversed(range(tries)):
+            pause = 1.0
+            try:
+                reply = self._http.request(method, path, **arguments)
+            except httpx.UnsupportedProtocol:
+                raise Unsent(f"{self._http.base_url} is not a URL that starts with http:// or https://.") from None
+            except httpx.ConnectError:
+                last = f"There is no service at {self._http.base_url}."
+            except httpx.HTTPError as error:
+                last = f"The connection broke: {error}"
+            else:
+                if reply.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT):
+                    last = _reason(reply)
+                    pause = float(reply.headers.get("Retry-After", 1))
+                elif reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise Unsent(_reason(reply))
+                else:
+                    return reply
+            if left:
+                if left == tries - 1:
+                    self._waiting(last)
+                self._sleep(pause)
+        raise Unsent(last)
+
+
+def _problem(reply: httpx.Response) -> dict[str, Any]:
+    try:
+        problem = reply.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _reason(reply: httpx.Response) -> str:
+    problem = _problem(reply)
+    words = [str(problem[member]) for member in ("title", "detail") if member in problem]
+    return f"{reply.status_code}: " + (". ".join(words) or reply.reason_phrase)

@@ -1,0 +1,158 @@
+"""The table of streams in a terminal, live: ``meanwhile watch``."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from meanwhile.cli.http_client import Client, Unsent
+
+_SMOOTHING = 5.0  # Seconds over which the readings per second are averaged.
+_PAUSES = (0.5, 1.0, 2.0, 5.0)  # Seconds before a lost connection is tried again.
+_NUMBERS_SHOWN = 4
+_WIDE = 110  # Characters in a line with room for all columns.
+
+
+@dataclass
+class Row:
+    """A stream as it was when it last changed, and how often readings came then."""
+
+    state: dict[str, Any]
+    at: float
+    rate: float = 0.0
+
+
+@dataclass
+class Board:
+    """What is known of the streams that start with ``prefix``, and whether it is current."""
+
+    prefix: str | None = None
+    rows: dict[str, Row] = field(default_factory=dict)
+    is_connected: bool = False
+    seen: set[str] = field(default_factory=set)
+
+    def take(self, event: str, data: dict[str, Any], now: float) -> None:
+        """Takes an event in; ``now`` is in seconds."""
+        name = data.get("stream", "")
+        self.seen.add(name)
+        if event == "state":
+            known = self.rows.get(name)
+            row = Row(data, now, 0.0 if known is None else known.rate)
+            if known is not None and data["count"] > known.state["count"]:
+                current = (data["count"] - known.state["count"]) / max(now - known.at, 0.2)
+                row.rate = current if known.rate == 0 else known.rate + 0.2 * (current - known.rate)
+            self.rows[name] = row
+        elif event == "deleted":
+            self.rows.pop(name, None)
+        elif event == "ready" and not data["resumed"]:
+            self.rows = {name: row for name, row in self.rows.items() if name in self.seen}
+
+    def table(self, now: float, width: int, height: int | None = None) -> Table:
+        """The streams by name, as many as fit into ``height`` lines."""
+        table = Table(box=None, header_style="dim", pad_edge=False)
+        table.add_column("stream", no_wrap=True, overflow="ellipsis", min_width=min(24, width // 3))
+        table.add_column("average", justify="right", no_wrap=True, overflow="ellipsis", max_width=width // 3)
+        spread = ("minimum", "maximum", "deviation") if width >= _WIDE else ()
+        for title in ("count", "per s", "last"):
+            table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
+        for title in spread:
+            table.add_column(title, justify="right", no_wrap=True, overflow="ellipsis", max_width=16)
+        names = sorted(self.rows)
+        fitting = len(names) if height is None else max(1, height - 3)
+        for name in names[:fitting]:
+            row = self.rows[name]
+            state = row.state
+            silence = now - row.at
+            rate = 0.0 if silence > 2 * _SMOOTHING and silence * row.rate > _SMOOTHING else row.rate
+            table.add_row(
+                Text(name),
+                Text(shorten(state["average"]), style="bold"),
+                f"{state['count']:,}",
+                f"{rate:.2f}" if rate >= 0.005 else "-",
+                age(now - datetime.fromisoformat(state["last_reading_at"]).timestamp()),
+                *(Text(shorten(state["standard_deviation" if one == "deviation" else one])) for one in spread),
+            )
+        if len(names) > fitting:
+            table.add_row(Text(f"and {len(names) - fitting} more", style="dim"))
+        if not self.is_connected:
+            table.caption = "not connected, trying again"
+        elif not names:
+            nothing = "no streams yet: meanwhile demo plays some"
+            table.caption = f"no streams that start with {self.prefix}" if self.prefix else nothing
+        return table
+
+
+def shorten(value: Any) -> str:
+    """A value in a few characters.
+
+    >>> shorten(21.496234), shorten({"t": 1.5, "k": [1.0, 2.0]}), shorten(None)
+    ('21.4962', 't 1.5, k [1, 2]', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shorten(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        more = f", … {len(value)}" if len(value) > _NUMBERS_SHOWN else ""
+        return f"[{', '.join(map(shorten, value[:_NUMBERS_SHOWN]))}{more}]"
+    return f"{value:.6g}"
+
+
+def age(seconds: float) -> str:
+    """Seconds as the largest unit that fits.
+
+    >>> age(3.2), age(150), age(864000)
+    ('3 s', '2 min', '10 d')
+    """
+    left = max(0.0, seconds)
+    for size, unit in ((60, "s"), (60, "min"), (24, "h"), (365.25, "d")):
+        if left < size:
+            return f"{int(left)} {unit}"
+        left /= size
+    return f"{int(left)} y"
+
+
+def once(client: Client, prefix: str | None, console: Console) -> None:
+    """Prints the table as it is now. Raises ``Unsent``."""
+    board = Board(prefix, is_connected=True)
+    now = datetime.now(UTC).timestamp()
+    for event, data in client.events(prefix):
+        board.take(event, data, now)
+        if event == "ready":
+            break
+    console.print(board.table(now, console.width))
+
+
+def forever(client: Client, prefix: str | None, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Shows the table and keeps it current until interrupted; comes back when the service does."""
+    board = Board(prefix)
+    failures = 0
+
+    def render() -> Table:
+        return board.table(datetime.now(UTC).timestamp(), console.width, console.height)
+
+    with Live(get_renderable=render, console=console, refresh_per_second=2, screen=console.is_terminal):
+        while True:
+            try:
+                board.seen = set()
+                for event, data in _current(client.events(prefix), board):
+                    failures = 0
+                    board.take(event, data, datetime.now(UTC).timestamp())
+            except Unsent as error:
+                if not error.is_temporary:
+                    raise
+            board.is_connected = False
+            sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            failures += 1
+
+
+def _current(events: Iterator[tuple[str, Any]], board: Board) -> Iterator[tuple[str, Any]]:
+    for event in events:
+        board.is_connected = True
+        yield event

@@ -1,0 +1,1 @@
+"""What is computed: no network, no clock, no framework."""

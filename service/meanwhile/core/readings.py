@@ -1,0 +1,110 @@
+"""Readings: values of one shape, inside the limits and the domain of the exact sums."""
+
+from collections.abc import Sequence
+from itertools import chain
+from math import isfinite
+from typing import NamedTuple, TypeGuard
+
+from meanwhile.core.errors import Invalid
+from meanwhile.core.exact_sums import LARGEST, SMALLEST
+from meanwhile.core.shapes import NUMBER, Shape, Value, is_member_name, shape_of
+from meanwhile.core.stream_names import LONGEST_NAME
+
+
+class Limits(NamedTuple):
+    """How much one request may hold."""
+
+    readings: int = 100_000
+    components: int = 1_024
+    names: int = 64
+    numbers: int = 1_500_000  # In all readings together.
+
+
+class Readings(NamedTuple):
+    """Readings of one stream: their components in one flat list, reading after reading.
+
+    ``first`` and ``last`` are the times of the earliest and the latest, in milliseconds since 1970 (UTC).
+    """
+
+    shape: Shape
+    numbers: list[float]
+    first: int
+    last: int
+
+    @property
+    def size(self) -> int:
+        """How many readings these are."""
+        return len(self.numbers) // self.shape.components
+
+    @property
+    def columns(self) -> list[list[float]]:
+        """One list a component, one entry a reading.
+
+        >>> Readings(shape_of([0.0, 0.0]), [1.0, 2.0, 3.0, 4.0], 0, 0).columns
+        [[1.0, 3.0], [2.0, 4.0]]
+        """
+        components = self.shape.components
+        return [self.numbers] if components == 1 else [self.numbers[i::components] for i in range(components)]
+
+
+def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> Readings:
+    """The readings that are ``values``: of one shape, inside ``limits`` and the domain of ``exact``.
+
+    Raises ``Invalid`` for the first value that is not; its pointer is relative to ``values``.
+    """
+    if not values:
+        raise Invalid("Expected at least one reading.", "")
+    _check_limits(values[0], limits)  # First: shapes are kept, and what is refused must not be.
+    shape = shape_of(values[0])
+    odd = next((i for i, value in enumerate(values) if not shape.fits(value)), None)
+    if odd is not None:
+        raise Invalid(f"Expected the shape of the first value, {shape}.", f"/{odd}")
+    numbers = list(chain.from_iterable(map(shape.flatten, values)))
+    _check_domain(numbers, shape)
+    return Readings(shape, numbers, first, last)
+
+
+def is_usual(value: object) -> TypeGuard[float]:
+    """Whether this is a number of the domain and not zero.
+
+    >>> is_usual(21.5), is_usual(0.0), is_usual(1e-300)
+    (True, False, False)
+    """
+    return type(value) is float and SMALLEST <= abs(value) <= LARGEST
+
+
+def collect_numbers(values: list[float], first: int, last: int) -> Readings:
+    """The same of numbers that are known to be doubles; takes the list over."""
+    if not values:
+        raise Invalid("Expected at least one reading.", "")
+    _check_domain(values, NUMBER)
+    return Readings(NUMBER, values, first, last)
+
+
+def _check_limits(value: Value, limits: Limits) -> None:
+    if isinstance(value, float):
+        return
+    parts = [value] if isinstance(value, list) else list(value.values())
+    if not parts or any(part == [] for part in parts):
+        raise Invalid("Expected at least one number in every array and object.", "/0")
+    if isinstance(value, dict):
+        if len(value) > limits.names:
+            raise Invalid(f"Expected at most {limits.names} names in an object.", "/0")
+        if not all(map(is_member_name, value)):
+            raise Invalid(f"Expected names of 1 to {LONGEST_NAME} printable characters.", "/0")
+    if sum(len(part) if isinstance(part, list) else 1 for part in parts) > limits.components:
+        raise Invalid(f"Expected at most {limits.components} numbers in a value.", "/0")
+
+
+def _check_domain(numbers: list[float], shape: Shape) -> None:
+    """Refuses what is outside the domain, and makes every zero a positive one: the sign would depend on the order."""
+    lowest, highest = min(numbers), max(numbers)
+    if isfinite(sum(numbers)) and lowest >= -LARGEST and highest <= LARGEST:
+        if lowest >= SMALLEST or highest <= -SMALLEST or min(map(abs, numbers)) >= SMALLEST:
+            return
+        numbers[:] = [x or 0.0 for x in numbers]
+    wrong = next((i for i, x in enumerate(numbers) if not (x == 0 or SMALLEST <= abs(x) <= LARGEST)), None)
+    if wrong is not None:
+        row, component = divmod(wrong, shape.components)
+        place = f"/{row}{shape.pointer(component)}"
+        raise Invalid(f"Expected 0 or a number with a magnitude from {SMALLEST} to {LARGEST}.", place)

@@ -1,0 +1,75 @@
+"""Large JSON texts in pieces, so that nobody waits while one is decoded.
+
+A decoder in C keeps the interpreter to itself from the first byte to the last, and 8 MiB take it a tenth of a second.
+So an object is cut between two of its members and an array between two of its items, into texts of the same kind. A cut
+is guessed by what stands around it, and proven by reading: of a text that starts at the right place, what reads as
+whole members ends where a member ends. A guess that was wrong stands inside a string, and the next one is taken
+further on.
+"""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from meanwhile.formats.strict_json import Malformed
+
+PIECE = 48 * 1024  # Bytes, or one member or item: decoded in some milliseconds.
+_SPACE = rb"[ \t\r\n]*+"
+_BETWEEN_MEMBERS = re.compile(rb"\}%b(,)%b\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\"%b:%b\{" % ((_SPACE,) * 4), re.DOTALL)
+_BETWEEN_ITEMS = {
+    b"[": re.compile(rb"\]%b(,)%b\[" % (_SPACE, _SPACE)),
+    b"{": re.compile(rb"\}%b(,)%b\{" % (_SPACE, _SPACE)),
+}
+_BETWEEN_NUMBERS = re.compile(rb"(,)")
+_WHITE = b" \t\r\n"
+
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def of_object(text: bytes) -> Iterator[bytes]:
+    """An object whose members are objects, in objects of some of its members."""
+    return _pieces(text.strip(_WHITE), _BETWEEN_MEMBERS)
+
+
+def of_array(text: bytes) -> Iterator[bytes]:
+    """An array of arrays, of objects or of numbers, in arrays of some of its items."""
+    text = text.strip(_WHITE)
+    first = text[1:].lstrip(_WHITE)[:1]
+    return _pieces(text, _BETWEEN_ITEMS.get(first, _BETWEEN_NUMBERS))
+
+
+def _pieces(text: bytes, boundary: re.Pattern[bytes]) -> Iterator[bytes]:
+    start, size = 1, PIECE
+    while (found := boundary.search(text, start + size)) is not None:
+        piece = text[:1] + text[start : found.start(1)] + text[-1:]
+        if _is_json(piece):
+            yield piece
+            start, size = found.end(1), PIECE
+        else:
+            size = (found.start(1) - start) * 5 // 4 + 1
+    yield text[:1] + text[start:] if start > 1 else text
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _skip(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def check(text: bytes) -> None:
+    """Raises ``Malformed`` if this is not JSON; makes nothing of it."""
+    try:
+        text.decode()
+        _skip(text)
+    except UnicodeDecodeError as error:
+        raise Malformed(f"Expected UTF-8; byte {error.start} is not.") from None
+    except RecursionError:
+        raise Malformed("Expected JSON that is not nested this deeply.") from None
+    except msgspec.DecodeError as error:
+        found = re.search(r"\(byte (\d+)\)", str(error))
+        at = len(text) if found is None else int(found[1])
+        line, column = text.count(b"\n", 0, at) + 1, at - text.rfind(b"\n", 0, at)
+        raise Malformed(f"Expected JSON; line {line}, column {column} is not.") from None

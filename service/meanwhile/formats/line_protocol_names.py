@@ -1,0 +1,75 @@
+"""How the points of line protocol name their streams.
+
+A *pattern* such as ``{measurement}/{tags}/{field}`` is a stream name with places: one for the measurement, one for the
+field, and one for the tags, sorted by key, which is as many segments as there are tags: their values with ``{tags}``,
+``key:value`` with ``{pairs}``.
+
+Measurements, tags and fields can be any text and stream names cannot, so what is put into a place is encoded, byte by
+byte of its UTF-8, as ``~XX``, as URLs do with ``%``:
+
+- what a name cannot hold, and ``~`` and ``/``; with ``{pairs}``, ``:`` too;
+- the first character of a segment ``.`` or ``..``, and of a last segment that is a route below a stream (``count``).
+
+A name that does not start with a letter or a digit then gets ``x~`` in front. No encoded text has a ``~`` without two
+hexadecimal digits behind it, so each of these steps can be undone, and different points have different streams. There
+is one exception: ``{tags}`` has no keys, so two points that differ in the keys of their tags alone share a stream, and
+only ``{pairs}`` keeps them apart.
+
+>>> name_of("{measurement}/{tags}/{field}", "disk", [("path", "/srv"), ("host", "pi")], "used %")
+'disk/pi/~2Fsrv/used~20~25'
+"""
+
+import re
+from collections.abc import Sequence
+
+from meanwhile.core.stream_names import RESERVED
+
+Tags = Sequence[tuple[str, str]]
+
+DEFAULT = "{measurement}/{tags}/{field}"
+PATTERN = r"^[A-Za-z0-9{][A-Za-z0-9._:{}~/-]*$"
+_PLACES = {"{measurement}", "{tags}", "{pairs}", "{field}"}
+_LITERAL = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]+", re.ASCII)
+_ENCODED = re.compile(r"[^A-Za-z0-9._:-]", re.ASCII)
+_ENCODED_IN_PAIRS = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
+
+
+def check_pattern(pattern: str) -> str:
+    """``pattern`` itself if it is one; raises ``ValueError`` otherwise."""
+    segments = pattern.split("/")
+    if not all(segment in _PLACES or _LITERAL.fullmatch(segment) for segment in segments):
+        raise ValueError("Expected segments of A-Z a-z 0-9 . _ : -, {measurement}, {tags}, {pairs} and {field}.")
+    if "{field}" not in segments or segments[-1] in RESERVED:
+        raise ValueError("Expected {field} among the segments, and none of the service's own at the end.")
+    return pattern
+
+
+def name_of(pattern: str, measurement: str, tags: Tags, field: str) -> str:
+    """The stream of a point, which may be too long to be one."""
+    segments: list[str] = []
+    for segment in pattern.split("/"):
+        match segment:
+            case "{measurement}":
+                segments.append(_encode(measurement))
+            case "{field}":
+                segments.append(_encode(field))
+            case "{tags}":
+                segments += [_encode(value) for _, value in sorted(tags)]
+            case "{pairs}":
+                segments += [":".join(_encode(part, _ENCODED_IN_PAIRS) for part in pair) for pair in sorted(tags)]
+            case literal:
+                segments.append(literal)
+    if segments[-1] in RESERVED:
+        segments[-1] = _escape(segments[-1][0]) + segments[-1][1:]
+    name = "/".join(segments)
+    return name if name[0].isalnum() else "x~" + name
+
+
+def _encode(text: str, encoded: re.Pattern[str] = _ENCODED) -> str:
+    if text in (".", ".."):
+        return _escape(".") + text[1:]
+    return encoded.sub(lambda match: _escape(match[0]), text)
+
+
+def _escape(character: str) -> str:
+    return "".join(f"~{byte:02X}" for byte in character.encode())

@@ -1,0 +1,137 @@
+"""MQTT messages: the topic names the stream, the payload is a reading.
+
+    21.5                                     a number, or an array of numbers
+    {"value": 21.5, "time": "2026-..."}      what a POST for one stream takes, ``values`` too
+    {"temperature": 21.5, "humidity": 40}    any other object: an object reading; or *split*, a stream for each field
+    [{"n": "urn:...:temp", "v": 21.5}]       an array of objects is a SenML pack; its records name their streams
+
+What MQTT 5 says of the content type is heard where it says SenML, which CBOR needs.
+
+Split, objects inside objects are fields of fields, and what is neither a number nor an object is skipped and counted,
+since what Zigbee2MQTT and Tasmota send has texts and switches beside the numbers.
+
+A *sequence* can be in an object, in a member whose name is configured; it is taken out before the rest is read.
+
+Topics can be any text and stream names cannot. A topic that is a stream's name names it; any other is encoded: a slash
+at an end is dropped; of each segment what a name cannot hold, and ``~``, becomes ``~XX`` byte by byte of its UTF-8,
+also the first character of a segment ``.`` or ``..`` or of a last segment that is a route below a stream (``count``);
+and what then does not start with a letter or a digit gets ``x~`` in front. Names of fields are encoded in the same way.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from meanwhile.core.errors import Invalid
+from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE
+from meanwhile.core.readings import Limits, Readings
+from meanwhile.core.stream_names import RESERVED, check_name, is_name
+from meanwhile.formats import json_readings, senml, strict_json
+
+_ENCODED = re.compile(r"[^A-Za-z0-9._:-]", re.ASCII)
+_POST = {"value", "values", "time"}
+_SENML: Mapping[str | None, Callable[[bytes, int, Limits], senml.Pack]] = {
+    "application/senml+json": senml.decode_json,
+    "application/sensml+json": senml.decode_json,
+    "application/senml+cbor": senml.decode_cbor,
+}
+
+
+class Options(NamedTuple):
+    """How messages are read: what stream names start with, whether objects are split, which member is a sequence."""
+
+    prefix: str = ""
+    split: bool = False
+    sequence: str | None = None
+
+
+class Decoded(NamedTuple):
+    """What a message says: readings by stream, a sequence if it has one, and how many fields were skipped."""
+
+    readings: dict[str, Readings]
+    sequence: int | None = None
+    skipped: int = 0
+
+
+def decode(
+    topic: str, payload: bytes, now: int, options: Options, limits: Limits, content_type: str | None = None
+) -> Decoded:
+    """The readings of a message. ``now`` (ms since 1970) is the time of those that have none.
+
+    Raises ``Malformed``, or ``Invalid``, also for a topic too long to name a stream.
+    """
+    if content_type in _SENML:
+        return _of_pack(_SENML[content_type](payload, now, limits), options.prefix)
+    node = strict_json.load(payload)
+    if isinstance(node, list) and not strict_json.is_object(node) and node and strict_json.is_object(node[0]):
+        return _of_pack(senml.decode_json(payload, now, limits), options.prefix)
+    sequence = None
+    if strict_json.is_object(node):
+        members = strict_json.members_of(node, "Expected an object.", "")
+        if options.sequence is not None and options.sequence in members:
+            sequence = _sequence(members.pop(options.sequence))
+        if not members.keys() <= _POST:
+            if options.split:
+                return _split(options.prefix + topic, members, sequence, now, limits)
+            node = strict_json.object_of({"value": strict_json.object_of(members)})
+        else:
+            node = strict_json.object_of(members)
+    else:
+        node = strict_json.object_of({"value": node})
+    stream = stream_of(options.prefix + topic)
+    return Decoded({check_name(stream): json_readings.readings_of(node, now, limits)}, sequence)
+
+
+def _of_pack(pack: senml.Pack, prefix: str) -> Decoded:
+    readings = {check_name(prefix + name): readings for name, readings in pack.readings.items()}
+    return Decoded(readings, None, pack.skipped)
+
+
+def _split(topic: str, members: dict[str, Any], sequence: int | None, now: int, limits: Limits) -> Decoded:
+    readings: dict[str, Readings] = {}
+    skipped = 0
+    waiting = [(f"{topic}/{name}", value) for name, value in members.items()]
+    while waiting:
+        path, value = waiting.pop()
+        if strict_json.is_object(value):
+            inner = strict_json.members_of(value, "Expected an object.", "")
+            waiting += [(f"{path}/{name}", one) for name, one in inner.items()]
+        elif isinstance(value, float):
+            name = check_name(stream_of(path))
+            readings[name] = json_readings.readings_of(strict_json.object_of({"value": value}), now, limits)
+        else:
+            skipped += 1
+    if not readings:
+        raise Invalid("Expected an object with a number in it.")
+    return Decoded(readings, sequence, skipped)
+
+
+def _sequence(value: Any) -> int:
+    if not (isinstance(value, float) and value.is_integer() and 0 <= value <= LARGEST_SEQUENCE):
+        raise Invalid(f"Expected the sequence to be an integer from 0 to {LARGEST_SEQUENCE}.")
+    return int(value)
+
+
+def stream_of(topic: str) -> str:
+    """The stream that a topic names; it may be too long to be one.
+
+    >>> stream_of("plant/boiler"), stream_of("/zigbee2mqtt/Living room/"), stream_of("esp/count")
+    ('plant/boiler', 'zigbee2mqtt/Living~20room', 'esp/~63ount')
+    """
+    if is_name(topic):
+        return topic
+    segments = [_encode(segment) for segment in topic.strip("/").split("/")]
+    if segments[-1] in RESERVED:
+        segments[-1] = _escape(segments[-1][0]) + segments[-1][1:]
+    name = "/".join(segments)
+    return name if name[:1].isalnum() else "x~" + name
+
+
+def _encode(segment: str) -> str:
+    if segment in ("", ".", ".."):
+        return _escape(segment[:1] or "/") + segment[1:]
+    return _ENCODED.sub(lambda match: _escape(match[0]), segment)
+
+
+def _escape(character: str) -> str:
+    return "".join(f"~{byte:02X}" for byte in character.encode("utf-8", "replace"))

@@ -1,0 +1,155 @@
+"""NDJSON: one ``{"stream": s, "value": v, "time"?: t}`` a line.
+
+A body of lines has no end that could be waited for, so it is read a *chunk* at a time: some whole lines, in which every
+one up to the first wrong one counts. As with JSON there are two readers. *msgspec* decodes all lines of a chunk at
+once, in C; it is believed if nothing can hide in what it decoded: no escapes, as many colons as there are keys and
+colons in strings (a key given twice has one more), no literal that may have become 0 (``formats/json_readings.py``
+explains both), and every line feed between two objects. Otherwise *the strict reader* takes the lines one by one and
+finds which is wrong.
+
+Lines may end in CR LF. Empty lines are counted and say nothing.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from meanwhile.core import times
+from meanwhile.core.errors import Invalid
+from meanwhile.core.readings import Limits, Readings
+from meanwhile.core.shapes import Value
+from meanwhile.core.stream_names import LONGEST_NAME, is_name
+from meanwhile.formats import columns, json_readings
+from meanwhile.formats.columns import Columns, Gathered, Misplaced
+from meanwhile.formats.strict_json import Malformed
+
+EMPTY = b" \t\r\n"  # What empty lines consist of.
+_RUN_OF_ZEROS = b"0" * 100
+_LONG = 64 * 1024  # Bytes.
+
+
+class Chunk(NamedTuple):
+    """The readings of some lines: ``gathered`` has the number of each line, from 0, ``readings`` is made of that.
+
+    ``lines`` is how many lines were read. ``wrong`` is why the next one, if any, was not.
+    """
+
+    gathered: Gathered
+    readings: dict[str, Readings]
+    lines: int
+    wrong: Exception | None = None
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    stream: str
+    value: Value
+    time: float | str | UnsetType = UNSET
+
+
+_decode_lines = msgspec.json.Decoder(_Line).decode_lines
+
+
+def decode(lines: bytes, now: int, limits: Limits) -> Chunk:
+    """The readings of whole lines, those before the first wrong one. ``now`` (ms since 1970) is the time where none is.
+
+    ``wrong`` is ``Malformed``, or ``Invalid`` with a pointer into the line.
+    """
+    if _has_too_many_numbers(lines, limits):
+        wrong = Invalid(f"Expected at most {limits.components} numbers in a value.", "/value")
+        return Chunk({}, {}, 0, wrong)
+    chunk = decode_at_once(lines, now, limits)
+    return _strict(lines, _count(lines), now, limits) if chunk is None else chunk
+
+
+def decode_at_once(lines: bytes, now: int, limits: Limits) -> Chunk | None:
+    """The same where all lines are right beyond doubt, or all empty; else None, in a tenth of the time."""
+    count = _count(lines)
+    if not lines.strip(EMPTY):
+        return Chunk({}, {}, count)
+    gathered = _fast(lines, count, now)
+    if gathered is not None:
+        try:
+            return Chunk(gathered, columns.readings(gathered, limits), count)
+        except Misplaced:
+            pass
+    return None
+
+
+def _has_too_many_numbers(lines: bytes, limits: Limits) -> bool:
+    """Whether one long line has, before anything is made of it: four million numbers would take 300 MB and seconds."""
+    if len(lines) <= _LONG or lines.count(b"\n", 0, -1):
+        return False
+    in_names = (limits.names + 1) * LONGEST_NAME
+    return lines.count(b",") > limits.components + limits.names + in_names
+
+
+def _count(lines: bytes) -> int:
+    return lines.count(b"\n") + (not lines.endswith(b"\n") and lines != b"")
+
+
+def _fast(lines: bytes, count: int, now: int) -> Gathered | None:  # noqa: PLR0911  # Each is a doubt.
+    """All lines; None if there is a doubt about any."""
+    try:
+        decoded = _decode_lines(lines)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(decoded) != count or b"\\" in lines or lines.count(b"}\n{") + lines.count(b"}\r\n{") != count - 1:
+        return None
+    may_underflow = b"e-" in lines or b"E-" in lines or _RUN_OF_ZEROS in lines
+    colons = 2 * count
+    gathered: Gathered = {}
+    for number, line in enumerate(decoded):
+        known = gathered.get(line.stream)
+        if known is None:
+            if not is_name(line.stream):
+                return None
+            known = gathered[line.stream] = Columns([], [], [])
+        value, time = line.value, now
+        if line.time is not UNSET:
+            given = times.parse(line.time)
+            if given is None or (line.time == 0 and may_underflow):
+                return None
+            time = given
+            colons += 1 + (line.time.count(":") if isinstance(line.time, str) else 0)
+        if value.__class__ is not float and isinstance(value, dict):
+            colons += len(value) + "".join(value).count(":")
+        known.values.append(value)
+        known.times.append(time)
+        known.places.append(number)
+    colons += sum(name.count(":") * len(one.values) for name, one in gathered.items() if ":" in name)
+    if lines.count(b":") != colons:
+        return None
+    if may_underflow and any(json_readings.has_zero(value) for one in gathered.values() for value in one.values):
+        return None
+    return gathered
+
+
+def _strict(lines: bytes, count: int, now: int, limits: Limits) -> Chunk:
+    gathered: Gathered = {}
+    shapes: dict[str, str] = {}
+    number, wrong = 0, None
+    for number, line in enumerate(lines.split(b"\n")[:count]):
+        if not line.strip(b" \t\r"):
+            continue
+        try:
+            name, one = _read(line, now, limits, shapes)
+        except (Malformed, Invalid) as error:
+            wrong = error
+            break
+        known = gathered.setdefault(name, Columns([], [], []))
+        known.values.append(one.shape.value(one.numbers))
+        known.times.append(one.first)
+        known.places.append(number)
+    return Chunk(gathered, columns.readings(gathered, limits), number if wrong else count, wrong)
+
+
+def _read(line: bytes, now: int, limits: Limits, shapes: dict[str, str]) -> tuple[str, Readings]:
+    """The stream and the reading of a line; ``shapes`` has those of the lines before it, by stream."""
+    try:
+        name, one = json_readings.decode_line(line, now, limits)
+    except Malformed as error:
+        raise Malformed(error.detail.replace("line 1, ", "")) from None  # It is a line of something else.
+    if shapes.setdefault(name, one.shape.text) != one.shape.text:
+        raise Invalid("Expected the shape of the earlier readings of the stream.", "/value")
+    return name, one

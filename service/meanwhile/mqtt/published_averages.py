@@ -1,0 +1,148 @@
+"""Averages back to the broker: each stream's, retained, when it has changed, at most once a second.
+
+All streams of the store are looked at in rounds, a second or more apart, so also what came over HTTP is published. The
+topic is ``<prefix>/<stream>``; the payload is the average as JSON, for a number just that number.
+
+Home Assistant finds them by discovery messages: a sensor for each number, and for each component of an object or a
+vector of at most 16, with a template that takes it out. ``<prefix>/$state`` says "online", and "offline" by the
+broker's hand when this process is gone; no stream can have that name.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+
+import msgspec
+
+from meanwhile.core.shapes import Shape
+from meanwhile.core.state import State
+from meanwhile.mqtt.broker import Broker
+from meanwhile.storage.redis_client import StoreUnavailable
+from meanwhile.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+_ROUND = 1.0  # Seconds from one round to the next.
+_AT_ONCE = 200
+_MOST_COMPONENTS = 16
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]+")
+
+_encode = msgspec.json.Encoder().encode
+
+
+def state_topic(prefix: str) -> str:
+    """Where it says whether this process is there."""
+    return f"{prefix}/$state"
+
+
+class Averages:
+    """Publishes below ``prefix``; with ``discovery``, the prefix that Home Assistant looks below, also what it is.
+
+    By another connection all is published anew, since the broker may have forgotten it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prefix: str,
+        discovery: str | None,
+        patience: float,
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._discovery = discovery
+        self._patience = patience
+        self._published: dict[str, tuple[object, Shape]] = {}
+        self._last_connection = 0
+
+    def is_own(self, topic: str) -> bool:
+        """Whether a topic is one that this publishes: what comes back from there must not be recorded."""
+        return topic.startswith((f"{self._prefix}/", *([f"{self._discovery}/"] if self._discovery else [])))
+
+    async def run(self, broker: Broker) -> None:
+        """Publishes until it is cancelled."""
+        self._broker = broker
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            if self._broker.connection:
+                try:
+                    await self._round()
+                except StoreUnavailable:
+                    log.debug("no averages: Redis is away")
+            await asyncio.sleep(max(0.1, started + _ROUND - loop.time()))
+
+    async def _round(self) -> None:
+        if self._broker.connection != self._last_connection:
+            self._published.clear()
+            self._last_connection = self._broker.connection
+        seen: set[str] = set()
+        cursor: str | None = None
+        while True:
+            deadline = asyncio.get_running_loop().time() + self._patience
+            page = await self._store.names("", _AT_ONCE, cursor, deadline)
+            states = await self._store.read(page.streams, deadline) if page.streams else []
+            for name, state in zip(page.streams, states, strict=True):
+                if isinstance(state, State):
+                    seen.add(name)
+                    self._show(name, state)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        for name in self._published.keys() - seen:
+            self._hide(name)
+
+    def _show(self, name: str, state: State) -> None:
+        shape, summary = state
+        now = (summary.count, summary.first, summary.last, summary.sums)
+        before = self._published.get(name)
+        if before is not None and before[0] == now:
+            return
+        if before is None or before[1] != shape:
+            for topic, config in self._sensors(name, shape):
+                self._broker.publish(topic, _encode(config))
+        self._broker.publish(f"{self._prefix}/{name}", _encode(shape.value(summary.averages())))
+        self._published[name] = (now, shape)
+
+    def _hide(self, name: str) -> None:
+        """Takes a stream that was deleted off the broker: an empty retained message does that."""
+        _, shape = self._published.pop(name)
+        for topic in (f"{self._prefix}/{name}", *(topic for topic, _ in self._sensors(name, shape))):
+            self._broker.publish(topic, b"")
+
+    def _sensors(self, name: str, shape: Shape) -> Iterator[tuple[str, dict[str, object]]]:
+        """Home Assistant's discovery messages for a stream: topic and content."""
+        if self._discovery is None or shape.components > _MOST_COMPONENTS:
+            return
+        for component in range(shape.components):
+            place = shape.pointer(component)
+            digest = sha256(f"{self._prefix} {name} {place}".encode()).hexdigest()[:8]
+            ident = f"meanwhile_{_NOT_IN_IDS.sub('_', name + place)[:100]}_{digest}"
+            config: dict[str, object] = {
+                "name": f"{name}{place.replace('/', ' ')}",
+                "unique_id": ident,
+                "state_topic": f"{self._prefix}/{name}",
+                "availability_topic": state_topic(self._prefix),
+                "state_class": "measurement",
+                "device": {"identifiers": [f"meanwhile_{self._prefix}"], "name": f"Meanwhile {self._prefix}"},
+            }
+            if place:
+                config["value_template"] = _template(shape, component)
+            yield f"{self._discovery}/sensor/{ident}/config", config
+
+
+def _template(shape: Shape, component: int) -> str:
+    """Jinja that takes a component out of the payload."""
+    path = ""
+    for name, length in shape.members:
+        if component < (length or 1):
+            path = (f"[{json.dumps(name, ensure_ascii=False)}]" if name is not None else "") + (
+                f"[{component}]" if length else ""
+            )
+            break
+        component -= length or 1
+    return f"{{{{ value_json{path} }}}}"

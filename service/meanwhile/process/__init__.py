@@ -1,0 +1,1 @@
+"""Processes: the parent and its workers."""

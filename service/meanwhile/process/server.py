@@ -1,0 +1,242 @@
+"""Runs the service: one listening socket, one Valkey, some workers; started in that order, stopped in reverse.
+
+The parent process binds the socket, so a port that is taken is noticed first and every worker shares it. It starts the
+embedded Valkey before any worker and stops it when the last one has drained. With one worker there is no second
+process. Workers that lose their parent stop by themselves, so that killing the parent never leaves half a service.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from logging.config import dictConfig
+from types import FrameType
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from meanwhile.api.key_file import read_keys
+from meanwhile.process.shared_directory import orphans_are_finishing, shared_directory
+from meanwhile.settings import WORKERS_SHARE, Settings
+from meanwhile.storage.embedded_valkey import EmbeddedValkey
+from meanwhile.storage.redis_checks import refuse_unusable
+from meanwhile.telemetry.counters import CELLS
+from meanwhile.telemetry.logs import configuration
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_POLL = 0.1  # Seconds between two attempts to get a port.
+_KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
+
+
+def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    ``announce`` gets the base URL, where the data is and how many API keys there are (None without a file of them),
+    once everything is there. Raises ``CannotListen``, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``,
+    ``BadRedisUrl``, ``NoSharedDirectory``.
+
+    What is under way then has ``grace`` seconds to finish, and the last commits have their time limit. What hangs all
+    the same is ended after ``stop_timeout``, and the exit code is 1.
+
+    A SIGHUP that comes before somebody listens to it waits; it would end the process.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    keys = None if settings.api_keys is None else len(read_keys(settings.api_keys))
+    if settings.redis_url is not None:
+        asyncio.run(refuse_unusable(settings.redis_url))
+    _raise_file_limit()
+    dictConfig(configuration(settings.log_level, access_log=settings.access_log))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.host, settings.port, settings.stop_timeout))
+        where = "the Redis at MEANWHILE_REDIS_URL"
+        if settings.redis_url is None:
+            appendfsync = "everysec" if settings.durability == "everysec" else "always"
+            valkey = stack.enter_context(EmbeddedValkey(settings.data_dir, appendfsync=appendfsync))
+            settings = settings.model_copy(update={"redis_url": valkey.url})
+            where = str(valkey.path)
+        _export(settings)
+        os.environ.pop(WORKERS_SHARE, None)
+        if settings.workers > 1:
+            size = 8 * CELLS * settings.workers
+            os.environ[WORKERS_SHARE] = str(stack.enter_context(shared_directory(size)))
+        config = uvicorn.Config(
+            "meanwhile.process.worker:create",
+            factory=True,
+            workers=settings.workers,
+            access_log=settings.access_log,
+            log_config=configuration(settings.log_level, access_log=settings.access_log),
+            proxy_headers=False,
+            server_header=False,
+            http="meanwhile.api.connection:PatientProtocol",
+            ws="none",
+            timeout_keep_alive=_KEEP_ALIVE,
+            limit_concurrency=settings.max_connections,
+            timeout_graceful_shutdown=settings.grace,
+        )
+        url = _base_url(settings.host, listener.getsockname()[1])
+        if settings.workers == 1:
+            config.load()
+            announce(url, where, keys)
+            _Server(config, settings.stop_timeout, stack.close).run(sockets=[listener])
+        else:
+            workers = _Workers(config, listener, settings.stop_timeout)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            announce(url, where, keys)
+            workers.run()
+
+
+class CannotListen(Exception):
+    """The address cannot be bound; the message says why."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which calls ``close`` and ends the process if it does not stop within ``timeout`` seconds."""
+
+    def __init__(self, config: uvicorn.Config, timeout: float, close: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._timeout = timeout
+        self._close = close
+        self._stopped = threading.Event()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until a signal."""
+        try:
+            super().run(sockets)
+        finally:
+            self._stopped.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to stop, and the time in which it has to."""
+        if not self.should_exit:
+            threading.Thread(target=self._end_in_time, name="stop-timeout", daemon=True).start()
+        super().handle_exit(sig, frame)
+
+    def _end_in_time(self) -> None:
+        if not self._stopped.wait(self._timeout):
+            log.error("the service has not stopped within %g s; ending it", self._timeout)
+            self._close()
+            os._exit(1)
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, with some differences.
+
+    On SIGHUP it would replace every worker; here they read their keys again and go on. It asks each worker whether
+    it is alive through a pipe of which it holds both ends, so that it waits 5 s for the answer of one that was killed
+    in the meantime; here it holds its own end only, and notices at once that nobody is at the other. When it stops it
+    would wait for workers without a limit; here it kills those that have not ended within ``timeout`` seconds. And it
+    would end with exit code 0 whatever happened.
+    """
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, timeout: float) -> None:
+        super().__init__(config, [listener])
+        self._timeout = timeout
+        self._exit_code = 0
+
+    def run(self) -> None:
+        """Serves until a signal. Raises ``SystemExit`` if a worker could not start or had to be killed."""
+        super().run()
+        if self._exit_code:
+            raise SystemExit(self._exit_code)
+
+    def init_processes(self) -> None:
+        """Starts the workers."""
+        super().init_processes()
+        self._let_go()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replaces workers that are gone."""
+        if self.should_exit.is_set():
+            return
+        super().keep_subprocess_alive()
+        if self.should_exit.is_set():
+            self._exit_code = STARTUP_FAILURE
+        self._let_go()
+
+    def join_all(self) -> None:
+        """Waits for the workers, and kills those that do not end in time."""
+        deadline = time.monotonic() + self._timeout
+        for process in self.processes:
+            process.process.join(max(deadline - time.monotonic(), 0))
+            if process.exitcode is None:
+                log.error("worker %d has not stopped within %g s; killing it", process.pid, self._timeout)
+                process.kill()
+                process.join()
+                self._exit_code = 1
+
+    def _let_go(self) -> None:
+        for process in self.processes:
+            process.child_conn.close()
+
+    def handle_hup(self) -> None:
+        """Passes SIGHUP on. A worker that is only starting dies of it, and the one after it reads the new file."""
+        for process in self.processes:
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, signal.SIGHUP)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """SIGTERM leaves through every ``finally``, as SIGINT does; another one does not interrupt that."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
+
+
+def _listen(host: str, port: int, timeout: float) -> socket.socket:
+    """A listening socket. Waits up to ``timeout`` seconds for workers that hold the port though their parent is gone.
+
+    Raises ``CannotListen``.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    deadline = time.monotonic() + timeout
+    is_waiting = False
+    while True:
+        try:
+            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            reason = str(error.strerror or error).partition(" (while")[0]  # The rest repeats the address.
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline or not orphans_are_finishing():
+                raise CannotListen(f"Cannot listen on {host} port {port}: {reason}.") from None
+        if not is_waiting:
+            log.warning(
+                "port %d is in use, and workers of a service that was killed are still finishing; waiting for them, "
+                "for at most %d s",
+                port,
+                timeout,
+            )
+            is_waiting = True
+        time.sleep(_POLL)
+
+
+def _base_url(host: str, port: int) -> str:
+    """The URL by which this machine reaches what listens on ``host``."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # Compared, not bound.
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _raise_file_limit() -> None:
+    """Every connection is a file; the limit that a shell sets is low, and meant to be raised by those who need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _export(settings: Settings) -> None:
+    """Puts the settings where the workers read theirs."""
+    for name, value in settings.model_dump(mode="json").items():
+        if value is not None:
+            text = " ".join(value) if isinstance(value, list) else str(value)
+            os.environ[f"MEANWHILE_{name.upper()}"] = text

