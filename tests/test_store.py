@@ -280,8 +280,8 @@ async def test_stores_with_different_prefixes_do_not_see_each_other(redis: "Redi
     await one.commit([{"s": ONE}], soon())
 
     assert [None] == await other.read(["s"], soon())
-    assert ["s"] == (await one.names("", 10, None, soon())).streams
-    assert [] == (await other.names("", 10, None, soon())).streams
+    assert ["s"] == (await one.listing.page("", 10, None, soon())).streams
+    assert [] == (await other.listing.page("", 10, None, soon())).streams
 
 
 async def test_a_scalar_stream_takes_at_most_256_bytes_in_all() -> None:
@@ -482,7 +482,7 @@ async def test_no_server_means_that_nothing_was_recorded_or_read(url: str) -> No
         with pytest.raises(StoreUnavailable):
             await store.read(["s"], soon())
         with pytest.raises(StoreUnavailable):
-            await store.names("", 10, None, soon())
+            await store.listing.page("", 10, None, soon())
 
 
 # The same with a server that is real ----------------------------------------------------------------------------
@@ -719,7 +719,7 @@ async def pages(store: Store, prefix: str, limit: int, most: int = 100_000) -> A
     """All pages of a listing; each checked to be no longer than asked for."""
     cursor = None
     for _ in range(most):
-        found, cursor = await store.names(prefix, limit, cursor, soon())
+        found, cursor = await store.listing.page(prefix, limit, cursor, soon())
         assert len(found) <= limit
         yield found
         if cursor is None:
@@ -803,7 +803,7 @@ FORGED = (
 @pytest.mark.parametrize("cursor", FORGED, ids=ascii)
 async def test_a_forged_cursor_is_a_value_error(store: Store, cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
-        await store.names("", 10, cursor, soon())
+        await store.listing.page("", 10, cursor, soon())
 
 
 @pytest.mark.parametrize("position", [0, 7, 2**63, 2**64 - 1])
@@ -811,10 +811,10 @@ async def test_a_forged_cursor_is_a_value_error(store: Store, cursor: str) -> No
 async def test_a_cursor_with_another_position_lists_from_there(store: Store, position: int, limit: int) -> None:
     created = {f"s{i}" for i in range(100)}
     await store.commit([dict.fromkeys(created, ONE)], soon())
-    _, cursor = await store.names("", limit, None, soon())
+    _, cursor = await store.listing.page("", limit, None, soon())
     assert cursor is not None
 
-    page = await store.names("", limit, re.sub(r"^\d+", str(position), cursor), soon())
+    page = await store.listing.page("", limit, re.sub(r"^\d+", str(position), cursor), soon())
 
     assert len(page.streams) <= limit
     assert set(page.streams) <= created
@@ -833,7 +833,7 @@ async def test_a_cursor_fits_into_a_url_whatever_the_limit_and_however_many_name
         for prefix in ("", "a-", "a-plant/boiler-7/sensor-1"):
             cursor, longest = None, 0
             for _ in range(50):
-                _, cursor = await store.names(prefix, limit, cursor, soon())
+                _, cursor = await store.listing.page(prefix, limit, cursor, soon())
                 longest = max(longest, len(cursor or ""))
                 if cursor is None:
                     break

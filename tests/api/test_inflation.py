@@ -7,8 +7,8 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meanwhile.api.errors import BadEncoding, BodyTooLarge
 from meanwhile.api.gzip_inflation import PIECE, Inflater, inflate
-from meanwhile.api.problems import BadEncoding, BodyTooLarge
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 EMPTY = gzip.compress(b"")

@@ -21,9 +21,9 @@ import uvicorn
 from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.auth import Guard, Unauthorized
 from meanwhile.api.connection import RESPOND, PatientProtocol
+from meanwhile.api.errors import BadEncoding, Misdirected
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.key_file import BadKeyFile, read_keys
-from meanwhile.api.problems import BadEncoding, Misdirected
 from meanwhile.core import state
 from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import parse

@@ -9,7 +9,7 @@ never public, and to those that its operator allows. With API keys any host will
 import re
 from collections.abc import Collection, Iterable
 
-from meanwhile.api.problems import Misdirected
+from meanwhile.api.errors import Misdirected
 
 # RFC 6761, 6762, 8375; .internal is reserved by ICANN, .lan is what home routers use.
 _PRIVATE = ("localhost", "local", "internal", "home.arpa", "lan")

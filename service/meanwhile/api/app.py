@@ -21,9 +21,9 @@ from meanwhile.api import problems
 from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.auth import Guard
 from meanwhile.api.endpoint import Endpoint
+from meanwhile.api.errors import Misdirected
 from meanwhile.api.large_bodies import Places
 from meanwhile.api.openapi import document
-from meanwhile.api.problems import Misdirected
 from meanwhile.api.request_body import Bodies
 from meanwhile.api.routes import events, health, influx, metrics, openapi_json, page, readings, streams
 from meanwhile.api.upload import Uploads

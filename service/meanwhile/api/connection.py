@@ -38,7 +38,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meanwhile.api import request_head
 from meanwhile.api.connection_timeouts import Deadlines, Phase
-from meanwhile.api.problems import NotHttp, Refused, TooManyConnections, encode
+from meanwhile.api.errors import NotHttp, Refused, TooManyConnections
+from meanwhile.api.problems import encode
 
 STALL = 30.0
 _RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel forgets, too, what it holds for that client.

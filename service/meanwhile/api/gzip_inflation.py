@@ -9,7 +9,7 @@ import asyncio
 import zlib
 from collections.abc import Iterator
 
-from meanwhile.api.problems import BadEncoding, BodyTooLarge
+from meanwhile.api.errors import BadEncoding, BodyTooLarge
 
 PIECE = 64 * 1024  # Bytes.
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way of saying: a gzip header and trailer, and nothing else.

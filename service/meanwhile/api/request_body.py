@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection
 
 from starlette.types import Receive, Scope
 
+from meanwhile.api.errors import LengthRequired, UnsupportedMediaType
 from meanwhile.api.gzip_inflation import inflate, too_large
-from meanwhile.api.problems import LengthRequired, UnsupportedMediaType
 from meanwhile.storage.batcher import Overloaded
 
 _SMALL = 64 * 1024  # Bytes that every connection may hold.

@@ -11,7 +11,7 @@ the head of such a request for the other protocol. So it gets a head that says t
 
 from collections.abc import Sequence
 
-from meanwhile.api.problems import BadTransferCoding, HeaderTooLarge, NotHttp
+from meanwhile.api.errors import BadTransferCoding, HeaderTooLarge, NotHttp
 
 Headers = Sequence[tuple[bytes, bytes]]
 

@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope
 
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized
 from meanwhile.api.connection import HOLD
+from meanwhile.api.errors import BodyTooLarge, Interrupted, TooManyUploads
 from meanwhile.api.gzip_inflation import Inflater
-from meanwhile.api.problems import BodyTooLarge, Interrupted, TooManyUploads
 from meanwhile.api.request_body import Bodies, ClientGone, is_gzipped, require_body
 from meanwhile.api.upload_lines import Connection, blocks
 from meanwhile.api.upload_recording import Recording

@@ -15,8 +15,8 @@ from typing import Any
 from starlette.types import Message, Receive
 
 from meanwhile.api.connection import Hold
+from meanwhile.api.errors import BodyTooLarge, Idle, Stopping
 from meanwhile.api.gzip_inflation import Inflater
-from meanwhile.api.problems import BodyTooLarge, Idle, Stopping
 from meanwhile.api.request_body import Bodies, ClientGone
 from meanwhile.api.upload_recording import MAX_BLOCK, split
 from meanwhile.formats.ndjson import EMPTY

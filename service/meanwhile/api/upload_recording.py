@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from os.path import commonprefix
 
 from meanwhile.api.auth import Forbidden, check_prefix_of
+from meanwhile.api.errors import BadKey, BodyTooLarge, Interrupted
 from meanwhile.api.key_file import Grant
-from meanwhile.api.problems import BadKey, BodyTooLarge, Interrupted
 from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE, Key
 from meanwhile.core.readings import Limits, Readings
 from meanwhile.formats import columns, ndjson

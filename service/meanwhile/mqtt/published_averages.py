@@ -84,7 +84,7 @@ class Averages:
         cursor: str | None = None
         while True:
             deadline = asyncio.get_running_loop().time() + self._patience
-            page = await self._store.names("", _AT_ONCE, cursor, deadline)
+            page = await self._store.listing.page("", _AT_ONCE, cursor, deadline)
             states = await self._store.read(page.streams, deadline) if page.streams else []
             for name, state in zip(page.streams, states, strict=True):
                 if isinstance(state, State):

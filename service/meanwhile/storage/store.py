@@ -1,12 +1,11 @@
-"""The states of streams in Redis or Valkey: what is kept there, and the commands for it; ``redis_client.py`` sends them.
+"""The states of streams in Redis or Valkey: what is kept there, and the commands for it.
 
 One key a stream, ``<prefix>:stream:<name>``, which holds its state in the form of ``state.py``.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
-from os.path import commonprefix
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,14 +15,12 @@ from redis.exceptions import ResponseError
 from meanwhile.core.idempotency_keys import Key, Stamps
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import VERSION, State, Unreadable, decode, to_record
-from meanwhile.core.stream_names import is_name
 from meanwhile.storage.commit_reply import Committed, committed
 from meanwhile.storage.redis_client import Link, OutcomeUnknown, Script, StoreUnavailable
+from meanwhile.storage.stream_listing import StreamListing
 
 NO_KEYS: Mapping[int, Key | Stamps] = {}
-_LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
 _STRETCH = 512 * 1024  # Bytes of states that are decoded at a stretch.
-_MOST_STEPS = 1_000  # Before a page is returned as it is.
 
 
 class Crowded(Exception):
@@ -55,19 +52,14 @@ class Swap(NamedTuple):
 NO_SWAPS: Mapping[str, tuple[str, int, int]] = {}
 
 
-class Page(NamedTuple):
-    """Some stream names, and the cursor that leads to the next ones; None at the end."""
-
-    streams: list[str]
-    cursor: str | None
-
-
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def script(flags: str = "") -> bytes:
     """The source of the script that writes; ``flags`` are those of its first line."""
-    once, commit = [resources.files("meanwhile").joinpath(name).read_text() for name in ("once.lua", "commit.lua")]
+    once, commit = [
+        resources.files("meanwhile").joinpath("storage", name).read_text() for name in ("once.lua", "commit.lua")
+    ]
     return f"#!lua flags={flags}\nlocal function once(now)\n{once}end\n{commit}".encode()
 
 
@@ -75,7 +67,7 @@ class Store:
     """Streams in Redis, below ``prefix``.
 
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then; ``client``,
-    ``replicas`` and ``failed`` are those of ``Link``. Past ``max_streams`` keys in the database no stream is made
+    ``replicas`` and ``failed`` are those of ``Link``. ``listing`` lists them. Past ``max_streams`` keys in the database no stream is made
     (0: no limit).
     """
 
@@ -92,6 +84,7 @@ class Store:
         self._link = Link(client, replicas, failed)
         self._options = (str(max_streams), "1" if replicas else "0")
         self._keys = f"{prefix}:stream:"
+        self.listing = StreamListing(client, self._link, self._keys)
         self._record = Script(script())
         self._forget = Script(script("allow-oom"))  # To forget takes no memory, and is what helps where there is none.
 
@@ -232,49 +225,6 @@ class Store:
                 raise Unreadable
             shape = found
 
-    async def names(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> Page:
-        """At most ``limit`` names of streams that start with ``prefix``, from where ``cursor`` left off.
-
-        A stream that exists from the first page to the last is on one of them; it can be on two if the server
-        resizes its table meanwhile. The order is the server's, and a page can be short, even empty, where few of many
-        streams have the prefix. There is no index to keep, so a stream costs no more than its state. Raises
-        ``ValueError`` for a cursor that is none.
-
-        A step of SCAN cannot be cut to the limit, and taking it again may find others if the table was resized. So a
-        cursor is the position of SCAN and the names that it has found beyond the page, which lead the next one.
-        """
-        position, found = (0, []) if cursor is None else _parse_cursor(cursor)
-        at_end = cursor is not None and position == 0
-        pattern = _escape_glob(self._keys) + prefix + "*"
-        step = limit - len(found)
-        for _ in range(_MOST_STEPS):
-            if at_end or len(found) >= limit:
-                break
-            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, step)
-            position, keys = await self._link.read(scanning, deadline)
-            at_end = position == 0
-            names = [key.decode(errors="replace").removeprefix(self._keys) for key in keys]
-            found = sorted([*found, *filter(is_name, names)])
-            # No more than there is room for: what is beyond the page has to fit into a URL.
-            step = limit - len(found) if names else max(step, min(2 * step, _LONGEST_STEP))
-        page, beyond = found[:limit], found[limit:]
-        return Page(page, None if at_end and not beyond else f"{position},{','.join(beyond)}")
-
-    async def names_beside(
-        self, known: Container[str], prefixes: tuple[str, ...], most: int, deadline: float
-    ) -> set[str]:
-        """The streams that start with one of ``prefixes`` and are not among ``known``; more than ``most`` not all."""
-        pattern = _escape_glob(self._keys) + commonprefix(prefixes) + "*"  # noqa: RUF071  # Of names, not of paths.
-        found: set[str] = set()
-        position = 0
-        while True:
-            scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _LONGEST_STEP)
-            position, keys = await self._link.read(scanning, deadline)
-            names = (key.decode(errors="replace").removeprefix(self._keys) for key in keys)
-            found.update(name for name in names if name.startswith(prefixes) and name not in known and is_name(name))
-            if position == 0 or len(found) > most:
-                return found
-
     async def ping(self, deadline: float) -> None:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""
         await self._link.read(self._client.ping(), deadline)
@@ -297,17 +247,3 @@ def _decode_or_error(stored: bytes) -> State | Unreadable:
         return decode(stored)
     except Unreadable as error:
         return error
-
-
-def _parse_cursor(cursor: str) -> tuple[int, list[str]]:
-    position, comma, rest = cursor.partition(",")
-    names = rest.split(",") if rest else []
-    if not (comma and position.isascii() and position.isdigit() and len(position) <= 20 and all(map(is_name, names))):
-        raise ValueError("not a cursor")
-    if int(position) >= 2**64:
-        raise ValueError("not a cursor")
-    return int(position), names
-
-
-def _escape_glob(text: str) -> str:
-    return "".join(f"\\{character}" if character in "*?[]\\^" else character for character in text)

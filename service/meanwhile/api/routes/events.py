@@ -28,8 +28,8 @@ from starlette.types import Receive, Scope
 
 from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.endpoint import Endpoint, Stream
+from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.openapi import document
-from meanwhile.api.problems import NoSuchStream
 from meanwhile.api.routes.streams import everything, single
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State

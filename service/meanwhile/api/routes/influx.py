@@ -24,9 +24,9 @@ from starlette.types import Receive, Scope
 from meanwhile.api import problems, timestamp_dedupe
 from meanwhile.api.auth import Headers, check_prefix_of
 from meanwhile.api.endpoint import Endpoint, Handler, Reply, json_reply
+from meanwhile.api.errors import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from meanwhile.api.large_bodies import Places
 from meanwhile.api.openapi import document, models
-from meanwhile.api.problems import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from meanwhile.api.request_body import Bodies, any_type
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits

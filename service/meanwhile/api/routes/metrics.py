@@ -91,7 +91,7 @@ async def _collect(store: Store, prefix: str, limit: int, deadline: float) -> tu
     averages = 0
     cursor: str | None = None
     while True:
-        page = await store.names(prefix, _AT_ONCE, cursor, deadline)
+        page = await store.listing.page(prefix, _AT_ONCE, cursor, deadline)
         names = [name for name in page.streams if name not in found]  # A listing may name a stream twice.
         for name, state in zip(names, await store.read(names, deadline) if names else [], strict=True):
             if isinstance(state, State):  # It may be gone since it was listed, or be unreadable.

@@ -7,9 +7,7 @@ from starlette.types import Receive, Scope
 
 from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.endpoint import Endpoint, Reply, json_reply
-from meanwhile.api.large_bodies import SMALL, Places
-from meanwhile.api.openapi import document, models
-from meanwhile.api.problems import (
+from meanwhile.api.errors import (
     BadEncoding,
     BadKey,
     BodyTooLarge,
@@ -19,6 +17,8 @@ from meanwhile.api.problems import (
     TooManyUploads,
     UnsupportedMediaType,
 )
+from meanwhile.api.large_bodies import SMALL, Places
+from meanwhile.api.openapi import document, models
 from meanwhile.api.request_body import Bodies, any_type, media_type
 from meanwhile.api.upload import Uploads
 from meanwhile.core import idempotency_keys

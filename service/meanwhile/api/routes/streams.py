@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope
 
 from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.endpoint import TEXT, Endpoint, Reply, json_reply
+from meanwhile.api.errors import BadCursor, NoSuchStream
 from meanwhile.api.openapi import models
-from meanwhile.api.problems import BadCursor, NoSuchStream
 from meanwhile.core import times
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
@@ -97,7 +97,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
         limit = limit_of(single(query, "limit"), _NAMES, MOST_NAMES)
         cursor = single(query, "cursor")
         try:
-            page = await store.names(prefix, limit, cursor, deadline())
+            page = await store.listing.page(prefix, limit, cursor, deadline())
         except ValueError:
             raise BadCursor("Expected the cursor of the page before.") from None
         return json_reply({"streams": page.streams, "cursor": page.cursor})
