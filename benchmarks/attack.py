@@ -29,7 +29,7 @@ from benchmarks.attackers import Outcome
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.honest import Latencies
 from benchmarks.targets import disk_directory
-from tests.servers import Service, service
+from tests.support.servers import Service, service
 
 MAX_P99 = 100.0  # Milliseconds that an honest client may wait.
 MAX_GROWTH = 150.0  # MB by which a worker may grow.

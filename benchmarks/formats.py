@@ -22,7 +22,7 @@ from meanwhile.core.readings import Limits
 from meanwhile.formats import line_protocol, line_protocol_names, ndjson, senml
 
 from benchmarks.targets import disk_directory
-from tests.servers import service
+from tests.support.servers import service
 
 LINES = 100_000  # In a body.
 STREAMS = 50

@@ -20,7 +20,7 @@ from meanwhile.storage.store import script
 
 from benchmarks.targets import disk_directory
 from benchmarks.workloads import STREAMS, sensor_batch
-from tests.servers import Valkey
+from tests.support.servers import Valkey
 
 _DEPTH = 64  # Commands on their way.
 

@@ -11,7 +11,7 @@ from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 
 from benchmarks.workloads import sensor_batch
-from tests.servers import valkey
+from tests.support.servers import valkey
 
 _BATCH = 100_000
 _HEAD = 64

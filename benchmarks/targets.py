@@ -18,7 +18,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 
-from tests.servers import eventually, service, valkey
+from tests.support.servers import eventually, service, valkey
 
 
 class Cpu(NamedTuple):

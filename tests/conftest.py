@@ -13,7 +13,7 @@ from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 
-from tests.servers import Valkey, valkey
+from tests.support.servers import Valkey, valkey
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import http
-from tests.servers import Service, service
+from tests.support import calls
+from tests.support.servers import Service, service
 
 SHUFFLES = 20
 READINGS = 10_000
@@ -31,7 +31,7 @@ def running() -> Iterator[Service]:
 
 
 def connect(running: Service) -> httpx.AsyncClient:
-    return http.async_client(base_url=running.url, timeout=60)
+    return calls.async_client(base_url=running.url, timeout=60)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from meanwhile.api.key_file import entry, new_secret
 
-from tests import http
-from tests.events import post, watching
-from tests.servers import Service, Valkey, eventually, service, short_directory, valkey
+from tests.support import calls
+from tests.support.event_stream import post, watching
+from tests.support.servers import Service, Valkey, eventually, service, short_directory, valkey
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_a_stream_is_given_at_once_and_at_each_change(running: Service, here: st
         assert "text/event-stream; charset=utf-8" == events.reply.headers["content-type"]
         assert "no-store" == events.reply.headers["cache-control"]
         event, data = events.next()
-        known = http.get(f"{running.url}/v1/streams/{here}a").json()
+        known = calls.get(f"{running.url}/v1/streams/{here}a").json()
         assert ("state", known) == (event, {name: data[name] for name in data if name != "state_bytes"})
         assert 20 < data["state_bytes"] < 200
         assert ("ready", {"streams": 1, "resumed": False}) == events.next()
@@ -83,7 +83,7 @@ def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, h
         event, data = events.next()
         assert ("state", here + "in/b") == (event, data["stream"])
         assert time.monotonic() - began < 2
-        http.delete(f"{running.url}/v1/streams/{here}in/a")
+        calls.delete(f"{running.url}/v1/streams/{here}in/a")
         assert ("deleted", {"stream": here + "in/a"}) == events.next()
         post(running.url, here + "in/a", 5.0)
         event, data = events.next()
@@ -128,7 +128,7 @@ def test_who_comes_back_gets_what_changed_meanwhile(running: Service, here: str)
             found, ready = later.until_ready()
             assert 3 == len(found)
             assert not ready["resumed"]
-    http.delete(f"{running.url}/v1/streams/{here}c")
+    calls.delete(f"{running.url}/v1/streams/{here}c")
     with watching(running.url, path, headers={"Last-Event-ID": events.last_id}) as later:
         found, ready = later.until_ready()
         events_of = {name.removeprefix(here): data["event"] for name, data in found.items()}
@@ -187,7 +187,7 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
         ) as running:
             allowed, other = {"X-API-Key": reader}, {"X-API-Key": writer}
             for name in ("in/a", "out/a"):
-                reply = http.post(f"{running.url}/v1/streams/{name}/readings", json={"value": 1}, headers=other)
+                reply = calls.post(f"{running.url}/v1/streams/{name}/readings", json={"value": 1}, headers=other)
                 assert 200 == reply.status_code
             for path, headers, status in [
                 ("/v1/events", {}, 401),
@@ -225,7 +225,7 @@ def test_an_event_stream_ends_when_its_key_no_longer_allows_it(
     prefix = f"test-{uuid.uuid4().hex}"
     with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
         allowed = {"X-API-Key": "mw_r"}
-        http.post(f"{running.url}/v1/streams/in/a/readings", json={"value": 1}, headers=allowed).raise_for_status()
+        calls.post(f"{running.url}/v1/streams/in/a/readings", json={"value": 1}, headers=allowed).raise_for_status()
         with watching(running.url, path, headers=allowed) as events:
             assert {"in/a"} == events.until_ready()[0].keys()
             keys.write_text(text)

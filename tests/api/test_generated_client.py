@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import http
-from tests.servers import Valkey, service
+from tests.support import calls
+from tests.support.servers import Valkey, service
 
 # Media types that the generator does not know. It is told that they are bytes.
 UNKNOWN = ["application/senml+cbor", "application/x-ndjson", "application/ndjson", "application/jsonl", "text/plain"]
@@ -41,7 +41,7 @@ def test_a_generated_client_is_made_installed_and_used(shared_valkey: Valkey, pr
     scripts = Path(sys.executable).parent
     with service(MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
         contract = tmp_path / "openapi.json"
-        contract.write_text(json.dumps(http.get(f"{running.url}/openapi.json").json()))
+        contract.write_text(json.dumps(calls.get(f"{running.url}/openapi.json").json()))
         options = tmp_path / "options.yaml"
         options.write_text(json.dumps({"post_hooks": [], "content_type_overrides": dict.fromkeys(UNKNOWN, BYTES)}))
         generated = subprocess.run(

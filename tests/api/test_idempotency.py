@@ -19,8 +19,8 @@ from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 
 from tests.conftest import Api
-from tests.servers import Streams, Valkey, reply_dropper
-from tests.test_idempotency import MALFORMED, digits
+from tests.support.keys import MALFORMED, digits
+from tests.support.servers import Streams, Valkey, reply_dropper
 
 TYPE = "urn:meanwhile:problem:"
 

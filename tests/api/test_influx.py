@@ -11,7 +11,7 @@ import pytest
 from meanwhile.api.key_file import digest_of
 
 from tests.conftest import Api
-from tests.servers import valkey
+from tests.support.servers import valkey
 
 PATHS = ["/api/v2/write?org=o&bucket=b", "/write?db=d"]
 KEY = f'[[key]]\nscopes = ["write"]\nprefix = "m"\nsha256 = "{digest_of(b"secret")}"\n'

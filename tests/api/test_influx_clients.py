@@ -15,8 +15,8 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 from meanwhile.api.key_file import digest_of
 
-from tests import http
-from tests.servers import Service, Valkey, service, valkey
+from tests.support import calls
+from tests.support.servers import Service, Valkey, service, valkey
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = f'[[key]]\nscopes = ["write", "read"]\nsha256 = "{digest_of(b"secret")}"\n'
@@ -38,7 +38,7 @@ def running(server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def stream(running: Service, name: str) -> dict[str, Any]:
-    reply = http.get(f"{running.url}/v1/streams/{name}", headers={"x-api-key": "secret"})
+    reply = calls.get(f"{running.url}/v1/streams/{name}", headers={"x-api-key": "secret"})
     found: dict[str, Any] = reply.raise_for_status().json()
     return found
 

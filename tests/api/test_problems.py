@@ -19,7 +19,7 @@ from meanwhile.api.problems import TABLE
 from redis.asyncio import Redis
 
 from tests.conftest import Api
-from tests.servers import FSYNC_ALWAYS, Valkey, short_directory, valkey
+from tests.support.servers import FSYNC_ALWAYS, Valkey, short_directory, valkey
 
 SECRET = "ZQXJ4711"  # Stands in whatever is refused, and must never come back.
 

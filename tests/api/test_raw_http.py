@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 from meanwhile.api.request_head import MAX_HEAD
 
-from tests.servers import Service, eventually, service
+from tests.support.servers import Service, eventually, service
 
 BODY = b'{"value": 1}'
 LENGTH = b"Content-Length: 12\r\n"

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests import http
-from tests.servers import Service, eventually, service
+from tests.support import calls
+from tests.support.servers import Service, eventually, service
 
 HELD = 300_000
 HEAD = b"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\nContent-Length: 200000\r\n\r\n"
@@ -29,7 +29,7 @@ def connect(server: Service) -> socket.socket:
 def records(server: Service, size: int) -> int:
     """The status of a reading in a body of about this size."""
     body = b'{"value": 1}' + b" " * size
-    return http.post(f"{server.url}/v1/streams/s/readings", content=body).status_code
+    return calls.post(f"{server.url}/v1/streams/s/readings", content=body).status_code
 
 
 def test_bodies_that_lack_their_end_are_held_up_to_a_limit_and_the_next_is_503(server: Service) -> None:
@@ -80,4 +80,4 @@ def test_a_body_in_very_many_chunks_has_no_tiny_ones(chunks: int, size: int, sta
         answer = connection.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 %d" % status)
         assert status == 200 or b"Expected chunks of at least 16 bytes on average." in answer
-        assert (status == 200) == (http.get(f"{server.url}/v1/streams/s/count").status_code == 200)
+        assert (status == 200) == (calls.get(f"{server.url}/v1/streams/s/count").status_code == 200)

@@ -17,9 +17,9 @@ from meanwhile.api.key_file import digest_of, entry
 from meanwhile.core.state import State, decode
 from redis.asyncio import Redis
 
-from tests import http
 from tests.conftest import Api
-from tests.servers import Service, Valkey, eventually, service, valkey
+from tests.support import calls
+from tests.support.servers import Service, Valkey, eventually, service, valkey
 
 NDJSON = {"content-type": "application/x-ndjson"}
 
@@ -336,7 +336,7 @@ def stream() -> str:
 
 
 def count_of(running: Service, stream: str) -> int:
-    reply = http.get(f"{running.url}/v1/streams/{stream}/count")
+    reply = calls.get(f"{running.url}/v1/streams/{stream}/count")
     return int(reply.json()["count"]) if reply.status_code == 200 else 0
 
 
@@ -437,7 +437,7 @@ async def test_an_upload_ends_when_its_key_no_longer_allows_it(
         one.send(line("mine/a", 1) * 5 + b'{"stream"')
         headers = {"x-api-key": "mw_own"}
         url = f"{running.url}/v1/streams/mine/a/count"
-        await asyncio.to_thread(eventually, lambda: http.get(url, headers=headers).json().get("count") == 5)
+        await asyncio.to_thread(eventually, lambda: calls.get(url, headers=headers).json().get("count") == 5)
         keys.write_text(text)
         assert running.process is not None
         running.process.send_signal(signal.SIGHUP)
@@ -457,7 +457,7 @@ async def test_what_a_key_allows_now_goes_for_the_lines_to_come(
         one = await Open.to(running, "X-API-Key: mw_own\r\n")
         one.send(line("mine/a/b", 1))
         url = f"{running.url}/v1/streams/mine/a/b/count"
-        counted = lambda: http.get(url, headers={"x-api-key": "mw_own"}).is_success  # noqa: E731  # As eventually wants.
+        counted = lambda: calls.get(url, headers={"x-api-key": "mw_own"}).is_success  # noqa: E731  # As eventually wants.
         await asyncio.to_thread(eventually, counted)
         keys.write_text(OWN.replace("mine/", "mine/a/"))
         assert running.process is not None

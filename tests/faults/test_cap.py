@@ -9,10 +9,10 @@ import httpx
 import pytest
 from meanwhile.storage.redis_client import connect
 
-from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import tally
-from tests.servers import service, valkey
+from tests.support import calls
+from tests.support.servers import service, valkey
 
 pytestmark = pytest.mark.faults
 
@@ -47,9 +47,9 @@ async def test_100_000_new_names_make_no_more_streams_than_the_cap(report: Calla
                 existing[known.status_code] += 1
 
         async with asyncio.TaskGroup() as tasks:
-            first = http.async_client(base_url=running.url, timeout=30)
+            first = calls.async_client(base_url=running.url, timeout=30)
             assert 200 == (await first.post("/v1/streams/known/readings", json={"value": 1})).status_code
-            clients = [first] + [http.async_client(base_url=running.url, timeout=30) for _ in range(CLIENTS - 1)]
+            clients = [first] + [calls.async_client(base_url=running.url, timeout=30) for _ in range(CLIENTS - 1)]
             for client in clients:
                 tasks.create_task(invent(client))
         counted = (await first.get("/v1/streams/known/count")).json()["count"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing
-from tests.servers import Service, service, valkey
+from tests.support.servers import Service, service, valkey
 
 pytestmark = pytest.mark.faults
 

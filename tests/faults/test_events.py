@@ -25,10 +25,10 @@ from meanwhile.core.state import State
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 
-from tests.events import post, post_batch
 from tests.faults.conftest import Row
-from tests.servers import Service, service, valkey
-from tests.web.browser import CHROMIUM, chromium, opened
+from tests.support.browser import CHROMIUM, chromium, opened
+from tests.support.event_stream import post, post_batch
+from tests.support.servers import Service, service, valkey
 
 pytestmark = pytest.mark.faults
 

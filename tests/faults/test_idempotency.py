@@ -26,7 +26,7 @@ from meanwhile.storage.store import Store
 from redis.asyncio import Redis
 
 from tests.faults.conftest import Row
-from tests.servers import Streams, Valkey, reply_dropper, service, valkey
+from tests.support.servers import Streams, Valkey, reply_dropper, service, valkey
 
 pytestmark = pytest.mark.faults
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from meanwhile.api.key_file import entry
 
-from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import tally
-from tests.servers import service
+from tests.support import calls
+from tests.support.servers import service
 
 pytestmark = pytest.mark.faults
 
@@ -62,12 +62,12 @@ async def test_who_has_no_key_for_it_is_refused_every_time(tmp_path: Path, repor
     with service("--workers", "2", MEANWHILE_API_KEYS=str(file)) as running:
 
         async def ask() -> None:
-            async with http.async_client(base_url=running.url, timeout=30) as client:
+            async with calls.async_client(base_url=running.url, timeout=30) as client:
                 for expected, method, path, body, headers in work:
                     reply = await client.request(method, path, content=body, headers=headers)
                     answered[expected, reply.status_code] += 1
 
-        async with http.async_client(base_url=running.url, timeout=30) as owner:
+        async with calls.async_client(base_url=running.url, timeout=30) as owner:
             reading = {"content": '{"value": 7}', "headers": {"X-API-Key": "mw_write"}}
             assert 200 == (await owner.post("/v1/streams/s/readings", **reading)).status_code  # type: ignore[arg-type]  # two kinds of arguments in one dict
             await asyncio.gather(*[ask() for _ in range(16)])

@@ -24,8 +24,8 @@ from meanwhile.storage.committer import Committer
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.store import Store
 
-from tests import http
-from tests.servers import Valkey, eventually, service, valkey
+from tests.support import calls
+from tests.support.servers import Valkey, eventually, service, valkey
 
 WRITERS = 32
 KILLS = 10
@@ -135,7 +135,7 @@ async def test_kill_9_of_valkey_under_32_clients_loses_nothing_that_was_answered
     with valkey() as server, service(MEANWHILE_REDIS_URL=server.url) as running:
         async with AsyncExitStack() as stack:
             clients = [  # One a writer: the pool of a single one, shared by all, would be the bottleneck.
-                await stack.enter_async_context(http.async_client(base_url=running.url, timeout=30))
+                await stack.enter_async_context(calls.async_client(base_url=running.url, timeout=30))
                 for _ in range(WRITERS)
             ]
 

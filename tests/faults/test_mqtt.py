@@ -18,8 +18,8 @@ from meanwhile.core.state import decode
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.faults.conftest import Row
-from tests.mqtt.brokers import Bridge, Mosquitto, bridge, mosquitto
-from tests.servers import Valkey, eventually, valkey
+from tests.support.brokers import Bridge, Mosquitto, bridge, mosquitto
+from tests.support.servers import Valkey, eventually, valkey
 
 pytestmark = pytest.mark.faults
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Row
-from tests.servers import Service, service
+from tests.support.servers import Service, service
 
 pytestmark = [
     pytest.mark.faults,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Row
-from tests.servers import service
+from tests.support.servers import service
 
 pytestmark = pytest.mark.faults
 

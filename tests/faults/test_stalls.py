@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from meanwhile.storage.redis_client import connect
 
-from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing
-from tests.servers import service, valkey
+from tests.support import calls
+from tests.support.servers import service, valkey
 
 pytestmark = pytest.mark.faults
 
@@ -24,7 +24,7 @@ async def test_a_stopped_valkey_delays_no_answer_past_the_deadline(
 ) -> None:
     with valkey() as server, service(MEANWHILE_REDIS_URL=server.url) as running:
         assert server.process is not None
-        async with clients(running.url, 32) as load, http.async_client(timeout=40) as asker:
+        async with clients(running.url, 32) as load, calls.async_client(timeout=40) as asker:
             slowest_read = 0.0
 
             async def read() -> None:

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.faults.conftest import Row
-from tests.servers import Service, eventually, service
-from tests.test_server import children, count, embedded_pid, is_alive, post
+from tests.support.running_service import children, count, embedded_pid, is_alive, post
+from tests.support.servers import Service, eventually, service
 
 pytestmark = pytest.mark.faults
 

@@ -22,10 +22,10 @@ import httpx
 import pytest
 from meanwhile.storage.redis_client import connect
 
-from tests import http
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing
-from tests.servers import Service, Valkey, eventually, free_port, service, valkey
+from tests.support import calls
+from tests.support.servers import Service, Valkey, eventually, free_port, service, valkey
 
 pytestmark = pytest.mark.faults
 
@@ -140,7 +140,7 @@ async def test_a_full_server_refuses_and_recovers_when_there_is_room(report: Cal
     arguments = EVERYSEC if "everysec" in fault else ()
     with valkey(*arguments, launcher=IGNORING_SIGXFSZ) as server, service(MEANWHILE_REDIS_URL=server.url) as running:
         assert server.process is not None
-        async with clients(running.url, 16) as load, http.async_client(timeout=40) as asker:
+        async with clients(running.url, 16) as load, calls.async_client(timeout=40) as asker:
             average = f"{running.url}/v1/streams/writer-0/0/average"
             async with writing(load):
                 await load.more(200)

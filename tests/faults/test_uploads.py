@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests import http
 from tests.faults.conftest import Row
-from tests.servers import Service, eventually, service, valkey
+from tests.support import calls
+from tests.support.servers import Service, eventually, service, valkey
 
 pytestmark = pytest.mark.faults
 
@@ -61,7 +61,7 @@ def memory(running: Service, field: str) -> int:
 
 
 async def states(running: Service, streams: int) -> list[tuple[int, float]]:
-    async with http.async_client(base_url=running.url, timeout=60) as client:
+    async with calls.async_client(base_url=running.url, timeout=60) as client:
         found = [(await client.get(f"/v1/streams/up/{i}")).json() for i in range(streams)]
     return [(one.get("count", 0), one.get("average", 0.0)) for one in found]
 
@@ -127,7 +127,7 @@ async def test_an_upload_that_breaks_off_ten_times_counts_every_line_once(report
             reply = await upload(running, some, "Idempotency-Key: up:1000\r\n")
             if breaks in killed:
                 server.start()
-                await asyncio.to_thread(eventually, lambda: http.get(running.url + "/readyz").is_success)
+                await asyncio.to_thread(eventually, lambda: calls.get(running.url + "/readyz").is_success)
             breaks += 1
         found = await states(running, streams)
     counted = sum(count for count, _ in found)
@@ -161,7 +161,7 @@ async def test_a_hostile_upload_holds_nobody_up(
     headers = {"content-type": "application/x-ndjson", "content-encoding": "gzip"}
     waits: list[float] = []
     with service() as running:
-        async with http.async_client(base_url=running.url, timeout=120) as client:
+        async with calls.async_client(base_url=running.url, timeout=120) as client:
             assert (await client.get("/livez")).is_success
             before = memory(running, "VmRSS")
             attack = asyncio.create_task(client.post("/v1/readings", content=body, headers=headers))

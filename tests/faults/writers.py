@@ -20,8 +20,8 @@ from meanwhile.core.state import State
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 
-from tests import http
 from tests.faults.conftest import Row
+from tests.support import calls
 
 DIGITS = 60  # Readings in a stream.
 MOST_STEPS = 100_000  # Of one writer: no load is endless.
@@ -148,7 +148,7 @@ async def clients(url: str, number: int) -> AsyncIterator[Load]:
         yield Load(
             url,
             [  # One each: the pool of a single one, shared by all, would be the bottleneck.
-                await stack.enter_async_context(http.async_client(timeout=40)) for _ in range(number)
+                await stack.enter_async_context(calls.async_client(timeout=40)) for _ in range(number)
             ],
         )
 

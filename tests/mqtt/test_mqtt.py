@@ -4,46 +4,15 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from shutil import which
-from typing import Any
 
 import pytest
 import redis
 from meanwhile.cli.commands import app
-from meanwhile.core.state import State, decode
 
-from tests.mqtt.brokers import Bridge, Mosquitto, bridge, mosquitto
-from tests.servers import Valkey, eventually, free_port, meanwhile, short_directory, valkey
-
-
-@dataclass
-class Home:
-    """A broker, a bridge and a Valkey, used by the tests of this module."""
-
-    broker: Mosquitto
-    bridge: Bridge
-    server: Valkey
-
-    def state(self, stream: str) -> State | None:
-        with redis.Redis(unix_socket_path=str(self.server.socket)) as client:
-            stored = client.get(f"meanwhile:stream:{stream}")
-        return decode(stored) if isinstance(stored, bytes) else None
-
-    def count(self, stream: str) -> int:
-        state = self.state(stream)
-        return 0 if state is None else state.summary.count
-
-    def average(self, stream: str) -> Any:
-        state = self.state(stream)
-        assert state is not None
-        return state.shape.value(state.summary.averages())
-
-    def settle(self) -> None:
-        """Returns when what was published before is recorded: messages come in order."""
-        before = self.count("settle")
-        self.broker.publish(("settle", "1"))
-        eventually(lambda: self.count("settle") > before)
+from tests.support.brokers import Bridge, Mosquitto, bridge, mosquitto
+from tests.support.homes import Home
+from tests.support.servers import eventually, free_port, meanwhile, short_directory, valkey
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import http
-from tests.servers import service
+from tests.support import calls
+from tests.support.servers import service
 
 PROGRAM = """
 import java.net.URI;
@@ -56,5 +56,5 @@ def test_what_the_client_is_told_is_recorded(tmp_path: Path) -> None:
         )
         assert [str(status) for *_, status, _, _ in REQUESTS] == sent.stdout.split()
         for *_, stream, readings in REQUESTS:
-            found = http.get(f"{running.url}/v1/streams/{stream}/count")
+            found = calls.get(f"{running.url}/v1/streams/{stream}/count")
             assert {"stream": stream, "count": readings} == found.json(), json.dumps(sent.stdout)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import http
-from tests.peers.proxies import haproxy, nginx
-from tests.servers import Service, service
+from tests.support import calls
+from tests.support.proxies import haproxy, nginx
+from tests.support.servers import Service, service
 
 PROXIES = {"nginx": nginx, "haproxy": haproxy}
 
@@ -50,7 +50,7 @@ def head(path: str, length: int, *headers: str) -> bytes:
 
 
 def count(running: Service, stream: str) -> int:
-    found: int = http.get(f"{running.url}/v1/streams/{stream}/count").json().get("count", 0)
+    found: int = calls.get(f"{running.url}/v1/streams/{stream}/count").json().get("count", 0)
     return found
 
 
@@ -82,14 +82,14 @@ def test_a_body_that_looks_like_a_request_is_never_one(running: Service, proxy: 
     assert reply.startswith(b"HTTP/1.1 4")  # It is not JSON.
     assert 1 == reply.count(b"HTTP/1.1 ")
     assert 0 == count(running, "denied/secret")
-    with http.client(
+    with calls.client(
         base_url=f"http://127.0.0.1:{proxy}"
     ) as client:  # The proxy's own path to it is closed, of course.
         assert 403 == client.post("/v1/streams/denied/secret/readings", json={"value": 1}).status_code
 
 
 def test_requests_one_after_the_other_get_their_own_replies(running: Service, proxy: int) -> None:
-    with http.client(base_url=f"http://127.0.0.1:{proxy}") as client:
+    with calls.client(base_url=f"http://127.0.0.1:{proxy}") as client:
         for n in range(50):
             reply = client.post(f"/v1/streams/order/{proxy}/{n}/readings", json={"value": n})
             assert (200, f"order/{proxy}/{n}", float(n)) == (
@@ -103,7 +103,7 @@ def test_requests_one_after_the_other_get_their_own_replies(running: Service, pr
 
 def test_an_upload_of_unknown_length_is_counted_whole(running: Service, proxy: int) -> None:
     line = json.dumps({"stream": f"upload/{proxy}", "value": 1}) + "\n"
-    reply = http.post(
+    reply = calls.post(
         f"http://127.0.0.1:{proxy}/v1/readings",
         content=(line.encode() * 100 for _ in range(100)),
         headers={"Content-Type": "application/x-ndjson"},

@@ -12,9 +12,9 @@ from meanwhile.api.key_file import entry, new_secret
 from playwright.async_api import Browser, Page, expect
 from redis import Redis
 
-from tests.events import delete, post, post_batch
-from tests.servers import Service, Valkey, service, short_directory
-from tests.web.browser import CHROMIUM, chromium, is_accessible, opened
+from tests.support.browser import CHROMIUM, chromium, is_accessible, opened
+from tests.support.event_stream import delete, post, post_batch
+from tests.support.servers import Service, Valkey, service, short_directory
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

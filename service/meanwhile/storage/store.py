@@ -67,8 +67,8 @@ class Store:
     """Streams in Redis, below ``prefix``.
 
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then; ``client``,
-    ``replicas`` and ``failed`` are those of ``Link``. ``listing`` lists them. Past ``max_streams`` keys in the database no stream is made
-    (0: no limit).
+    ``replicas`` and ``failed`` are those of ``Link``. ``listing`` lists them. Past ``max_streams`` keys in the database
+    no stream is made (0: no limit).
     """
 
     def __init__(

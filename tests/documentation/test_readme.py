@@ -1,0 +1,165 @@
+"""The README cannot lie: its commands run, their replies are compared, its tables are held against the code."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from meanwhile.api import problems
+from meanwhile.api.app import create_app
+from meanwhile.api.endpoint import Endpoint
+from meanwhile.cli.commands import app
+from meanwhile.settings import MqttSettings, Settings
+from redis import Redis
+from typer.main import get_command
+
+from benchmarks.report import replace_section
+from tests.faults.results import with_block
+from tests.support import calls
+from tests.support.paths import ROOT
+from tests.support.servers import Service, clean_environment, eventually, service, valkey
+
+README = (ROOT / "README.md").read_text()
+MQTT = (ROOT / "docs" / "mqtt.md").read_text()
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command of the README's transcripts, with what it prints; none stands for output that is not shown."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    return [
+        (command.strip(), output)
+        for block in blocks
+        for command, _, output in (part.partition("\n") for part in block.split("$ ")[1:])
+    ]
+
+
+def table(header: str, text: str = README) -> list[list[str]]:
+    """The rows of the table with this header."""
+    lines = text[text.index(header) :].splitlines()[2:]
+    rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    with service() as started:
+        yield started
+
+
+def test_every_command_prints_what_the_readme_shows(running: Service) -> None:
+    environment = clean_environment() | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MEANWHILE_URL": running.url,
+    }
+    assert len(commands()) >= 9
+    for command, shown in commands():
+        ran = subprocess.run(
+            [
+                "bash",
+                "-c",
+                command.replace("curl ", "curl -sS --globoff ").replace("http://127.0.0.1:8000", running.url),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            timeout=60,
+            check=False,
+        )
+        assert (0, "") == (ran.returncode, ran.stderr), command
+        if shown:
+            assert TIME.sub("TIME", shown.strip()) == TIME.sub("TIME", ran.stdout.strip()), command
+
+
+def test_the_api_table_has_every_route_and_no_other() -> None:
+    routes = create_app(Settings()).router.routes
+    assert {(route.method, route.path.replace(":path}", "}")) for route in routes if isinstance(route, Endpoint)} == {
+        tuple(row[0].strip("`").split(" ")) for row in table("| method and path |")
+    }
+
+
+def test_the_settings_table_has_every_setting_with_its_default() -> None:
+    defaults = {
+        "redis_url": "none",
+        "data_dir": "`~/.local/share/meanwhile`",
+        "api_keys": "none",
+        "allowed_hosts": "none",
+    }
+    assert [
+        [f"`MEANWHILE_{name.upper()}`", defaults.get(name, f"`{str(field.default).lower()}`"), field.description]
+        for name, field in Settings.model_fields.items()
+    ] == table("| variable |")
+
+
+def test_the_settings_of_mqtt_are_all_documented_with_their_defaults() -> None:
+    def shown(default: object) -> str:
+        text = " ".join(default) if isinstance(default, list) else str(default).lower()
+        return "none" if default in (None, "") else f"`{text}`"
+
+    assert [
+        [f"`MEANWHILE_MQTT_{name.upper()}`", shown(field.default), field.description]
+        for name, field in MqttSettings.model_fields.items()
+    ] == table("| variable |", MQTT)
+
+
+def test_every_option_that_the_documents_name_exists() -> None:
+    known = {name for command in get_command(app).commands.values() for one in command.params for name in one.opts}  # type: ignore[attr-defined]  # it is a group
+    named = set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", MQTT)) | set(re.findall(r"meanwhile mqtt.* (--[a-z-]+)", MQTT))
+    assert {"--topic", "--publish", "--sequence"} <= named
+    assert set() == named - known - {"--profile"}
+
+
+def test_the_status_table_has_every_status_of_the_error_table() -> None:
+    shown = {int(status) for row in table("| status |") for status in row[0].split(", ")}
+    assert {problem.status for problem in problems.TABLE.values()} | {200, 405, 500} == shown
+
+
+def test_the_table_of_faults_is_what_a_run_measured() -> None:
+    result = json.loads((ROOT / "tests" / "faults" / "results.json").read_text())
+    assert README == with_block(README, result)
+    assert all((0, 0) == (row["lost"], row["doubled"]) for row in result["rows"])
+
+
+def test_the_commands_to_start_with_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\bmake ([a-z-]+)", README):
+        if target != "nothing":
+            assert f"\n{target}:" in makefile
+
+
+def test_the_acl_suffices() -> None:
+    (rule,) = re.findall(r"^ *(user meanwhile .*)$", README, re.MULTILINE)
+    with (
+        valkey() as server,
+        Redis.from_url(server.url) as admin,
+        service(MEANWHILE_REDIS_URL=f"unix://meanwhile:secret@{server.socket}") as started,
+        calls.client(base_url=started.url) as client,
+    ):
+        assert 503 == client.get("/readyz").status_code
+        admin.execute_command("ACL", "SETUSER", *rule.split()[1:])
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        requests = [
+            client.get("/readyz"),
+            client.post("/v1/streams/acl/readings", json={"value": 1}),
+            client.post("/v1/readings", json={"acl": {"value": 1}}, headers={"Idempotency-Key": "a:1"}),
+            client.get("/v1/streams/acl"),
+            client.get("/v1/streams"),
+            client.delete("/v1/streams/acl"),
+        ]
+        assert [200] * len(requests) == [reply.status_code for reply in requests]
+        assert "fsyncs" not in started.log
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    for name in re.findall(r"`((?:service|tests|benchmarks|docs)/[^`{}]*)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_figures_of_speed_are_those_of_the_last_benchmark() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    assert README == replace_section(README, found)

@@ -1,0 +1,105 @@
+"""What the service says of an append-only file that is no longer what it was; Valkey itself says little or nothing."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from meanwhile.storage.append_only_file import AppendOnlyFile
+from meanwhile.storage.data_directory import DataDir, EmbeddedError
+
+from tests.support.running_service import count, embedded_pid, post
+from tests.support.servers import Service, service
+
+
+def incremental(running: Service) -> Path:
+    (file,) = (running.data_dir / "appendonlydir").glob("*.incr.aof")
+    return file
+
+
+def refused(running: Service) -> str:
+    running.start(until_live=False)
+    assert running.process is not None
+    assert 1 == running.process.wait(30)
+    return running.log
+
+
+def test_a_torn_tail_is_cut_off_and_said_with_its_length() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        assert running.process is not None
+        os.kill(running.process.pid, signal.SIGSTOP)  # So that it does not start another one.
+        os.kill(embedded_pid(running), signal.SIGKILL)
+        running.process.kill()
+        running.process.wait()
+        with incremental(running).open("ab") as file:
+            file.write(b"*3\r\n$3\r\nSE")  # A power failure in the middle of a write.
+        running.start()
+        assert f"{incremental(running)} ended within a write" in running.log
+        assert "Valkey has cut off the last 10 bytes" in running.log
+        assert "shorter" not in running.log
+        assert 1 == count(running, "s")
+
+
+def test_a_file_that_was_truncated_is_said_with_what_to_do() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        size = incremental(running).stat().st_size
+        os.truncate(incremental(running), 0)
+        running.start()
+        assert f"{incremental(running)} is {size} bytes shorter than when Valkey last ran on it" in running.log
+        assert "stop the service and restore" in running.log
+        running.stop()
+        running.start()
+        assert "shorter" not in running.log
+
+
+@pytest.mark.parametrize("what", ["appendonlydir", "appendonlydir/appendonly.aof.manifest"])
+def test_streams_that_are_missing_are_not_replaced_by_none(what: str, tmp_path: Path) -> None:
+    """Without its manifest Valkey would empty the files that are there."""
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        shutil.move(running.data_dir / what, tmp_path / "aside")
+        said = refused(running)
+        assert f"The streams of {running.data_dir} are gone" in said
+        assert "to start with no streams, remove meanwhile.record" in said
+        shutil.move(tmp_path / "aside", running.data_dir / what)
+        running.start()
+        assert 1 == count(running, "s")
+
+
+def test_removing_what_the_message_names_starts_with_no_streams() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        (running.data_dir / "appendonlydir" / "appendonly.aof.manifest").unlink()
+        assert "remove meanwhile.record and appendonlydir from that directory" in refused(running)
+        (running.data_dir / "meanwhile.record").unlink()
+        shutil.rmtree(running.data_dir / "appendonlydir")
+        running.start()
+        assert 0 == count(running, "s")
+
+
+def test_a_listed_file_that_is_missing_is_refused() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        incremental(running).unlink()
+        assert "appendonly.aof.1.incr.aof" in refused(running)
+
+
+def test_a_first_start_that_was_killed_before_it_had_a_manifest_is_simply_repeated(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    (tmp_path / "appendonlydir" / "appendonly.aof.1.base.rdb").write_bytes(bytes(89))
+    (tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof").touch()
+    AppendOnlyFile(DataDir(tmp_path)).check()
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b"\xff", b'{"a": "b"}'])
+def test_a_record_that_cannot_be_read_still_says_that_there_were_streams(record: bytes, tmp_path: Path) -> None:
+    (tmp_path / "meanwhile.record").write_bytes(record)
+    with pytest.raises(EmbeddedError, match="are gone"):
+        AppendOnlyFile(DataDir(tmp_path)).check()

@@ -1,0 +1,209 @@
+"""The data directory: which paths it may have, who may read it, who holds it; mostly with the real command."""
+
+import errno
+import fcntl
+import os
+import pwd
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+from meanwhile.settings import Settings
+from meanwhile.storage import data_directory
+from meanwhile.storage.data_directory import DataDir, EmbeddedError
+
+from tests.support.running_service import count, embedded, is_ready, post
+from tests.support.servers import Service, eventually, meanwhile, service, short_directory
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.mark.parametrize(
+    "name", ["with space", "a#b", "a%41b", "a?b=c", "a;b", "a&b@c:d", "ünï", "'q\"", "$(x)", "a\\b"]
+)
+def test_a_data_directory_may_have_any_printable_name(name: str) -> None:
+    with short_directory() as directory:
+        (directory / name).mkdir()
+        with service(data_dir=directory / name) as running:
+            assert 200 == post(running, "s", 1.0).status_code
+            assert is_ready(running)
+
+
+def test_two_names_that_differ_only_by_quoting_are_two_directories(tmp_path: Path) -> None:
+    assert DataDir(tmp_path / "a%41b").url != DataDir(tmp_path / "aAb").url
+    with short_directory() as directory:
+        for name in ("a%41b", "aAb"):
+            (directory / name).mkdir()
+        with service(data_dir=directory / "a%41b") as one, service(data_dir=directory / "aAb") as other:
+            assert 200 == post(one, "s", 1.0).status_code
+            assert (1, 0) == (count(one, "s"), count(other, "s"))
+
+
+def test_an_empty_path_is_refused_and_an_empty_variable_is_none() -> None:
+    refused = meanwhile("serve", "--port", "0", "--data-dir", "")
+    assert 2 == refused.returncode
+    assert "Expected a path, got an empty string." in refused.stderr
+    assert Settings().data_dir == Settings(data_dir=Settings().data_dir).data_dir
+
+
+def test_an_empty_variable_stands_for_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEANWHILE_DATA_DIR", "")
+    monkeypatch.setenv("XDG_DATA_HOME", "/x")
+    assert Path("/x/meanwhile") == Settings().data_dir
+
+
+def test_without_a_home_only_the_default_directory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As with ``docker run --user 12345``: no HOME, and nobody in the user database either."""
+
+    def nobody(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    for variable in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    settings = Settings(redis_url="redis://127.0.0.1:6379/0")
+    assert tmp_path == DataDir(tmp_path).path
+    with pytest.raises(EmbeddedError, match=r"no home directory .* set HOME"):
+        DataDir(settings.data_dir)
+
+
+@pytest.mark.parametrize("name", ["a\n", "a\x7f", "a\udcff"])
+def test_a_name_with_control_characters_or_stray_bytes_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedError, match="line break, another control character or bytes that are not UTF-8"):
+        DataDir(tmp_path / name)
+
+
+def test_a_relative_path_and_a_symbolic_link_lead_to_the_same_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    with short_directory() as directory:
+        monkeypatch.chdir(directory)
+        (directory / "link").symlink_to("real")
+        (directory / "real").mkdir()
+        with service(data_dir=Path("real")) as running:
+            assert 200 == post(running, "s", 1.0).status_code
+            second = meanwhile("serve", "--port", "0", "--data-dir", str(directory / "link"))
+            assert 1 == second.returncode
+            assert f"Another meanwhile is running on {directory / 'link'}." in second.stderr
+
+
+def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name in ("file", "dangling", "file/below"):
+        with pytest.raises(EmbeddedError, match=r"cannot be used: Not a directory\. Choose another one"):
+            DataDir(tmp_path / name).claim()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(EmbeddedError, match="has no locks"):
+        DataDir(tmp_path).claim()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_the_directory_and_everything_in_it_is_for_the_owner_alone_whatever_the_umask(umask: int) -> None:
+    with short_directory() as directory:
+        running = Service(directory / "log", arguments=("--data-dir", str(directory / "new")))
+        running.data_dir.mkdir()
+        before = os.umask(umask)
+        try:
+            running.start(until_live=False)
+        finally:
+            os.umask(before)
+        try:
+            (running.data_dir / "service.log").chmod(0o600)
+            eventually(running.is_up)
+            assert 200 == post(running, "s", 1.0).status_code
+            found = {path: mode(path) for path in [directory / "new", *(directory / "new").rglob("*")]}
+            assert {"meanwhile.lock", "valkey.log", "valkey.sock", "appendonlydir"} <= {path.name for path in found}
+            assert {} == {path: oct(bits) for path, bits in found.items() if bits & 0o077}
+        finally:
+            running.stop()
+
+
+def test_what_others_could_read_is_taken_from_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "appendonlydir").mkdir(0o755)
+    (tmp_path / "appendonlydir" / "appendonly.aof.manifest").touch(0o644)
+    (tmp_path / "valkey.log").touch(0o644)
+    tmp_path.chmod(0o755)
+    directory = DataDir(tmp_path)
+    directory.claim()
+    directory.release()
+    assert {0o700, 0o600} == {mode(path) for path in [tmp_path, *tmp_path.rglob("*")]}
+    assert "had mode 0755; it has 0700 now" in caplog.text
+
+
+def test_a_directory_with_other_things_in_it_is_left_as_it_is_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "thesis.tex").touch(0o644)
+    tmp_path.chmod(0o755)
+    directory = DataDir(tmp_path)
+    directory.claim()
+    directory.release()
+    assert (0o755, 0o644) == (mode(tmp_path), mode(tmp_path / "thesis.tex"))
+    assert "has mode 0755 and is not ours alone" in caplog.text
+
+
+def test_a_large_log_of_the_server_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_directory, "_MAX_LOG", 10)
+    directory = DataDir(tmp_path)
+    with directory.log.open("ab", buffering=0) as server:  # As the server has it open.
+        server.write(b"a long line\n")
+        directory.rotate_log()
+        server.write(b"short\n")
+        directory.rotate_log()
+    assert "short\n" == directory.log.read_text()
+    assert "a long line\n" == (tmp_path / "valkey.log.1").read_text()
+
+
+def test_a_data_directory_that_is_removed_while_running_is_saved_again_from_memory() -> None:
+    with short_directory() as directory:
+        running = Service(directory / "log", arguments=("--data-dir", str(directory / "data")))
+        running.data_dir.mkdir()
+        running.start()
+        try:
+            assert 200 == post(running, "s", 1.0).status_code
+            (directory / "data").rename(directory / "elsewhere")
+            statuses = [200]
+
+            def is_saved() -> bool:
+                statuses.append(post(running, "s", 1.0).status_code)
+                return "1 key saved again" in running.log and statuses[-1] == 200
+
+            eventually(is_saved)
+            assert {200, 503} >= set(statuses)
+            assert "was removed or moved while Valkey was running on it" in running.log
+            assert 0 == running.stop()
+            running.start()
+            assert statuses.count(200) == count(running, "s")
+        finally:
+            running.stop()
+
+
+def test_an_append_only_file_that_is_removed_while_running_is_saved_again_from_memory() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        for file in (running.data_dir / "appendonlydir").iterdir():
+            file.unlink()
+        eventually(lambda: "1 key saved again" in running.log)
+        with embedded(running) as client:
+            pid = int(client.info("server")["process_id"])
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: is_ready(running))
+        assert 1 == count(running, "s")
+
+
+def test_a_socket_that_is_removed_is_made_again() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        (running.data_dir / "valkey.sock").unlink()
+        eventually(lambda: (running.data_dir / "valkey.sock").exists() and is_ready(running))
+        assert "valkey.sock is gone; stopping Valkey, to start it again" in running.log
+        assert 1 == count(running, "s")

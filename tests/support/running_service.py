@@ -1,0 +1,46 @@
+"""A running service: its processes, and what it has counted."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import httpx
+import redis
+
+from tests.support import calls
+from tests.support.servers import Service
+
+
+def post(running: Service, stream: str, value: float) -> httpx.Response:
+    return calls.post(f"{running.url}/v1/streams/{stream}/readings", json={"value": value})
+
+
+def count(running: Service, stream: str) -> int:
+    reply = calls.get(f"{running.url}/v1/streams/{stream}/count")
+    return int(reply.json()["count"]) if reply.status_code == 200 else 0
+
+
+def is_ready(running: Service) -> bool:
+    return calls.get(f"{running.url}/readyz").status_code == 200
+
+
+def embedded(running: Service) -> "redis.Redis":
+    return redis.Redis(unix_socket_path=str(running.data_dir / "valkey.sock"))
+
+
+def embedded_pid(running: Service) -> int:
+    with embedded(running) as client:
+        return int(client.info("server")["process_id"])
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes() if Path("/proc").is_dir() else True
