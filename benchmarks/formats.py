@@ -18,10 +18,10 @@ from typing import Any
 
 import cbor2
 import httpx
-from meanwhile.core.readings import Limits
-from meanwhile.formats import line_protocol, line_protocol_names, ndjson, senml
 
 from benchmarks.targets import disk_directory
+from meanwhile.core.readings import Limits
+from meanwhile.formats import line_protocol, line_protocol_names, ndjson, senml
 from tests.support.servers import service
 
 LINES = 100_000  # In a body.

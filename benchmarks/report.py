@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import msgspec
-from meanwhile.storage.valkey_server import server_binary
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -21,6 +20,7 @@ from benchmarks import sizes
 from benchmarks.bars import BARS, Bar, Found
 from benchmarks.plan import Measurement
 from benchmarks.targets import disk_directory
+from meanwhile.storage.valkey_server import server_binary
 
 _START, _END = "<!-- make bench: from here -->", "<!-- make bench: to here -->"
 _PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "redis", "hiredis", "msgspec")

@@ -14,12 +14,12 @@ from time import perf_counter
 
 import hiredis
 import msgspec
-from meanwhile.core.state import VERSION
-from meanwhile.core.summary import summarize
-from meanwhile.storage.store import script
 
 from benchmarks.targets import disk_directory
 from benchmarks.workloads import STREAMS, sensor_batch
+from meanwhile.core.state import VERSION
+from meanwhile.core.summary import summarize
+from meanwhile.storage.store import script
 from tests.support.servers import Valkey
 
 _DEPTH = 64  # Commands on their way.

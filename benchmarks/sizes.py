@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from benchmarks.workloads import sensor_batch
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.shapes import Value, shape_of
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
-
-from benchmarks.workloads import sensor_batch
 from tests.support.servers import valkey
 
 _BATCH = 100_000

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.api.app import create_app
 from meanwhile.settings import Settings
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
-
 from tests.support.servers import Valkey, valkey
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import meanwhile
 import pytest
+
+import meanwhile
 
 ROOT = Path(meanwhile.__file__).parent
 

@@ -15,8 +15,8 @@ The folders are floors; each imports only lower ones:
     web/         the page
 
 A reading's way: ``api/routes/readings.py`` takes the body, ``formats/json_readings.py`` makes doubles of it,
-``storage/committer.py`` lets them gather and sums them, ``storage/store.py`` sends the summaries, ``storage/commit.lua``
-merges each into the state of its stream, and the state that comes back is the reply.
+``storage/committer.py`` lets them gather and sums them, ``storage/store.py`` sends the summaries,
+``storage/commit.lua`` merges each into the state of its stream, and the state that comes back is the reply.
 
 The promises: the average is the correctly rounded mean of everything received, whatever the order, batching or
 workers; the state of a stream has constant size; what was answered with 200 is on disk; every reading is counted once.

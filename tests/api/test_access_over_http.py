@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from meanwhile.api.key_file import entry
 from redis.asyncio import Redis
 
+from meanwhile.api.key_file import entry
 from tests.conftest import Api
 
 TYPE = "urn:meanwhile:problem:"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.errors import Misdirected
 from meanwhile.api.key_file import digest_of
-
 from tests.conftest import Api
 
 PRIVATE = [

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_prefix_of
 from meanwhile.api.key_file import EVERYTHING, BadKeyFile, Keys, entry, new_secret, read_keys
 

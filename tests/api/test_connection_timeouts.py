@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from meanwhile.api.connection_timeouts import BYTES_A_SECOND, LINGER, PATIENCE
 
+from meanwhile.api.connection_timeouts import BYTES_A_SECOND, LINGER, PATIENCE
 from tests.support.servers import Service, service
 
 BODY = b'{"value": 1}'

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from meanwhile.api.key_file import entry, new_secret
 
+from meanwhile.api.key_file import entry, new_secret
 from tests.support import calls
 from tests.support.event_stream import post, watching
 from tests.support.servers import Service, Valkey, eventually, service, short_directory, valkey

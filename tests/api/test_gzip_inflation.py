@@ -7,6 +7,7 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from meanwhile.api.errors import BadEncoding, BodyTooLarge
 from meanwhile.api.gzip_inflation import PIECE, Inflater, inflate
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, collect
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.redis_client import OutcomeUnknown, connect
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
-
 from tests.conftest import Api
 from tests.support.keys import MALFORMED, digits
 from tests.support.servers import Streams, Valkey, reply_dropper

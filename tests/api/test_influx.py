@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from meanwhile.api.key_file import digest_of
 
+from meanwhile.api.key_file import digest_of
 from tests.conftest import Api
 from tests.support.servers import valkey
 
@@ -257,3 +257,15 @@ async def test_thousands_of_points_are_counted_once_and_a_batch_sent_again_is_no
     parts = "\n".join(f"m,t={i % 3} f={i} {i}" for i in range(10, 100))  # Of no batch, and older than what is known.
     assert 400 == (await write(client, parts, "&precision=s&dedupe=timestamp")).status_code
     assert 7_600 == sum((await counts(client)).values())
+
+
+@pytest.mark.parametrize("key", ["gw:1", "nonsense"])
+async def test_an_idempotency_key_is_refused_where_it_would_not_count_once(client: httpx.AsyncClient, key: str) -> None:
+    for _ in range(2):
+        reply = await write(client, "m f=1 1767225600000000000", **{"Idempotency-Key": key})
+        assert (400, True) == (error(reply)[0], "dedupe=timestamp" in error(reply)[2])
+    assert {} == await counts(client)
+    for _ in range(2):
+        reply = await write(client, "m f=1 1767225600000000000", "&dedupe=timestamp", **{"Idempotency-Key": key})
+        assert 204 == reply.status_code
+    assert {"m/f": 1} == await counts(client)

@@ -13,8 +13,8 @@ from influxdb_client import InfluxDBClient, Point, WriteOptions, WritePrecision
 from influxdb_client.client.write.retry import WritesRetry
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
-from meanwhile.api.key_file import digest_of
 
+from meanwhile.api.key_file import digest_of
 from tests.support import calls
 from tests.support.servers import Service, Valkey, service, valkey
 

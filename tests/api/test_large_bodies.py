@@ -7,6 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
+
 from meanwhile.api import large_bodies
 from meanwhile.api.large_bodies import SMALL, Places
 from meanwhile.core.errors import Invalid, TooMany
@@ -14,7 +15,6 @@ from meanwhile.core.readings import Limits, collect
 from meanwhile.formats.json_readings import decode, decode_batch
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
-
 from tests.conftest import Api
 
 

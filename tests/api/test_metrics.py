@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import parser
+from redis.asyncio import Redis
+
 from meanwhile.api.key_file import entry, new_secret
 from meanwhile.api.problems import REASONS
 from meanwhile.api.routes.metrics import MOST_AVERAGES
 from meanwhile.core.readings import Limits
-from prometheus_client import parser
-from redis.asyncio import Redis
-
 from tests.conftest import Api
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from meanwhile.api.problems import TABLE
 
 # The routes of the design's section 6, what their 200 is, and the other statuses that each may have.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from meanwhile.api.key_file import entry, new_secret
 from meanwhile.api.routes.page import routes
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from meanwhile.api.problems import TABLE
 from redis.asyncio import Redis
 
+from meanwhile.api.problems import TABLE
 from tests.conftest import Api
 from tests.support.servers import FSYNC_ALWAYS, Valkey, short_directory, valkey
 

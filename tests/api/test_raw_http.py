@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
-from meanwhile.api.request_head import MAX_HEAD
 
+from meanwhile.api.request_head import MAX_HEAD
 from tests.support.servers import Service, eventually, service
 
 BODY = b'{"value": 1}'
@@ -612,3 +612,28 @@ def test_a_hundred_connections_that_say_nothing_stop_nobody(server: Service, str
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_a_client_that_sends_no_more_still_gets_its_answer(server: Service, stream: str) -> None:
+    with connect(server) as connection:
+        connection.sendall(post(stream, HOST, LENGTH) + BODY)
+        connection.shutdown(socket.SHUT_WR)
+        (answer,) = parse(receive(connection))
+    assert recorded(stream) == json.loads(answer.body)
+
+
+def test_a_client_that_sends_no_more_of_half_a_request_gets_none(server: Service, stream: str) -> None:
+    with connect(server) as connection:
+        connection.sendall(post(stream, HOST, LENGTH) + BODY[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert b"" == receive(connection)
+    assert 0 == count(server, stream)
+
+
+@pytest.mark.parametrize("path", ["/v1/streams", "/v1/events", "/metrics/streams", "/write", "/api/v2/write"])
+def test_a_query_of_thousands_of_parameters_is_refused(server: Service, path: str) -> None:
+    method = b"POST" if "write" in path else b"GET"
+    body = LENGTH + CLOSE + b"\r\n" + BODY if "write" in path else CLOSE + b"\r\n"
+    answer = ask(server, b"%s %s?%s HTTP/1.1\r\n%s%s" % (method, path.encode(), b"%41=%41&" * 5_000, HOST, body))
+    assert answer.status in (400, 422)
+    assert b"Expected at most 1100 parameters" in answer.body

@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.api.connection_timeouts import PATIENCE
 from meanwhile.api.key_file import digest_of, entry
 from meanwhile.core.state import State, decode
-from redis.asyncio import Redis
-
 from tests.conftest import Api
 from tests.support import calls
 from tests.support.servers import Service, Valkey, eventually, service, valkey

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from meanwhile.cli.csv_reader import Sheet, Unusable, stream_name
 from meanwhile.core.stream_names import is_name
-
 from tests.support.paths import DATA
 
 law = settings(derandomize=True, deadline=None, max_examples=100)

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from rich.console import Console
+
 from meanwhile.cli.demo_sensors import DAY, readings
 from meanwhile.cli.terminal_table import Board
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.stream_names import is_name
-from rich.console import Console
-
 from tests.support.event_stream import post
 from tests.support.servers import Service, Valkey, clean_environment, eventually, meanwhile, service
 

@@ -12,8 +12,8 @@ from random import Random
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from meanwhile.core.exact_sums import expansion, mean, power_sums, ratio, root, square, variance
 
+from meanwhile.core.exact_sums import expansion, mean, power_sums, ratio, root, square, variance
 from tests.support.numbers import BORDERS, is_rounded_root, numbers, readings, total
 
 law = settings(derandomize=True, deadline=None, max_examples=60)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+
 from meanwhile.core.errors import Invalid, escape
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.shapes import NUMBER, Shape, Value, _short_shape, shape_from_text, shape_of
 from meanwhile.core.stream_names import check_name, check_prefix, is_name
-
 from tests.support.numbers import numbers
 
 law = settings(derandomize=True, deadline=None, max_examples=100)

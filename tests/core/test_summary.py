@@ -7,8 +7,8 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meanwhile.core.summary import EMPTY, Summary, summarize
 
+from meanwhile.core.summary import EMPTY, Summary, summarize
 from tests.support.numbers import halfway, is_rounded_root, numbers, readings, total
 
 law = settings(derandomize=True, deadline=None, max_examples=60)

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from meanwhile.core.times import EARLIEST, LATEST, parse, to_text
 
 law = settings(derandomize=True, deadline=None, max_examples=100)

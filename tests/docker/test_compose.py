@@ -23,8 +23,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from meanwhile.settings import MqttSettings, Settings
 
+from meanwhile.settings import MqttSettings, Settings
 from tests.support.brokers import MOSQUITTO
 from tests.support.servers import eventually, free_port, short_directory
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from typer.main import get_command
+
+from benchmarks.report import replace_section
 from meanwhile.api import problems
 from meanwhile.api.app import create_app
 from meanwhile.api.endpoint import Endpoint
 from meanwhile.cli.commands import app
 from meanwhile.settings import MqttSettings, Settings
-from redis import Redis
-from typer.main import get_command
-
-from benchmarks.report import replace_section
 from tests.faults.results import with_block
 from tests.support import calls
 from tests.support.paths import ROOT

@@ -14,8 +14,8 @@ import httpx
 import jinja2
 import pytest
 import yaml
-from meanwhile.core.idempotency_keys import parse
 
+from meanwhile.core.idempotency_keys import parse
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"

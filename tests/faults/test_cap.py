@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from meanwhile.storage.redis_client import connect
 
+from meanwhile.storage.redis_client import connect
 from tests.faults.conftest import Row
 from tests.faults.writers import tally
 from tests.support import calls

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from meanwhile.api.connection import STALL
 from meanwhile.core.state import State
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
-
 from tests.faults.conftest import Row
 from tests.support.browser import CHROMIUM, chromium, opened
 from tests.support.event_stream import post, post_batch

@@ -16,6 +16,8 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, collect
@@ -23,8 +25,6 @@ from meanwhile.core.state import State
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.redis_client import OutcomeUnknown, connect
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
-
 from tests.faults.conftest import Row
 from tests.support.servers import Streams, Valkey, reply_dropper, service, valkey
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from meanwhile.api.key_file import entry
 
+from meanwhile.api.key_file import entry
 from tests.faults.conftest import Row
 from tests.faults.writers import tally
 from tests.support import calls

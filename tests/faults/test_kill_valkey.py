@@ -23,7 +23,6 @@ from meanwhile.core.state import State
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.store import Store
-
 from tests.support import calls
 from tests.support.servers import Valkey, eventually, service, valkey
 

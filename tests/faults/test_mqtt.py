@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import paho.mqtt.client as paho
 import pytest
 import redis
-from meanwhile.core.exact_sums import ratio
-from meanwhile.core.state import decode
 from paho.mqtt.enums import CallbackAPIVersion
 
+from meanwhile.core.exact_sums import ratio
+from meanwhile.core.state import decode
 from tests.faults.conftest import Row
 from tests.support.brokers import Bridge, Mosquitto, bridge, mosquitto
 from tests.support.servers import Valkey, eventually, valkey

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from meanwhile.storage.redis_client import connect
 
+from meanwhile.storage.redis_client import connect
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing
 from tests.support import calls

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from meanwhile.storage.redis_client import connect
 
+from meanwhile.storage.redis_client import connect
 from tests.faults.conftest import Row
 from tests.faults.writers import clients, writing
 from tests.support import calls

@@ -15,11 +15,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
+
 from meanwhile.core.exact_sums import ratio
 from meanwhile.core.state import State
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
-
 from tests.faults.conftest import Row
 from tests.support import calls
 

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits
 from meanwhile.formats import json_pieces, json_readings, senml
@@ -126,6 +127,48 @@ def test_the_place_of_an_error_is_that_in_the_whole(read: Read, body: bytes, sai
         read(body, NOW, LIMITS)
     error = caught.value
     assert said == (f"Invalid at {error.pointer}" if isinstance(error, Invalid) else "Malformed")
+
+
+LONG = b"0.%b" % (b"1" * 270)
+NAME = b"},{" * 80
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"values":[0.0,1e-5%b]}' % (b" " * 300_000),
+        b'{"value":[0,1e-5%b]}' % (b" " * 300_000),
+        b'{"values":[[%b,0],[%b,0]]}' % (b",".join([LONG] * 1_000), b",".join([LONG + b"e-1"] * 1_000)),
+        b'{"values":[%b]}' % b",".join(b'{"%b":%d,"b":1e-5,"c":0}' % (NAME, i) for i in range(4_000)),
+        b'{"values":[%b]}' % b",".join([b'{"a\\u003ab":1.5}'] * 20_000),
+    ],
+    ids=["spaces", "spaces in a value", "long literals", "cuts inside names", "escaped colons"],
+)
+def test_a_large_body_that_is_right_is_read(body: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_readings, "_SMALL", len(body) + 100)
+        whole = json_readings.decode(body, NOW, Limits()), json_readings.decode_batch(b'{"s":%b}' % body, NOW, Limits())
+    assert whole[0] == json_readings.decode(body, NOW, Limits())
+    assert whole[1] == json_readings.decode_batch(b'{"s":%b}' % body, NOW, Limits())
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b'{"values":["%b"]}' % (b"a" * 300_000), "/values"),
+        (b'{"values":[[1,2],%b]}' % b",".join([b"null"] * 60_000), "/values"),
+        (b'{"value":["%b"]}' % (b"a" * 300_000), "/value"),
+        (b'{"values":[%b,"x"]}' % b",".join([b"1"] * 50_000), "/values/50000"),
+        (b'{"values":[%b,1e-400]}' % b",".join([b"1"] * 50_000), "/values/50000"),
+    ],
+)
+def test_a_large_body_that_is_wrong_is_refused_where_it_is(body: bytes, pointer: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        json_readings.decode(body, NOW, Limits())
+    assert pointer == caught.value.pointer
+    with pytest.raises(Invalid) as caught:
+        json_readings.decode_batch(b'{"s":%b}' % body, NOW, Limits())
+    assert f"/s{pointer}" == caught.value.pointer
 
 
 @pytest.mark.usefixtures("smallest")

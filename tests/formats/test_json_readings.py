@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits, Readings
 from meanwhile.formats import json_readings as reader

@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from meanwhile.core.errors import TooMany
 from meanwhile.core.readings import Limits
 from meanwhile.core.stream_names import is_name

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE
 from meanwhile.core.readings import Limits

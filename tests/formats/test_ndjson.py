@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from meanwhile.core.errors import Invalid
 from meanwhile.core.readings import Limits
 from meanwhile.formats import columns, ndjson

@@ -12,6 +12,7 @@ import cbor2
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits
 from meanwhile.formats import cbor, senml

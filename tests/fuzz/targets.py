@@ -18,6 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
 from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.auth import Guard, Unauthorized
 from meanwhile.api.connection import RESPOND, PatientProtocol
@@ -35,8 +38,6 @@ from meanwhile.formats import json_pieces, json_readings, line_protocol, mqtt_pa
 from meanwhile.formats.line_protocol_names import DEFAULT
 from meanwhile.formats.strict_json import Malformed
 from meanwhile.mqtt.journal import Journal, JournalError, Note
-from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
 NOW = 1_767_225_600_000
 LIMITS = Limits(readings=1_000, components=64, names=8)

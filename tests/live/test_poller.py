@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+
 from meanwhile.api.routes.events import frame
 from meanwhile.core.errors import Invalid
 from meanwhile.core.shapes import shape_from_text

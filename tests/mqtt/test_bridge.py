@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from meanwhile.core.readings import Limits
 from meanwhile.core.state import State
 from meanwhile.formats.mqtt_payload import Options

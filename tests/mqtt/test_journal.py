@@ -7,6 +7,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
+
 from meanwhile.mqtt.journal import WINDOW, Journal, JournalError, Note
 
 

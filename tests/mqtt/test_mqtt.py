@@ -8,8 +8,8 @@ from shutil import which
 
 import pytest
 import redis
-from meanwhile.cli.commands import app
 
+from meanwhile.cli.commands import app
 from tests.support.brokers import Bridge, Mosquitto, bridge, mosquitto
 from tests.support.homes import Home
 from tests.support.servers import eventually, free_port, meanwhile, short_directory, valkey

@@ -1,8 +1,8 @@
 """Filters that overlap: of the copies that a broker sends, one counts."""
 
 import pytest
-from meanwhile.mqtt.topic_filters import Filters
 
+from meanwhile.mqtt.topic_filters import Filters
 from tests.support.brokers import bridge, mosquitto
 from tests.support.homes import Home
 from tests.support.servers import valkey

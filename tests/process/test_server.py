@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from meanwhile.api.key_file import entry
 from uvicorn.config import STARTUP_FAILURE
 
+from meanwhile.api.key_file import entry
 from tests.support import calls
 from tests.support.running_service import children, count, embedded, embedded_pid, is_alive, is_ready, post
 from tests.support.servers import (
@@ -163,8 +163,8 @@ def has_port(pid: int, port: int) -> bool:
 
 _STUBBORN = """
 import sys, time
-from service import server
 import uvicorn
+from meanwhile.process import server
 
 async def app(scope, receive, send):
     await receive()

@@ -5,6 +5,7 @@ import resource
 from pathlib import Path
 
 import pytest
+
 from meanwhile.process import shared_directory as module
 from meanwhile.process.shared_directory import NoSharedDirectory, join, leave, orphans_are_finishing, shared_directory
 

@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from meanwhile.storage.append_only_file import AppendOnlyFile
 from meanwhile.storage.data_directory import DataDir, EmbeddedError
-
 from tests.support.running_service import count, embedded_pid, post
 from tests.support.servers import Service, service
 
@@ -81,6 +81,30 @@ def test_removing_what_the_message_names_starts_with_no_streams() -> None:
         shutil.rmtree(running.data_dir / "appendonlydir")
         running.start()
         assert 0 == count(running, "s")
+
+
+def test_a_manifest_that_no_longer_names_a_file_is_refused() -> None:
+    """Without the line Valkey would start with no streams, and the next write would take the file's place."""
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        manifest = running.data_dir / "appendonlydir" / "appendonly.aof.manifest"
+        whole = manifest.read_text()
+        manifest.write_text("".join(line for line in whole.splitlines(keepends=True) if ".incr." not in line))
+        assert "appendonly.aof.manifest no longer names appendonly.aof.1.incr.aof" in refused(running)
+        manifest.write_text(whole)
+        running.start()
+        assert 1 == count(running, "s")
+
+
+@pytest.mark.parametrize("record", ["[" * 100_000, "nonsense", ""])
+def test_a_record_that_cannot_be_read_is_no_reason_not_to_start(record: str) -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        (running.data_dir / "meanwhile.record").write_text(record)
+        running.start()
+        assert 1 == count(running, "s")
 
 
 def test_a_listed_file_that_is_missing_is_refused() -> None:

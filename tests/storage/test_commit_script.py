@@ -17,13 +17,14 @@ from math import ldexp
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+
 from meanwhile.core.exact_sums import ratio
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.shapes import NUMBER, Value
 from meanwhile.core.state import State, decode
 from meanwhile.core.summary import Summary, summarize
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
 
 # Where rounding is decided: neighbours of a power of two, half an ulp beside it, and what tips the half.
 EDGES = (

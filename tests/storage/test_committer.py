@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
 
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, Readings, collect
@@ -27,8 +29,6 @@ from meanwhile.storage.reader import Reader
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.rejections import Conflict, ShapeConflict
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
-
 from tests.support.peers import peer
 from tests.support.servers import Valkey, valkey
 

@@ -9,10 +9,10 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from meanwhile.settings import Settings
 from meanwhile.storage import data_directory
 from meanwhile.storage.data_directory import DataDir, EmbeddedError
-
 from tests.support.running_service import count, embedded, is_ready, post
 from tests.support.servers import Service, eventually, meanwhile, service, short_directory
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from meanwhile.storage import embedded_valkey as embedded_module
 from meanwhile.storage import valkey_server, valkey_supervisor
 from meanwhile.storage.data_directory import EmbeddedError
 from meanwhile.storage.embedded_valkey import EmbeddedValkey
 from meanwhile.storage.valkey_server import server_binary
-
 from tests.support.running_service import count, embedded, is_ready, post
 from tests.support.servers import answers_ping, eventually, service, short_directory
 

@@ -5,6 +5,8 @@ import random
 from collections.abc import Mapping, Sequence
 
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.core.idempotency_keys import Key, Stamps
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
@@ -15,7 +17,6 @@ from meanwhile.storage.large_requests import MAX_WEIGHT, STREAM, PartlyRecorded,
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
 from meanwhile.storage.store import NO_KEYS, Crowded, Store
-from redis.asyncio import Redis
 
 MANY = 2 * MAX_WEIGHT // STREAM  # Streams of numbers: some slices.
 

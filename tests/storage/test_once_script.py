@@ -19,6 +19,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+
 from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE, Key, Stamps, parse
 from meanwhile.core.readings import Limits, Readings, collect
@@ -29,8 +31,6 @@ from meanwhile.storage.commit_reply import Refusal, SortedOut, Why
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.rejections import KeyTooOld, PartlyCounted
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
-
 from tests.support.keys import MALFORMED, digits, soon
 
 DAY = 24 * 60 * 60 * 1000

@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.storage.redis_checks import PROBLEMS, Examination, NotReady, refuse_unusable
 from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
 from meanwhile.storage.valkey_server import server_binary
-from redis.asyncio import Redis
-
 from tests.conftest import Api
 from tests.support.servers import FSYNC_ALWAYS, Valkey, eventually, free_port, meanwhile, short_directory, valkey
 

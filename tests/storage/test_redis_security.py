@@ -19,15 +19,15 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
-
 from tests.support import calls
 from tests.support.paths import ROOT
 from tests.support.servers import Service, Valkey, free_port, service, short_directory

@@ -20,6 +20,11 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+
 from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, collect
@@ -29,11 +34,6 @@ from meanwhile.core.summary import summarize
 from meanwhile.storage.commit_reply import Refusal, Why
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.store import Store
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, RedisError
-
 from tests.support.peers import peer
 from tests.support.servers import Valkey, eventually, valkey
 

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
+
 from meanwhile.core.shapes import NUMBER, shape_of
 from meanwhile.core.state import State, encode
 from meanwhile.core.summary import summarize
-from redis.asyncio import Redis
 
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 

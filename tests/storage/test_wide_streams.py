@@ -5,6 +5,8 @@ import random
 from collections.abc import Mapping
 
 import pytest
+from redis.asyncio import Redis
+
 from meanwhile.core.idempotency_keys import Key, Stamps
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
@@ -14,7 +16,6 @@ from meanwhile.storage.commit_reply import Committed
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
 from meanwhile.storage.store import Store, Swap
-from redis.asyncio import Redis
 
 WIDTH = 256  # With expansions of some thirty parts: a state of more than 100 KB.
 

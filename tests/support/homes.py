@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from meanwhile.core.state import State, decode
 
+from meanwhile.core.state import State, decode
 from tests.support.brokers import Bridge, Mosquitto
 from tests.support.servers import Valkey, eventually
 

@@ -5,6 +5,7 @@ from fractions import Fraction
 from random import Random
 
 from hypothesis import strategies as st
+
 from meanwhile.core.exact_sums import LARGEST, SMALLEST
 
 BORDERS = [

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from meanwhile.api.key_file import entry, new_secret
 from playwright.async_api import Browser, Page, expect
 from redis import Redis
 
+from meanwhile.api.key_file import entry, new_secret
 from tests.support.browser import CHROMIUM, chromium, is_accessible, opened
 from tests.support.event_stream import delete, post, post_batch
 from tests.support.servers import Service, Valkey, service, short_directory

@@ -99,6 +99,14 @@ class PatientProtocol(HttpToolsProtocol):
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self._refuse(TooManyConnections())
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps the connection open
+        """The client sends no more. Returns whether it still gets an answer: its request is complete, and has none."""
+        cycle = self.cycle
+        if cycle is None or not self._is_whole or self._unanswered != 1 or cycle.response_started:
+            return False
+        cycle.keep_alive = False
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._deadlines.cancel()

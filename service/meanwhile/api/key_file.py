@@ -144,7 +144,7 @@ def entry(name: str, scopes: Sequence[str], prefix: str, secret: str) -> str:
     return "\n".join(
         [
             "[[key]]",
-            f"name = {json.dumps(name)}",
+            f"name = {json.dumps(name, ensure_ascii=False)}",
             f"scopes = {json.dumps(list(scopes))}",
             *([f"prefix = {json.dumps(prefix)}"] if prefix else []),
             f'sha256 = "{digest_of(secret.encode())}"',

@@ -30,7 +30,7 @@ _WHERE_STREAMS_ARE = (
     *("redis_url", "data_dir", "prefix", "patience", "durability", "replicas", "max_streams", "max_components"),
     *("max_names", "grace", "log_level"),
 )
-_LARGEST_BATCH = 80_000  # Readings: a sequence grows by as many, and one that jumps by a day of seconds is a clock's.
+_BATCH = 10_000  # Readings in a request, always: a part of a file has the same idempotency key whenever it is sent.
 _UNLIMITED = 10_000  # Columns.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -129,7 +129,6 @@ def send(
         list[str] | None, typer.Option(help="A cell that stands for no reading, besides the empty one. Repeatable.")
     ] = None,
     delimiter: Annotated[str, typer.Option(help="What separates the cells.")] = ",",
-    batch: Annotated[int, typer.Option(min=1, max=_LARGEST_BATCH, help="Readings in a request.")] = 10_000,
     url: Url = _DEFAULT_URL,
     key: Secret = None,
 ) -> None:
@@ -150,7 +149,7 @@ def send(
         _fail("--delimiter: Expected one character.", 2)
     outcome = Outcome()
     terminal = Console(stderr=True)
-    producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter, batch)}"
+    producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter)}"
     try:
         with (
             Sheet(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
@@ -158,8 +157,8 @@ def send(
             Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
         ):
             task = progress.add_task(file.name, total=sheet.size)
-            for number, readings in enumerate(sheet.batches(batch)):
-                client.record(readings, producer, number * batch, outcome)
+            for number, readings in enumerate(sheet.batches(_BATCH)):
+                client.record(readings, producer, number * _BATCH, outcome)
                 progress.update(task, completed=sheet.position)
             columns = sheet.columns
     except (Unsent, Unusable) as error:
@@ -218,8 +217,8 @@ def make_key(
         check_prefix(prefix)
     except Invalid as error:
         _fail(f"--prefix: {error.detail}", 2)
-    if not name.strip():
-        _fail("Expected a name for the key.", 2)
+    if not (name.strip() and name.isprintable()):
+        _fail("Expected a name of printable characters for the key.", 2)
     secret = new_secret()
     typer.echo(entry(name, scopes, prefix, secret))
     typer.echo(f"The key, shown this once:\n\n    {secret}\n", err=True)

@@ -65,7 +65,7 @@ class Sheet:
         self._file = path.open("rb")
         try:
             text = (line.decode("utf-8-sig") for line in self._file)
-            self._rows = csv.reader(text, delimiter=delimiter)
+            self._rows = csv.reader(text, delimiter=delimiter, strict=True)  # An open quote is an error.
             headers = next(self._rows, [])
         except (csv.Error, UnicodeDecodeError, TypeError) as error:
             self._file.close()

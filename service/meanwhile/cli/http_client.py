@@ -47,7 +47,7 @@ class Outcome:
 class Client:
     """Talks to one service. ``waiting`` hears why when a request begins to wait for the service.
 
-    Raises ``Unsent`` for a key that is none.
+    Raises ``Unsent`` for a key or a URL that is none.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class Client:
         if key is not None and not (key.isascii() and key.isprintable()):
             raise Unsent("The API key has characters that no key has.")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        if not _is_url(url):
+            raise Unsent(f"{url} is not a URL that starts with http:// or https://.")
         self._http = httpx.Client(base_url=url, headers=headers, timeout=60)
         self._sleep = sleep
         self._waiting = waiting
@@ -156,8 +158,6 @@ class Client:
             pause = 1.0
             try:
                 reply = self._http.request(method, path, **arguments)
-            except httpx.UnsupportedProtocol:
-                raise Unsent(f"{self._http.base_url} is not a URL that starts with http:// or https://.") from None
             except httpx.ConnectError:
                 last = f"There is no service at {self._http.base_url}."
             except httpx.HTTPError as error:
@@ -175,6 +175,14 @@ class Client:
                     self._waiting(last)
                 self._sleep(pause)
         raise Unsent(last)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and url.host != "" and (url.port is None or url.port < 65_536)
 
 
 def _problem(reply: httpx.Response) -> dict[str, Any]:

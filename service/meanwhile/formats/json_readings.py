@@ -41,7 +41,7 @@ _TWICE = "Expected every key once; one is given twice."
 _RUN_OF_ZEROS = b"0" * 100
 _SMALL = 64 * 1024  # Bytes that are read at once.
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
-_STRICT = 256 * 1024  # Bytes that are read strictly at once: the largest value there can be, with its names escaped.
+_STRICT = 256 * 1024  # Bytes of what the fast reader does not understand, and the strict one looks for the error in.
 
 _Decoders = Sequence["msgspec.json.Decoder[Any]"]
 
@@ -126,8 +126,8 @@ def _members(body: bytes, limits: Limits) -> Iterator[dict[str, Body]]:
 def _read_one(text: bytes) -> Body:
     parsed: Body | None = _first_that_understands(_one, text)
     if parsed is None or _is_doubtful(text, [parsed], ""):
-        if len(text) > _STRICT:
-            raise Invalid("Expected a value of numbers.", "")
+        if parsed is None and len(text) > _STRICT:  # It may be anything. A doubt is about numbers, whatever the size.
+            raise Invalid(json_bodies.NUMBERS, "/value")
         return json_bodies.one(text)
     return parsed
 
@@ -153,8 +153,10 @@ def _read_many_large(text: bytes, limits: Limits) -> dict[str, Body]:
     outlines: dict[str, _Outline] | None = _first_that_understands(_outlines, text)
     if outlines is None:
         raise Malformed(json_bodies.STREAMS)
-    if _ESCAPED_COLON.search(text):
-        raise Invalid("Expected no escaped colon in so large a body.", "")
+    if _ESCAPED_COLON.search(text):  # Then colons cannot be counted.
+        if _first_that_understands(_many, text) is None:
+            raise Malformed(json_bodies.STREAMS)
+        return json_bodies.many(text)
     in_names = "".join(outlines).count(":")
     if text.count(b":") != len(outlines) + in_names + sum(map(_colons, outlines.values())):
         raise Invalid(_TWICE, "")
@@ -192,15 +194,20 @@ def _read_values(array: bytes, limits: Limits) -> Body:
         try:
             parts.append(_read_one(b'{"values":%b}' % piece))
         except Invalid as error:
-            _, _, index, *inside = (error.pointer or "").split("/")
-            place = "/".join(["/values", str(readings + int(index)), *inside])
-            raise Invalid(error.detail, place) from None
+            raise Invalid(error.detail, _moved(error.pointer or "", readings)) from None
         readings += parts[-1].size()
         numbers += parts[-1].numbers()
         _check_size(readings, numbers, limits)
     body = Numbers() if all(isinstance(part, Numbers) for part in parts) else Body()
     body.values = list(chain.from_iterable(part.contents() for part in parts))
     return body
+
+
+def _moved(pointer: str, by: int) -> str:
+    """A pointer into the values of a piece, as one into all values; ``by`` are before the piece."""
+    _, _, rest = pointer.partition("/values/")
+    index, slash, inside = rest.partition("/")
+    return f"/values/{by + int(index)}{slash}{inside}" if index.isdigit() else "/values"
 
 
 def _first_that_understands(decoders: _Decoders, body: bytes) -> Any:

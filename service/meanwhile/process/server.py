@@ -14,8 +14,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from logging.config import dictConfig
 from types import FrameType
 
@@ -153,14 +153,16 @@ class _Workers(Multiprocess):
 
     def init_processes(self) -> None:
         """Starts the workers."""
-        super().init_processes()
+        with _without_sighup():
+            super().init_processes()
         self._let_go()
 
     def keep_subprocess_alive(self) -> None:
         """Replaces workers that are gone."""
         if self.should_exit.is_set():
             return
-        super().keep_subprocess_alive()
+        with _without_sighup():
+            super().keep_subprocess_alive()
         if self.should_exit.is_set():
             self._exit_code = STARTUP_FAILURE
         self._let_go()
@@ -181,10 +183,20 @@ class _Workers(Multiprocess):
             process.child_conn.close()
 
     def handle_hup(self) -> None:
-        """Passes SIGHUP on. A worker that is only starting dies of it, and the one after it reads the new file."""
+        """Passes SIGHUP on. For a worker that is only starting it waits until the worker listens to it."""
         for process in self.processes:
             if process.pid is not None and process.exitcode is None:
                 os.kill(process.pid, signal.SIGHUP)
+
+
+@contextmanager
+def _without_sighup() -> Iterator[None]:
+    """Inside, processes are started that block SIGHUP until they listen to it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -33,7 +33,11 @@ def create() -> Meanwhile:
     """The application of one worker process, with its settings from the environment that ``serve`` prepared."""
     shared = os.environ.get(WORKERS_SHARE)
     settings = Settings()
-    membership = join(Path(shared)) if shared else None
+    try:
+        membership = join(Path(shared)) if shared else None
+    except FileNotFoundError:  # The parent was killed while this was starting, and others have tidied up.
+        log.warning("the parent process is gone; stopping")
+        raise SystemExit(1) from None
     app = create_app(settings, shared=Path(shared) if shared else None)
     inner = app.router.lifespan_context
     parent = multiprocessing.parent_process()

@@ -22,6 +22,7 @@ from meanwhile.storage.data_directory import DataDir, EmbeddedError
 log = logging.getLogger(__name__)
 
 _LISTED = re.compile(r"^file (\S+) seq \d+ type [bi]\s*$", re.MULTILINE)
+_NAMED = re.compile(r"^file (\S+) ", re.MULTILINE)
 _CUT = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
 
 
@@ -41,16 +42,23 @@ class AppendOnlyFile:
         Raises ``EmbeddedError`` if there were streams that the server would not find. Logs what is shorter than it was.
         """
         recorded = self._read_record()
-        if not self._manifest.exists():
+        if not self._manifest.is_file():
             files = [file.name for file in _files(self._directory) if file.suffix == ".aof" and file.stat().st_size]
             if recorded is not None or files:
                 raise EmbeddedError(
-                    f"The streams of {self._record.parent} are gone: there is no {self._manifest}"
+                    f"The streams of {self._record.parent} are gone: there is no file {self._manifest}"
                     f"{', which names the files there are' if files else ''}. Restore {self._directory} from a backup; "
                     f"or, to start with no streams, remove {self._record.name}"
                     f"{f' and {self._directory.name}' if self._directory.exists() else ''} from that directory."
                 )
         self._before = self.sizes()
+        on_disk = {file.name for file in _files(self._directory)}
+        if unlisted := sorted((recorded or {}).keys() & on_disk - self._named()):
+            raise EmbeddedError(
+                f"Streams of {self._record.parent} would be missing: {self._manifest} no longer names "
+                f"{', '.join(unlisted)}. Restore {self._directory} from a backup; or, to go on without "
+                f"that file, remove it and {self._record.name} from that directory."
+            )
         for name, size in (recorded or {}).items():
             missing = size - self._before.get(name, size)
             if missing > 0:
@@ -81,6 +89,13 @@ class AppendOnlyFile:
             listed = set(_LISTED.findall(self._manifest.read_text()))
             return {file.name: file.stat().st_size for file in _files(self._directory) if file.name in listed}
         return {}
+
+    def _named(self) -> set[str]:
+        """Every file that the manifest names, also those that a rewrite has replaced."""
+        try:
+            return set(_NAMED.findall(self._manifest.read_text(errors="replace")))
+        except OSError:  # What Valkey will say of it is clearer.
+            return set()
 
     def is_complete(self) -> bool:
         """Whether the manifest and every file that it lists are there. Raises ``OSError`` if the disk does not say."""
@@ -113,7 +128,7 @@ class AppendOnlyFile:
             found = json.loads(self._record.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):  # A power failure may leave it empty.
+        except (OSError, ValueError, RecursionError):  # A power failure may leave it empty.
             return {}
         return {name: size for name, size in found.items() if isinstance(size, int)} if isinstance(found, dict) else {}
 

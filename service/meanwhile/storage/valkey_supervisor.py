@@ -83,7 +83,7 @@ class Keeper:
             began = time.monotonic()
             try:
                 reason = f"Valkey is gone; starting it again ({self._keep_one()})"
-            except (EmbeddedError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # Whatever it is, who waits for the start must hear of it.
                 reason = str(error) if isinstance(error, EmbeddedError) else f"Valkey cannot be started: {error}."
                 if not self._settled.is_set():
                     self._failure = reason
@@ -109,7 +109,13 @@ class Keeper:
         how = self._valkey.reap()
         if self._is_ours and not self._settled.is_set():
             tail = self._dir.log_tail(self._log_start)
-            raise EmbeddedError(f"Valkey did not start; the end of {self._dir.log} says:\n{tail}")
+            advice = (
+                f"\nIf that is about its append-only file, restore {self._dir.path / 'appendonlydir'} from a backup; "
+                "valkey-check-aof --fix, which it may advise, throws readings away."
+                if "AOF" in tail or "append" in tail
+                else ""
+            )
+            raise EmbeddedError(f"Valkey did not start; the end of {self._dir.log} says:\n{tail}{advice}")
         return how
 
     def _start(self, lock: Lock) -> None:

@@ -21,7 +21,6 @@ import re
 from collections.abc import Awaitable, Callable
 from math import isfinite
 from os.path import commonprefix
-from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import Receive, Scope
@@ -30,6 +29,7 @@ from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.endpoint import Endpoint, Stream
 from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.openapi import document
+from meanwhile.api.query import parameters
 from meanwhile.api.routes.streams import everything, single
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
@@ -184,7 +184,7 @@ def _parts(subscription: Subscription, epoch: str, count: int) -> Callable[[], A
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:
-    return parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return parameters(scope)
 
 
 def _interval(text: str | None) -> float:

@@ -16,7 +16,6 @@ import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any, ClassVar
-from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import Receive, Scope
@@ -27,6 +26,7 @@ from meanwhile.api.endpoint import Endpoint, Handler, Reply, json_reply
 from meanwhile.api.errors import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from meanwhile.api.large_bodies import Places
 from meanwhile.api.openapi import document, models
+from meanwhile.api.query import parameters
 from meanwhile.api.request_body import Bodies, any_type
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits
@@ -67,7 +67,7 @@ class InfluxEndpoint(Endpoint):
         """The headers, and the user and password that InfluxDB 1 takes from the query of /write."""
         if scope["path"] != "/write":
             return super().credentials(scope)
-        query = parse_qs(scope["query_string"].decode("latin-1"))
+        query = parameters(scope, keep_blank=False)
         if "p" not in query:
             return super().credentials(scope)
         basic = [base64.b64encode(f":{password}".encode()) for password in query["p"]]  # Several are refused.
@@ -125,7 +125,7 @@ class Writer:
 
     async def write(self, scope: Scope, receive: Receive) -> None:
         """Records the good lines of a body; raises ``PartialWrite`` for the others."""
-        query = parse_qs(scope["query_string"].decode("latin-1"))
+        query = parameters(scope, keep_blank=False)
         unit = PRECISIONS.get(query.get("precision", ["ns"])[-1])
         if unit is None:
             raise Invalid(f"Expected precision to be one of {', '.join(PRECISIONS)}.")
@@ -134,6 +134,10 @@ class Writer:
             raise Invalid("Expected dedupe to be timestamp or off.")
         if self._require_key and dedupe == "off":
             raise BadKey("Expected dedupe=timestamp: this service records nothing without a key.")
+        if dedupe == "off" and any(name == b"idempotency-key" for name, _ in scope["headers"]):
+            raise BadKey(
+                "Expected no Idempotency-Key: with dedupe=timestamp, points are counted once by their timestamps."
+            )
         body = await self._bodies.read(scope, receive, any_type)
         now = self._clock()
         prefix = scope["grant"].prefix

@@ -2,12 +2,12 @@
 
 import asyncio
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope
 
 from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.endpoint import Endpoint, Reply
+from meanwhile.api.query import parameters
 from meanwhile.api.routes.streams import limit_of, single
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
@@ -58,7 +58,7 @@ def endpoints(
 
     async def read_stream_metrics(scope: Scope, receive: Receive) -> Reply:
         """Averages, counts and times of the streams, as many as fit the limit; says whether there are more."""
-        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = parameters(scope)
         prefix = check_prefix(single(query, "prefix") or scope["grant"].prefix)
         check_prefix_of(prefix, scope["grant"].prefix)
         limit = limit_of(single(query, "limit"), _AVERAGES, MOST_AVERAGES)

@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope
 
@@ -10,6 +9,7 @@ from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.endpoint import TEXT, Endpoint, Reply, json_reply
 from meanwhile.api.errors import BadCursor, NoSuchStream
 from meanwhile.api.openapi import models
+from meanwhile.api.query import parameters
 from meanwhile.core import times
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
@@ -91,7 +91,7 @@ def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
 
     async def list_streams(scope: Scope, receive: Receive) -> Reply:
         """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
-        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = parameters(scope)
         prefix = check_prefix(single(query, "prefix") or "")
         check_prefix_of(prefix, scope["grant"].prefix)
         limit = limit_of(single(query, "limit"), _NAMES, MOST_NAMES)
