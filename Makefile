@@ -9,6 +9,8 @@ RUN := $(VENV)/bin/
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
+# The system's certificates, so that it works behind a proxy that inspects TLS.
+export UV_SYSTEM_CERTS := true
 
 # Where the environment forbids it, every process compiles all its modules again; make test starts hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
