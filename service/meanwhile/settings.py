@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="Start of every key in Redis: <prefix>:stream:<name>.",
     )
-    patience: float = Field(
+    redis_timeout: float = Field(
         5.0, gt=0, le=300, description="Seconds after which a request that waits for Redis is answered in any case."
     )
     durability: Literal["fsync", "everysec", "replicated"] = Field(
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     max_components: int = Field(1_024, ge=1, description="Numbers in a value.")
     max_names: int = Field(64, ge=1, description="Names in an object.")
     max_uploads: int = Field(100, ge=0, description="NDJSON uploads that may be open at once, per worker.")
-    upload_idle: float = Field(
+    upload_idle_timeout: float = Field(
         300.0, gt=0, description="Seconds in which an open upload has to send a whole line, or it is ended."
     )
     line_protocol_stream: str = Field(
@@ -98,14 +98,14 @@ class Settings(BaseSettings):
     line_protocol_dedupe: bool = Field(
         False, description="Count each point of line protocol once, by its timestamp, as ?dedupe=timestamp does."
     )
-    grace: int = Field(10, ge=0, description="Seconds that running requests have to finish at shutdown.")
+    shutdown_timeout: int = Field(10, ge=0, description="Seconds that running requests have to finish at shutdown.")
     access_log: bool = Field(False, description="Log a line for every request.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
 
     @property
     def stop_timeout(self) -> float:
         """Seconds after a signal within which every process has ended, or is ended: the last commits take time, too."""
-        return self.grace + self.patience + _STOP_MARGIN
+        return self.shutdown_timeout + self.redis_timeout + _STOP_MARGIN
 
     @field_validator("redis_url")
     @classmethod

@@ -58,7 +58,7 @@ def guard(tmp_path: Path) -> Guard:
     ],
 )
 def test_a_key_is_presented_in_four_ways(guard: Guard, header: tuple[bytes, bytes]) -> None:
-    assert "plant/" == guard.admit([(b"host", b"t"), header], "write").prefix
+    assert "plant/" == guard.authorize([(b"host", b"t"), header], "write").prefix
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_key_is_presented_in_four_ways(guard: Guard, header: tuple[bytes, byte
 @pytest.mark.parametrize("scope", ["read", "write", "admin"])
 def test_anything_else_is_no_key(guard: Guard, headers: Headers, scope: str) -> None:
     with pytest.raises(Unauthorized):
-        guard.admit(headers, scope)
+        guard.authorize(headers, scope)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,18 @@ def test_anything_else_is_no_key(guard: Guard, headers: Headers, scope: str) -> 
 def test_two_different_keys_are_none_in_whatever_order(guard: Guard, headers: Headers) -> None:
     for scope in ("read", "write"):
         with pytest.raises(Unauthorized):
-            guard.admit(headers, scope)
+            guard.authorize(headers, scope)
 
 
 def test_the_same_key_twice_is_one(guard: Guard) -> None:
     assert (
-        "plant/" == guard.admit([bearer(WRITER), (b"x-api-key", WRITER.encode()), basic("u", WRITER)], "write").prefix
+        "plant/"
+        == guard.authorize([bearer(WRITER), (b"x-api-key", WRITER.encode()), basic("u", WRITER)], "write").prefix
     )
 
 
 def test_credentials_of_another_kind_are_somebody_elses(guard: Guard) -> None:
-    assert "" == guard.admit([(b"authorization", b"Negotiate abc"), (b"x-api-key", READER.encode())], "read").prefix
+    assert "" == guard.authorize([(b"authorization", b"Negotiate abc"), (b"x-api-key", READER.encode())], "read").prefix
 
 
 @pytest.mark.parametrize(
@@ -127,10 +128,10 @@ def test_credentials_of_another_kind_are_somebody_elses(guard: Guard) -> None:
 @pytest.mark.parametrize("scope", ["read", "write", "admin"])
 def test_a_key_allows_its_scopes_and_no_other(guard: Guard, secret: str, allowed: str, scope: str) -> None:
     if scope == allowed:
-        guard.admit([bearer(secret)], scope)
+        guard.authorize([bearer(secret)], scope)
         return
     with pytest.raises(Forbidden) as forbidden:
-        guard.admit([bearer(secret)], scope)
+        guard.authorize([bearer(secret)], scope)
     assert f"Expected a key with the scope {scope}." == forbidden.value.detail
 
 
@@ -157,8 +158,8 @@ def test_a_prefix_is_the_start_of_a_name(name: str, prefix: str, reaches: bool) 
 
 def test_a_secret_that_is_no_ascii_is_known_by_its_bytes(tmp_path: Path) -> None:
     guard = Guard(written(tmp_path, entry("w", ["write"], "", "schlüssel")))
-    assert "" == guard.admit([bearer("schlüssel")], "write").prefix
-    assert "" == guard.admit([basic("u", "schlüssel")], "write").prefix
+    assert "" == guard.authorize([bearer("schlüssel")], "write").prefix
+    assert "" == guard.authorize([basic("u", "schlüssel")], "write").prefix
 
 
 # Without keys ----------------------------------------------------------------------------------------------------
@@ -181,19 +182,19 @@ BROWSERS: dict[str, tuple[Headers, bool]] = {
 @pytest.mark.parametrize("scope", ["write", "admin"])
 def test_without_keys_no_other_site_may_write(headers: Headers, allowed: bool, scope: str) -> None:
     if allowed:
-        assert "" == Guard(None).admit(headers, scope).prefix
+        assert "" == Guard(None).authorize(headers, scope).prefix
         return
     with pytest.raises(Forbidden):
-        Guard(None).admit(headers, scope)
+        Guard(None).authorize(headers, scope)
 
 
 @pytest.mark.parametrize("headers", [headers for headers, _ in BROWSERS.values()], ids=BROWSERS.keys())
 def test_without_keys_everybody_may_read(headers: Headers) -> None:
-    assert "" == Guard(None).admit(headers, "read").prefix
+    assert "" == Guard(None).authorize(headers, "read").prefix
 
 
 def test_with_a_key_it_does_not_matter_where_a_page_comes_from(guard: Guard) -> None:
-    assert "plant/" == guard.admit([bearer(WRITER), (b"sec-fetch-site", b"cross-site")], "write").prefix
+    assert "plant/" == guard.authorize([bearer(WRITER), (b"sec-fetch-site", b"cross-site")], "write").prefix
 
 
 # The file --------------------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def test_what_meanwhile_key_prints_is_an_entry_of_the_file(tmp_path: Path) -> No
         "sha256": hashlib.sha256(secret.encode()).hexdigest(),
     } == tomllib.loads(text)["key"][0]
     assert secret not in text
-    assert "plant-1/" == Guard(written(tmp_path, text)).admit([bearer(secret)], "read").prefix
+    assert "plant-1/" == Guard(written(tmp_path, text)).authorize([bearer(secret)], "read").prefix
 
 
 def test_secrets_are_256_random_bits_behind_a_prefix_that_scanners_know() -> None:
@@ -268,9 +269,9 @@ def test_producers_belong_to_the_name_of_a_key_or_else_to_its_digest(tmp_path: P
     unnamed = SOUND.replace('name = "w"\n', "")
     new = entry("w", ["write"], "", "mw_new")
     guard = Guard(written(tmp_path, SOUND, new, unnamed.replace(SOUND[-65:-1], hashlib.sha256(b"mw_x").hexdigest())))
-    owners = [guard.admit([bearer(secret)], "write").owner for secret in (WRITER, "mw_new", "mw_x")]
+    owners = [guard.authorize([bearer(secret)], "write").owner for secret in (WRITER, "mw_new", "mw_x")]
     assert ["w", "w", hashlib.sha256(b"mw_x").hexdigest()[:16]] == owners
-    assert "" == Guard(None).admit([], "write").owner
+    assert "" == Guard(None).authorize([], "write").owner
 
 
 def test_two_entries_of_one_key_are_refused(tmp_path: Path) -> None:
@@ -283,9 +284,9 @@ async def test_reading_again_takes_what_is_new_and_leaves_out_what_is_gone(tmp_p
     guard = Guard(file)
     written(tmp_path, entry("r", ["read"], "", READER))
     await guard.reload()
-    assert "" == guard.admit([bearer(READER)], "read").prefix
+    assert "" == guard.authorize([bearer(READER)], "read").prefix
     with pytest.raises(Unauthorized):
-        guard.admit([bearer(WRITER)], "write")
+        guard.authorize([bearer(WRITER)], "write")
 
 
 async def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
@@ -295,7 +296,7 @@ async def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
     for broken in BAD.values():
         written(tmp_path, broken)
         await guard.reload()
-        assert "" == guard.admit([bearer(WRITER)], "write").prefix
+        assert "" == guard.authorize([bearer(WRITER)], "write").prefix
     assert {logging.ERROR} == {record.levelno for record in caplog.records}
     assert len(BAD) == caplog.text.count("the API keys stay as they were")
 
@@ -308,7 +309,7 @@ async def test_a_file_without_keys_admits_nobody(tmp_path: Path, text: str, capl
     for one in (guard, Guard(written(tmp_path, text))):
         for headers in ([], [bearer(WRITER)]):
             with pytest.raises(Unauthorized):
-                one.admit(headers, "write")
+                one.authorize(headers, "write")
     assert "every request that needs a key is refused" in caplog.text
 
 
@@ -340,17 +341,17 @@ async def test_what_is_read_last_was_in_the_file_last(tmp_path: Path, monkeypatc
     written(tmp_path, "")
     second = asyncio.create_task(guard.reload())
     await asyncio.sleep(0.01)
-    assert EVERYTHING._replace(owner="w") == guard.admit([bearer(WRITER)], "write")
+    assert EVERYTHING._replace(owner="w") == guard.authorize([bearer(WRITER)], "write")
     goes_on.set()
     await asyncio.gather(first, second)
     with pytest.raises(Unauthorized):
-        guard.admit([bearer(WRITER)], "write")
+        guard.authorize([bearer(WRITER)], "write")
 
 
 async def test_who_watches_is_told_after_each_reading_until_it_leaves(tmp_path: Path) -> None:
     guard = Guard(written(tmp_path, SOUND))
     told = []
-    with guard.watch(lambda: told.append(guard.admit([bearer(WRITER)], "write").prefix)):
+    with guard.watch(lambda: told.append(guard.authorize([bearer(WRITER)], "write").prefix)):
         written(tmp_path, entry("w", ["write"], "plant/", WRITER))
         await guard.reload()
         written(tmp_path, "broken")
@@ -362,4 +363,4 @@ async def test_who_watches_is_told_after_each_reading_until_it_leaves(tmp_path: 
 async def test_a_guard_without_a_file_has_nothing_to_read_again() -> None:
     guard = Guard(None)
     await guard.reload()
-    assert "" == guard.admit([], "admin").prefix
+    assert "" == guard.authorize([], "admin").prefix

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from meanwhile.api.connection_timeouts import BYTES_A_SECOND, LINGER, PATIENCE
+from meanwhile.api.connection_timeouts import BYTES_A_SECOND, LINGER, TIMEOUT
 from tests.support.servers import Service, service
 
 BODY = b'{"value": 1}'
@@ -68,7 +68,7 @@ async def seconds_until_closed(reader: asyncio.StreamReader) -> float:
     """How long the server keeps this connection, which it answers no more."""
     start = asyncio.get_running_loop().time()
     with suppress(ConnectionError):
-        assert b"" == await asyncio.wait_for(reader.read(), 3 * PATIENCE)
+        assert b"" == await asyncio.wait_for(reader.read(), 3 * TIMEOUT)
     return asyncio.get_running_loop().time() - start
 
 
@@ -103,7 +103,7 @@ async def seconds_of_silence_in_its_second_request(server: Service, stream: str)
 async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) -> tuple[int, object]:
     """What comes of a body that takes longer than the patience, half as fast again as it has to be."""
     async with connected(server) as (reader, writer):
-        pieces = int((PATIENCE + 2) * 4)
+        pieces = int((TIMEOUT + 2) * 4)
         size = BYTES_A_SECOND * 3 // 2 // 4
         writer.write(post(stream, len(BODY) + pieces * size) + BODY[:-1])
         for _ in range(pieces):
@@ -118,7 +118,7 @@ async def answers_to_a_client_that_idles_between_requests(server: Service, strea
     """What comes of two requests on one connection, with more than the patience between them."""
     async with connected(server) as (reader, writer):
         statuses = []
-        for pause in (PATIENCE + 2, 0):
+        for pause in (TIMEOUT + 2, 0):
             writer.write(post(stream) + BODY)
             statuses.append((await answer(reader))[0])
             await asyncio.sleep(pause)
@@ -152,7 +152,7 @@ async def test_a_request_that_does_not_come_is_hung_up_on_and_one_that_comes_slo
     )
 
     closed = dict(zip(stalled, seconds, strict=True))
-    assert {} == {what: s for what, s in closed.items() if not PATIENCE - 0.1 <= s <= PATIENCE + SLACK}
+    assert {} == {what: s for what, s in closed.items() if not TIMEOUT - 0.1 <= s <= TIMEOUT + SLACK}
     assert (200, 1) == answered_large
     assert [200, 200] == answered_idle
     async with connected(server) as (reader, writer):

@@ -232,7 +232,7 @@ async def test_a_commit_whose_reply_is_lost_is_sent_again_if_it_has_a_key(
         return await asyncio.open_unix_connection(str(shared_valkey.socket))
 
     async with reply_dropper(upstream, drops) as proxy:
-        client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", patience=5.0)
+        client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=5.0)
         start = asyncio.get_running_loop().time()
         reply = await post(client, "s", 4, "p:1")
         assert asyncio.get_running_loop().time() - start < 5.0
@@ -252,7 +252,7 @@ async def test_a_commit_whose_reply_is_lost_is_504_and_sent_once_if_it_has_no_ke
         return await asyncio.open_unix_connection(str(shared_valkey.socket))
 
     async with reply_dropper(upstream, drops) as proxy:
-        client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", patience=5.0)
+        client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=5.0)
         reply = await client.post("/v1/streams/s/readings", json={"value": 4})
         assert (504, TYPE + "outcome-unknown") == (reply.status_code, reply.json()["type"])
         assert 200 == (await client.get("/v1/streams/s/count")).status_code
@@ -270,7 +270,7 @@ async def test_replies_that_are_lost_till_the_deadline_are_504_then_and_the_retr
         return await asyncio.open_unix_connection(str(shared_valkey.socket))
 
     async with reply_dropper(upstream, drops) as proxy:
-        client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", patience=0.5)
+        client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=0.5)
         start = asyncio.get_running_loop().time()
         reply = await post(client, "s", 4, "p:1")
         assert 0.3 < asyncio.get_running_loop().time() - start < 0.5 + 0.3
@@ -295,7 +295,7 @@ async def test_of_a_commit_with_both_only_what_has_a_key_is_sent_again(
         reply_dropper(upstream, drops) as proxy,
         connect(f"redis://127.0.0.1:{proxy.port}") as redis,
     ):
-        committer = Committer(Store(redis, prefix), max_waiting=100, patience=5.0)
+        committer = Committer(Store(redis, prefix), max_waiting=100, redis_timeout=5.0)
         bare, keyed, other = await asyncio.gather(
             committer.record({"s": collect([1.0], 0, 0, Limits())}),
             committer.record({"s": collect([4.0], 0, 0, Limits())}, Key("p", 1)),

@@ -147,7 +147,7 @@ async def test_influxdb_1_takes_the_password_in_the_query_and_nothing_else_does(
 
 
 async def test_without_redis_clients_are_told_to_come_again(api: Api) -> None:
-    client = await api(redis_url="unix:///nowhere/at/all.sock", patience=1)
+    client = await api(redis_url="unix:///nowhere/at/all.sock", redis_timeout=1)
     for path in PATHS:
         reply = await client.post(path, content="m f=1\nbad")
         assert (503, "unavailable") == error(reply)[:2]

@@ -32,7 +32,7 @@ def server() -> Iterator[Valkey]:
 def running(server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     keys = tmp_path_factory.mktemp("keys") / "keys.toml"
     keys.write_text(KEY)
-    with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=server.url, MEANWHILE_PATIENCE="2") as started:
+    with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=server.url, MEANWHILE_REDIS_TIMEOUT="2") as started:
         yield started
         assert "Traceback" not in started.log
 

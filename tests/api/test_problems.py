@@ -491,7 +491,7 @@ async def test_503_when_redis_refuses_to_write(api: Api, path: str) -> None:
 async def test_503_when_redis_takes_no_connection_in_time(api: Api, method: str, path: str, content: bytes) -> None:
     """The command was never sent, so it is known that it did not run."""
     with valkey() as server:
-        client = await api(redis_url=server.url, patience=0.3)
+        client = await api(redis_url=server.url, redis_timeout=0.3)
         with stopped(server):
             reply = await client.request(method, path, content=content)
             assert 503 == reply.status_code
@@ -501,7 +501,7 @@ async def test_503_when_redis_takes_no_connection_in_time(api: Api, method: str,
 
 async def test_503_when_too_much_waits_and_only_for_what_was_not_recorded(api: Api) -> None:
     with valkey() as server:
-        client = await api(redis_url=server.url, max_waiting=3, patience=60)
+        client = await api(redis_url=server.url, max_waiting=3, redis_timeout=60)
         await client.post("/v1/streams/s/readings", json={"value": 1})
         with stopped(server):
             pending = {asyncio.create_task(client.post("/v1/streams/s/readings", json={"value": 1})) for _ in range(20)}
@@ -535,7 +535,7 @@ async def test_a_request_larger_than_what_may_wait_is_recorded_when_nothing_else
 )
 async def test_504_when_a_write_was_sent_and_no_answer_came(api: Api, method: str, path: str, content: bytes) -> None:
     with valkey() as server:
-        client = await api(redis_url=server.url, patience=2)
+        client = await api(redis_url=server.url, redis_timeout=2)
         await client.post("/v1/streams/s/readings", json={"value": 1})
         with stopped(server):
             reply = await client.request(method, path, content=content)
@@ -562,7 +562,7 @@ async def test_504_when_a_write_was_sent_and_no_answer_came(api: Api, method: st
 async def test_503_when_a_read_gets_no_answer_in_time(api: Api, method: str, path: str, content: bytes) -> None:
     """Reading twice does no harm: there is nothing to be unsure of."""
     with valkey() as server:
-        client = await api(redis_url=server.url, patience=2)
+        client = await api(redis_url=server.url, redis_timeout=2)
         await client.post("/v1/streams/s/readings", json={"value": 1})
         with stopped(server):
             reply = await client.request(method, path, content=content)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from meanwhile.api.connection_timeouts import PATIENCE
+from meanwhile.api.connection_timeouts import TIMEOUT
 from meanwhile.api.key_file import digest_of, entry
 from meanwhile.core.state import State, decode
 from tests.conftest import Api
@@ -302,7 +302,7 @@ async def test_more_uploads_than_may_be_open_are_told_to_come_again(api: Api) ->
 
 async def test_when_redis_goes_the_reply_says_how_many_lines_are_recorded(api: Api) -> None:
     with valkey() as server:
-        client = await api(redis_url=server.url, patience=2)
+        client = await api(redis_url=server.url, redis_timeout=2)
 
         async def body() -> AsyncIterator[bytes]:
             yield line("a", 1) * 3
@@ -324,7 +324,7 @@ async def test_when_redis_goes_the_reply_says_how_many_lines_are_recorded(api: A
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Service]:
-    with service("--upload-idle", "3") as started:
+    with service("--upload-idle-timeout", "3") as started:
         yield started
         assert "Traceback" not in started.log
 
@@ -372,7 +372,7 @@ async def test_an_upload_may_last_longer_than_a_request_but_not_without_lines(ru
     dripping.send(line(stream + "/dripping", 1) + b'{"stream":')
     loop = asyncio.get_running_loop()
     started = loop.time()
-    while loop.time() < started + PATIENCE + 2:
+    while loop.time() < started + TIMEOUT + 2:
         slow.send(line(stream, 1))
         if dripping.reader._buffer == bytearray():  # type: ignore[attr-defined]  # no answer yet
             dripping.send(b" ")
@@ -403,7 +403,7 @@ async def test_when_a_connection_breaks_what_came_in_whole_lines_is_recorded(run
 
 
 async def test_a_service_that_stops_ends_uploads_at_once_and_says_what_is_recorded() -> None:
-    with service("--grace", "20") as running:
+    with service("--shutdown-timeout", "20") as running:
         one = await Open.to(running)
         one.send(line("a", 1) * 5 + b'{"stream"')
         await asyncio.to_thread(eventually, lambda: count_of(running, "a") == 5)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from meanwhile.cli.csv_reader import Sheet, Unusable, stream_name
+from meanwhile.cli.csv_reader import CsvReader, Unusable, stream_name
 from meanwhile.core.stream_names import is_name
 from tests.support.paths import DATA
 
@@ -18,7 +18,7 @@ AIR = DATA / "air-quality.csv"
 def test_each_numeric_column_is_a_stream(tmp_path: Path) -> None:
     path = tmp_path / "weather.csv"
     path.write_text("day,T (C),RH\nmon,21.5,40\ntue,-3,41.5\nwed,+1e1,.5\n")
-    with Sheet(path, prefix="home/", missing=[]) as sheet:
+    with CsvReader(path, prefix="home/", missing=[]) as sheet:
         assert [{"home/T_C": [21.5, -3.0, 10.0], "home/RH": [40.0, 41.5, 0.5]}] == list(sheet.batches(100))
         assert [False, True, True] == [column.is_numeric for column in sheet.columns]
         assert [0, 0, 0] == [column.malformed + column.missing for column in sheet.columns]
@@ -27,7 +27,7 @@ def test_each_numeric_column_is_a_stream(tmp_path: Path) -> None:
 def test_every_cell_of_a_numeric_column_is_a_reading_or_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,x\nx,1\n,2\n 2 , \n1_0,3\n0x1,3\nnan,3\ninf,3\n1e400,3\n1e5,3\n")
-    with Sheet(path, prefix="", missing=[]) as sheet:
+    with CsvReader(path, prefix="", missing=[]) as sheet:
         assert [{"a": [1.0, 2.0, 1e5]}] == list(sheet.batches(100))
         a, b = sheet.columns
     assert (True, 1, 6, 3) == (a.is_numeric, a.missing, a.malformed, a.first_malformed_line)
@@ -37,7 +37,7 @@ def test_every_cell_of_a_numeric_column_is_a_reading_or_counted(tmp_path: Path) 
 def test_a_sentinel_is_missing_however_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a\n-200\n1\n-200.0\n-2e2\n 2\nNA\n-200.5\n")
-    with Sheet(path, prefix="", missing=["-200", " NA "]) as sheet:
+    with CsvReader(path, prefix="", missing=["-200", " NA "]) as sheet:
         assert [{"a": [1.0, 2.0, -200.5]}] == list(sheet.batches(100))
         assert (4, 0) == (sheet.columns[0].missing, sheet.columns[0].malformed)
 
@@ -46,7 +46,7 @@ def test_a_sentinel_is_missing_however_it_is_written(tmp_path: Path) -> None:
 def test_a_missing_cell_does_not_make_a_column_numeric(tmp_path: Path, sentinel: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"note\n{sentinel}\ngood\nbad\n")
-    with Sheet(path, prefix="", missing=["-200"]) as sheet:
+    with CsvReader(path, prefix="", missing=["-200"]) as sheet:
         assert [] == list(sheet.batches(100))
         assert (False, 1, 0) == (sheet.columns[0].is_numeric, sheet.columns[0].missing, sheet.columns[0].malformed)
 
@@ -54,7 +54,7 @@ def test_a_missing_cell_does_not_make_a_column_numeric(tmp_path: Path, sentinel:
 def test_a_column_without_any_number_is_no_stream(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b,\n,1,\n,2,\n")
-    with Sheet(path, prefix="", missing=[]) as sheet:
+    with CsvReader(path, prefix="", missing=[]) as sheet:
         assert [{"b": [1.0, 2.0]}] == list(sheet.batches(100))
         assert [None, True, None] == [column.is_numeric for column in sheet.columns]
 
@@ -62,14 +62,14 @@ def test_a_column_without_any_number_is_no_stream(tmp_path: Path) -> None:
 def test_a_short_row_has_fewer_readings(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n3\n\n4,5\n")
-    with Sheet(path, prefix="", missing=[]) as sheet:
+    with CsvReader(path, prefix="", missing=[]) as sheet:
         assert [{"a": [1.0, 3.0, 4.0], "b": [2.0, 5.0]}] == list(sheet.batches(100))
 
 
 def test_quotes_windows_lines_other_delimiters_and_a_byte_order_mark_are_understood(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes('\ufeff"a;x";b\r\n"1";"2"\r\n3;"two\r\nlines"\r\n4;5'.encode())
-    with Sheet(path, prefix="", missing=[], delimiter=";") as sheet:
+    with CsvReader(path, prefix="", missing=[], delimiter=";") as sheet:
         assert [{"a_x": [1.0, 3.0, 4.0], "b": [2.0, 5.0]}] == list(sheet.batches(100))
         assert (1, 4) == (sheet.columns[1].malformed, sheet.columns[1].first_malformed_line)
 
@@ -78,26 +78,26 @@ def test_doubles_are_read_to_the_bit(tmp_path: Path) -> None:
     texts = ["0.1", "9007199254740993", "1e140", "1.0000000000000001e-140", "0.30000000000000004", "0e-400"]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["a", *texts, ""]))
-    with Sheet(path, prefix="", missing=[]) as sheet:
+    with CsvReader(path, prefix="", missing=[]) as sheet:
         assert [{"a": [float(text) for text in texts]}] == list(sheet.batches(100))
 
 
 @pytest.mark.parametrize("size", [1, 12, 13, 14, 400])
 def test_batches_hold_every_reading_once_in_order_and_not_many_more_than_asked(size: int) -> None:
-    with Sheet(AIR, prefix="", missing=["-200"]) as sheet:
+    with CsvReader(AIR, prefix="", missing=["-200"]) as sheet:
         taken: dict[str, list[float]] = {}
         for _, batch in zip(range(200), sheet.batches(size), strict=False):
             assert size <= sum(map(len, batch.values())) < size + 13
             for stream, readings in batch.items():
                 taken.setdefault(stream, []).extend(readings)
-    with Sheet(AIR, prefix="", missing=["-200"]) as sheet:
+    with CsvReader(AIR, prefix="", missing=["-200"]) as sheet:
         whole = next(sheet.batches(200_000))
     assert 13 == len(taken)
     assert {stream: whole[stream][: len(readings)] for stream, readings in taken.items()} == taken
 
 
 def test_the_real_file_has_thirteen_numeric_columns_and_nothing_malformed() -> None:
-    with Sheet(AIR, prefix="air/", missing=["-200"]) as sheet:
+    with CsvReader(AIR, prefix="air/", missing=["-200"]) as sheet:
         readings: dict[str, int] = {}
         for batch in sheet.batches(5_000):
             for stream, values in batch.items():
@@ -112,7 +112,7 @@ def test_the_real_file_has_thirteen_numeric_columns_and_nothing_malformed() -> N
 def test_the_position_goes_from_the_start_to_the_size(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a\n" + "1\n" * 100_000)
-    with Sheet(path, prefix="", missing=[]) as sheet:
+    with CsvReader(path, prefix="", missing=[]) as sheet:
         positions = [sheet.position for _ in sheet.batches(1_000)]
         assert sorted(positions) == positions
         assert 0 < positions[0] < sheet.size == positions[-1]
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, what: str, content:
     path.write_bytes(content)
 
     def read() -> None:
-        with Sheet(path, prefix="", missing=[]) as sheet:
+        with CsvReader(path, prefix="", missing=[]) as sheet:
             list(sheet.batches(100))
 
     with pytest.raises(Unusable, match=what):
@@ -160,13 +160,13 @@ def test_a_delimiter_that_is_not_one_character_is_refused(tmp_path: Path, delimi
     path = tmp_path / "a.csv"
     path.write_text("a\n1\n")
     with pytest.raises(Unusable):
-        Sheet(path, prefix="", missing=[], delimiter=delimiter)
+        CsvReader(path, prefix="", missing=[], delimiter=delimiter)
 
 
 def test_two_text_columns_may_share_a_header(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("note,note,n\nx,y,1\n")
-    with Sheet(path, prefix="", missing=[]) as sheet:
+    with CsvReader(path, prefix="", missing=[]) as sheet:
         assert [{"n": [1.0]}] == list(sheet.batches(100))
 
 
@@ -174,13 +174,13 @@ def test_an_empty_file_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"")
     with pytest.raises(Unusable, match="no header row"):
-        Sheet(path, prefix="", missing=[])
+        CsvReader(path, prefix="", missing=[])
 
 
 @pytest.mark.parametrize("cell", ["1e-400", "-1E-400", "1e-141", "1e141", "1e999", "0.0e-1x", "nan", "1_000"])
 def test_a_number_that_cannot_be_recorded_is_malformed_and_its_line_is_known(tmp_path: Path, cell: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"a\n1\n{cell}\n0.0\n")
-    with Sheet(path, prefix="", missing=[]) as sheet:
+    with CsvReader(path, prefix="", missing=[]) as sheet:
         assert [{"a": [1.0, 0.0]}] == list(sheet.batches(100))
         assert (1, 3) == (sheet.columns[0].malformed, sheet.columns[0].first_malformed_line)

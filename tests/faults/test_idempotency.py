@@ -215,7 +215,7 @@ async def test_10_000_replies_of_valkey_that_are_lost_double_nothing(report: Cal
     """The committer itself sends again: one drop for every commit of fifty committers."""
 
     async def write(redis: "Redis", number: int) -> int:
-        committer = Committer(Store(redis, "meanwhile"), max_waiting=1_000, patience=10)
+        committer = Committer(Store(redis, "meanwhile"), max_waiting=1_000, redis_timeout=10)
         unknown = 0
         for digit in range(DIGITS):
             key = Key(f"p{number}", digit)

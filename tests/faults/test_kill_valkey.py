@@ -155,7 +155,7 @@ async def test_kill_9_of_valkey_under_32_clients_loses_nothing_that_was_answered
 async def test_kill_9_of_valkey_with_a_commit_in_flight_loses_nothing_that_was_acknowledged() -> None:
     with valkey() as server:
         async with connect(server.url) as redis:
-            committer = Committer(Store(redis, "meanwhile"), max_waiting=100_000, patience=10)
+            committer = Committer(Store(redis, "meanwhile"), max_waiting=100_000, redis_timeout=10)
 
             async def record(_: int, streams: Sequence[str], value: float) -> bool | None:
                 try:

@@ -15,7 +15,7 @@ from tests.support.servers import Service, eventually, service
 
 pytestmark = pytest.mark.faults
 
-GRACE, PATIENCE, MARGIN, VALKEY, HEALTH_CHECK = 10, 5, 2, 10, 5
+GRACE, TIMEOUT, MARGIN, VALKEY, HEALTH_CHECK = 10, 5, 2, 10, 5
 CLIENTS = 5
 _UPLOAD = (
     b"POST /v1/readings HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-ndjson\r\n"
@@ -71,8 +71,8 @@ def started(workers: int) -> Iterator[Service]:
     ("under_way", "workers", "limit"),
     [
         *((what, n, GRACE) for what in (open_uploads, open_event_streams, half_sent_bodies) for n in (1, 2)),
-        *((a_stopped_valkey, n, PATIENCE + MARGIN + VALKEY) for n in (1, 2)),
-        (a_stopped_worker, 2, GRACE + PATIENCE + MARGIN + HEALTH_CHECK),
+        *((a_stopped_valkey, n, TIMEOUT + MARGIN + VALKEY) for n in (1, 2)),
+        (a_stopped_worker, 2, GRACE + TIMEOUT + MARGIN + HEALTH_CHECK),
     ],
 )
 def test_sigterm_ends_in_time_whatever_is_under_way(

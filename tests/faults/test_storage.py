@@ -199,7 +199,7 @@ def information(server: Valkey) -> bytes:
 
 
 def replicating(url: str) -> AbstractContextManager[Service]:
-    return service(MEANWHILE_REDIS_URL=url, MEANWHILE_DURABILITY="replicated", MEANWHILE_PATIENCE="2")
+    return service(MEANWHILE_REDIS_URL=url, MEANWHILE_DURABILITY="replicated", MEANWHILE_REDIS_TIMEOUT="2")
 
 
 async def test_a_primary_that_dies_with_a_lagging_replica_loses_nothing_that_was_answered_with_200(

@@ -104,7 +104,7 @@ async def test_an_upload_that_breaks_off_ten_times_counts_every_line_once(report
     rng = random.Random(seed)
     body = lines(0, total, streams)
     breaks = 0
-    with valkey() as server, service(MEANWHILE_REDIS_URL=server.url, MEANWHILE_PATIENCE="1") as running:
+    with valkey() as server, service(MEANWHILE_REDIS_URL=server.url, MEANWHILE_REDIS_TIMEOUT="1") as running:
         killed = sorted(rng.sample(range(10), 3))
         reply: dict[str, Any] = {}
         while reply.get("readings", -1) + reply.get("duplicates", 0) != total:

@@ -50,7 +50,7 @@ def answer(read: Read, body: bytes, limits: Limits = FEW) -> str:
 def strict_answer(read: Read, body: bytes, limits: Limits = FEW) -> str:
     """The same of the strict reader: the fast one is never believed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "_is_doubtful", lambda *_: True)
+        patch.setattr(reader, "_needs_strict_parse", lambda *_: True)
         return answer(read, body, limits)
 
 

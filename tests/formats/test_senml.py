@@ -40,7 +40,7 @@ def read(pack: list[Any]) -> Pack:
     text = json.dumps(pack).encode()
     found = decode_json(text, NOW, LIMITS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(senml, "_is_doubtful", lambda *_: True)
+        patch.setattr(senml, "_needs_strict_parse", lambda *_: True)
         assert repr(found) == repr(decode_json(text, NOW, LIMITS))
     assert repr(found) == repr(decode_cbor(in_cbor(pack), NOW, LIMITS))
     return found

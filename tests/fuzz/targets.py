@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.auth import Guard, Unauthorized
-from meanwhile.api.connection import RESPOND, PatientProtocol
+from meanwhile.api.connection import RESPOND, ConnectionProtocol
 from meanwhile.api.errors import BadEncoding, Misdirected
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.key_file import BadKeyFile, read_keys
@@ -56,7 +56,7 @@ def _agree(read: Read, data: bytes) -> None:
     usual = _answer(lambda: read(data, NOW, LIMITS))
     with pytest.MonkeyPatch.context() as patch:
         for module in (json_readings, senml):
-            patch.setattr(module, "_is_doubtful", lambda *_: True)
+            patch.setattr(module, "_needs_strict_parse", lambda *_: True)
         strict = _answer(lambda: read(data, NOW, LIMITS))
     with pytest.MonkeyPatch.context() as patch:
         for module in (json_readings, senml):
@@ -174,7 +174,7 @@ def texts(data: bytes) -> None:
         shape = shape_from_text(data.decode(errors="replace"))
         assert shape.components == len(shape.flatten(shape.value([1.0] * shape.components)))
     with suppress(Unauthorized):
-        Guard(None).admit([(b"authorization", data), (b"x-api-key", data)], "read")
+        Guard(None).authorize([(b"authorization", data), (b"x-api-key", data)], "read")
     with TemporaryDirectory() as directory, suppress(BadKeyFile):
         file = Path(directory) / "keys"
         file.write_bytes(data)
@@ -237,7 +237,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 _config = uvicorn.Config(
     _app,
     lifespan="off",
-    http=PatientProtocol,
+    http=ConnectionProtocol,
     ws="none",
     proxy_headers=False,
     access_log=False,
@@ -250,7 +250,7 @@ _config.load()
 async def _converse(parts: Iterator[bytes]) -> tuple[list[tuple[str, bytes, bytes]], bytes]:
     _seen.clear()
     transport = _Transport()
-    protocol = PatientProtocol(config=_config, server_state=ServerState(), app_state={}, _loop=_loop)
+    protocol = ConnectionProtocol(config=_config, server_state=ServerState(), app_state={}, _loop=_loop)
     protocol.connection_made(transport)
     for part in parts:
         if transport.is_closed:

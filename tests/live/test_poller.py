@@ -11,14 +11,14 @@ from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.live import poller as live_module
-from meanwhile.live.poller import Live, TooManySubscribers
+from meanwhile.live.poller import Poller, TooManySubscribers
 from meanwhile.live.subscription import Subscription
 from meanwhile.storage.store import Store
 
 
 @pytest.fixture
-async def live(store: Store) -> AsyncIterator[Live]:
-    poller = Live(store, frame, patience=5, max_subscribers=1_000)
+async def live(store: Store) -> AsyncIterator[Poller]:
+    poller = Poller(store, frame, redis_timeout=5, max_subscribers=1_000)
     yield poller
     await poller.close()
 
@@ -37,7 +37,7 @@ async def taken(one: Subscription) -> list[bytes]:
     return frames
 
 
-async def test_nothing_is_left_of_names_that_do_not_exist(live: Live) -> None:
+async def test_nothing_is_left_of_names_that_do_not_exist(live: Poller) -> None:
     one, count = await live.subscribe([f"absent/{i}" for i in range(1_000)], None, 0.1)
     assert (0, 1_000) == (count, len(await taken(one)))
     one.end()
@@ -45,7 +45,7 @@ async def test_nothing_is_left_of_names_that_do_not_exist(live: Live) -> None:
 
 
 async def test_all_subscriptions_together_have_a_limit_and_make_room(
-    live: Live, monkeypatch: pytest.MonkeyPatch
+    live: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_module, "MAX_WATCHED", 3_000_000)
     names = [[f"absent/{number}/{i}" for i in range(1_000)] for number in range(3)]
@@ -57,7 +57,7 @@ async def test_all_subscriptions_together_have_a_limit_and_make_room(
     await live.subscribe(names[2], None, 0.1)
 
 
-async def test_states_are_kept_only_until_everybody_has_got_them(live: Live, store: Store) -> None:
+async def test_states_are_kept_only_until_everybody_has_got_them(live: Poller, store: Store) -> None:
     await record(store, "s/a", "s/b")
     fast, _ = await live.subscribe([], "s/", 0.1)
     slow, count = await live.subscribe(["s/a"], None, 0.1)
@@ -75,7 +75,7 @@ async def test_states_are_kept_only_until_everybody_has_got_them(live: Live, sto
 
 
 async def test_states_that_wait_for_subscribers_have_a_limit(
-    live: Live, store: Store, monkeypatch: pytest.MonkeyPatch
+    live: Poller, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_module, "MAX_HELD", 100_000)
     for i in range(40):
@@ -87,7 +87,7 @@ async def test_states_that_wait_for_subscribers_have_a_limit(
     assert (3, 3) == (count, len(await taken(one)))
 
 
-async def test_a_wide_state_is_one_frame_made_once_for_all(live: Live, store: Store) -> None:
+async def test_a_wide_state_is_one_frame_made_once_for_all(live: Poller, store: Store) -> None:
     columns = [[10.0**i for i in range(-130, 130, 3)]] * 64
     state = State(shape_from_text("64"), summarize(columns, 0, 0))
     await store.commit([{"w": state}], asyncio.get_running_loop().time() + 5)

@@ -25,7 +25,7 @@ class Setting:
         self.journal = Journal(file, 10)
         self.acknowledged: list[tuple[int, int]] = []
         self.bridge = Bridge(
-            Committer(store, max_waiting=1_000, patience=10),
+            Committer(store, max_waiting=1_000, redis_timeout=10),
             self.journal,
             clock=lambda: 1_000,
             options=Options(sequence="seq"),

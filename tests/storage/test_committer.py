@@ -32,7 +32,7 @@ from meanwhile.storage.store import Store
 from tests.support.peers import peer
 from tests.support.servers import Valkey, valkey
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def own() -> Iterator[Valkey]:
 
 @pytest.fixture
 def committer(store: Store) -> Committer:
-    return Committer(store, max_waiting=200_000, patience=PATIENCE)
+    return Committer(store, max_waiting=200_000, redis_timeout=TIMEOUT)
 
 
 def readings(*values: Value, at: int = 0) -> Readings:
@@ -52,7 +52,7 @@ def readings(*values: Value, at: int = 0) -> Readings:
 
 
 def soon() -> float:
-    return asyncio.get_running_loop().time() + PATIENCE
+    return asyncio.get_running_loop().time() + TIMEOUT
 
 
 async def total(store: Store, stream: str) -> tuple[int, Fraction]:
@@ -102,7 +102,7 @@ async def until_waiting(waiters: Sequence["asyncio.Task[object]"]) -> None:
 
 async def test_what_arrives_together_is_one_commit(own: Valkey) -> None:
     async with connect(own.url) as redis:
-        committer = Committer(Store(redis, "p"), max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(Store(redis, "p"), max_waiting=1_000, redis_timeout=TIMEOUT)
         await committer.record({"warm-up": readings(0.0)})
         before = await calls(redis, "evalsha") + await calls(redis, "eval")
 
@@ -116,7 +116,7 @@ async def test_what_arrives_together_is_one_commit(own: Valkey) -> None:
 async def test_a_busy_service_commits_by_the_dozen(own: Valkey) -> None:
     async with connect(own.url) as redis:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT)
 
         async def write(client: int) -> None:
             for step in range(50):
@@ -135,7 +135,7 @@ async def test_a_busy_service_commits_by_the_dozen(own: Valkey) -> None:
 
 async def test_an_idle_service_commits_a_reading_at_once(own: Valkey) -> None:
     async with connect(own.url) as redis:
-        committer = Committer(Store(redis, "p"), max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(Store(redis, "p"), max_waiting=1_000, redis_timeout=TIMEOUT)
 
         for step in range(1, 11):
             states = (await committer.record({"s": readings(1.0)})).states
@@ -156,10 +156,10 @@ async def test_first_and_last_time_are_those_of_all_readings_of_a_commit(committ
 async def test_concurrent_reads_share_one_mget(own: Valkey) -> None:
     async with connect(own.url) as redis:
         store = Store(redis, "p")
-        await Committer(store, max_waiting=1_000, patience=PATIENCE).record(
+        await Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT).record(
             {f"s{n}": readings(float(n)) for n in range(10)}
         )
-        reader = Reader(store, patience=PATIENCE)
+        reader = Reader(store, redis_timeout=TIMEOUT)
 
         found = await asyncio.gather(*[reader.read(f"s{n % 12}") for n in range(120)])
 
@@ -173,7 +173,7 @@ async def test_concurrent_reads_share_one_mget(own: Valkey) -> None:
 
 
 async def test_a_read_sees_what_was_acknowledged_before_it(committer: Committer, store: Store) -> None:
-    reader = Reader(store, patience=PATIENCE)
+    reader = Reader(store, redis_timeout=TIMEOUT)
 
     async def write_and_read(client: int) -> None:
         for _ in range(20):
@@ -191,7 +191,7 @@ async def test_a_read_sees_what_was_acknowledged_before_it(committer: Committer,
 async def test_a_commit_that_fails_fails_its_own_waiters_and_the_next_one_goes_on(own: Valkey) -> None:
     async with connect(own.url) as redis, connect(own.url) as operator:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT)
         await committer.record({"s": readings(4.0**0)})
 
         async with paused_writes(operator):
@@ -210,7 +210,7 @@ async def test_a_commit_that_fails_fails_its_own_waiters_and_the_next_one_goes_o
 async def test_a_commit_that_is_refused_was_not_recorded_and_the_next_one_goes_on(own: Valkey) -> None:
     async with connect(own.url) as redis, connect(own.url) as operator:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT)
         await committer.record({"s": readings(4.0**0)})
 
         await operator.config_set("maxmemory", 1)
@@ -228,7 +228,7 @@ async def test_a_commit_that_is_refused_was_not_recorded_and_the_next_one_goes_o
 async def test_a_commit_that_redis_answers_with_an_error_is_not_sent_again_even_with_a_key() -> None:
     """It would get the same answer, and hold up all others until its time is up."""
     async with peer(lambda _: b"-ERR a bug\r\n") as (url, received), connect(url) as redis:
-        committer = Committer(Store(redis, "p"), max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(Store(redis, "p"), max_waiting=1_000, redis_timeout=TIMEOUT)
         with pytest.raises(OutcomeUnknown):
             await committer.record({"s": readings(1.0)}, Key("p", 1))
         assert [b"EVALSHA"] == received
@@ -237,8 +237,8 @@ async def test_a_commit_that_redis_answers_with_an_error_is_not_sent_again_even_
 async def test_a_server_that_is_gone_and_comes_back_needs_no_restart_of_the_service(own: Valkey) -> None:
     async with connect(own.url) as redis:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=PATIENCE)
-        reader = Reader(store, patience=PATIENCE)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT)
+        reader = Reader(store, redis_timeout=TIMEOUT)
         await committer.record({"s": readings(4.0**0)})
 
         own.kill()
@@ -261,8 +261,8 @@ async def test_a_stopped_server_leaves_nobody_waiting_beyond_patience_and_is_use
 ) -> None:
     async with connect(own.url) as redis:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=0.5)
-        reader = Reader(store, patience=0.5)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=0.5)
+        reader = Reader(store, redis_timeout=0.5)
         clock = asyncio.get_running_loop().time
         await committer.record({"s": readings(4.0**0)})
         assert own.process is not None
@@ -369,7 +369,7 @@ async def test_a_state_that_is_not_readable_fails_the_reads_of_it_and_nobody_els
 ) -> None:
     await committer.record({"s": readings(1.0)})
     await redis.set(f"{prefix}:stream:foreign", b"hello")
-    reader = Reader(store, patience=PATIENCE)
+    reader = Reader(store, redis_timeout=TIMEOUT)
 
     unreadable, found, missing = await asyncio.gather(
         reader.read("foreign"), reader.read("s"), reader.read("missing"), return_exceptions=True
@@ -386,7 +386,7 @@ async def test_a_state_that_is_not_readable_fails_the_reads_of_it_and_nobody_els
 async def test_cancelling_a_request_takes_nothing_from_its_commit(own: Valkey) -> None:
     async with connect(own.url) as redis, connect(own.url) as operator:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT)
         await committer.record({"s": readings(4.0**0)})
 
         async with paused_writes(operator):
@@ -400,7 +400,7 @@ async def test_cancelling_a_request_takes_nothing_from_its_commit(own: Valkey) -
                 with pytest.raises(asyncio.CancelledError):
                     await gone
 
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             assert 3 == (await in_flight[1]).states["s"].summary.count
             assert 5 == (await gathering[1]).states["s"].summary.count
         assert (5, Fraction(sum(4**n for n in range(5)))) == await total(store, "s")
@@ -409,7 +409,7 @@ async def test_cancelling_a_request_takes_nothing_from_its_commit(own: Valkey) -
 async def test_a_commit_nobody_waits_for_any_more_is_still_made(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
     async with connect(own.url) as redis, connect(own.url) as operator:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=PATIENCE)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT)
 
         with caplog.at_level(logging.ERROR):
             async with paused_writes(operator):
@@ -441,7 +441,7 @@ async def test_whoever_is_cancelled_whenever_every_reading_handed_in_is_counted_
             with suppress(asyncio.CancelledError):
                 await waiting
 
-    async with asyncio.timeout(2 * PATIENCE):
+    async with asyncio.timeout(2 * TIMEOUT):
         await asyncio.gather(*map(write, range(16)))
         await committer.drain()
 
@@ -451,7 +451,7 @@ async def test_whoever_is_cancelled_whenever_every_reading_handed_in_is_counted_
 
 async def test_cancelling_a_read_leaves_the_others_their_answer(committer: Committer, store: Store) -> None:
     await committer.record({"s": readings(1.0)})
-    reader = Reader(store, patience=PATIENCE)
+    reader = Reader(store, redis_timeout=TIMEOUT)
     waiting = [asyncio.create_task(reader.read("s")) for _ in range(3)]
     await until_waiting(waiting)
 
@@ -465,7 +465,7 @@ async def test_cancelling_a_read_leaves_the_others_their_answer(committer: Commi
 
 
 async def test_an_idle_service_accepts_a_request_of_any_size(store: Store) -> None:
-    committer = Committer(store, max_waiting=10, patience=PATIENCE)
+    committer = Committer(store, max_waiting=10, redis_timeout=TIMEOUT)
 
     await committer.record({"s": readings(*[1.0] * 5_000)})
 
@@ -475,7 +475,7 @@ async def test_an_idle_service_accepts_a_request_of_any_size(store: Store) -> No
 async def test_what_is_more_than_may_wait_is_refused_and_not_recorded(own: Valkey) -> None:
     async with connect(own.url) as redis, connect(own.url) as operator:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=10, patience=PATIENCE)
+        committer = Committer(store, max_waiting=10, redis_timeout=TIMEOUT)
 
         async with paused_writes(operator):
             in_flight = asyncio.create_task(committer.record({"s": readings(*[4.0**0] * 10)}))
@@ -497,8 +497,8 @@ async def test_what_is_more_than_may_wait_is_refused_and_not_recorded(own: Valke
 async def test_draining_waits_for_everything_that_was_handed_in(own: Valkey) -> None:
     async with connect(own.url) as redis, connect(own.url) as operator:
         store = Store(redis, "p")
-        committer = Committer(store, max_waiting=1_000, patience=PATIENCE)
-        reader = Reader(store, patience=PATIENCE)
+        committer = Committer(store, max_waiting=1_000, redis_timeout=TIMEOUT)
+        reader = Reader(store, redis_timeout=TIMEOUT)
 
         async with paused_writes(operator):
             first = asyncio.create_task(committer.record({"s": readings(1.0)}))
@@ -522,7 +522,7 @@ async def test_draining_an_idle_committer_returns(committer: Committer, store: S
     await committer.drain()
     await committer.record({"s": readings(1.0)})
     await committer.drain()
-    await Reader(store, patience=PATIENCE).drain()
+    await Reader(store, redis_timeout=TIMEOUT).drain()
 
 
 # What it all is for ----------------------------------------------------------------------------------------------

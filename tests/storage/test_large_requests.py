@@ -16,7 +16,7 @@ from meanwhile.storage.committer import Committer
 from meanwhile.storage.large_requests import MAX_WEIGHT, STREAM, PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
-from meanwhile.storage.store import NO_KEYS, Crowded, Store
+from meanwhile.storage.store import NO_KEYS, Store, TooManyStreams
 
 MANY = 2 * MAX_WEIGHT // STREAM  # Streams of numbers: some slices.
 
@@ -30,7 +30,7 @@ def ones(streams: int, value: float = 1.0) -> dict[str, Readings]:
 
 
 def committer_of(store: Store) -> Committer:
-    return Committer(store, max_waiting=10**6, patience=10)
+    return Committer(store, max_waiting=10**6, redis_timeout=10)
 
 
 async def states(store: Store, names: Sequence[str]) -> list[State | None]:
@@ -126,7 +126,7 @@ async def test_a_key_that_is_too_old_for_one_stream_refuses_the_whole_request(st
 async def test_new_streams_that_have_no_room_together_are_none_of_them_made(redis: "Redis", prefix: str) -> None:
     before = await redis.dbsize()
     store = Store(redis, prefix, max_streams=before + MANY - 1)  # Every slice alone has room.
-    with pytest.raises(Crowded):
+    with pytest.raises(TooManyStreams):
         await committer_of(store).record(ones(MANY))
     assert 0 == sum(await counts(store))
 
@@ -182,7 +182,7 @@ async def test_while_redis_is_away_a_large_request_is_refused_as_a_whole(redis: 
             raise StoreUnavailable
 
     with pytest.raises(StoreUnavailable):
-        await Committer(Away(redis, prefix), max_waiting=10, patience=0.2).record(ones(MANY))
+        await Committer(Away(redis, prefix), max_waiting=10, redis_timeout=0.2).record(ones(MANY))
 
 
 async def test_small_requests_are_answered_between_the_slices_of_a_large_one(store: Store) -> None:

@@ -27,7 +27,7 @@ from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
-from meanwhile.storage.commit_reply import Refusal, SortedOut, Why
+from meanwhile.storage.commit_reply import Rejection, RejectReason, SortedOut
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.rejections import KeyTooOld, PartlyCounted
 from meanwhile.storage.store import Store
@@ -123,7 +123,7 @@ async def agrees_with_the_oracle(store: Store, commits: Sequence[Sequence[Group]
             met |= set(verdicts.values())
             below = [stream for stream in streams if verdicts[stream] == "below"]
             duplicates = frozenset(stream for stream in streams if verdicts[stream] == "duplicate")
-            expected_refusals.append([Refusal(stream, None, Why.BELOW_THE_WINDOW) for stream in below])
+            expected_refusals.append([Rejection(stream, None, RejectReason.KEY_TOO_OLD) for stream in below])
             expected_duplicates.append(frozenset() if below else duplicates)
             if not below:
                 for stream in set(streams) - duplicates:
@@ -190,7 +190,7 @@ async def test_after_every_jump_the_window_holds_exactly_what_was_counted_before
         [{"s": one(1.0)} for _ in asked], soon(), {i: Key("p", sequence) for i, sequence in enumerate(asked)}
     )
 
-    assert [[Refusal("s", None, Why.BELOW_THE_WINDOW)], *([] for _ in window)] == committed.refusals
+    assert [[Rejection("s", None, RejectReason.KEY_TOO_OLD)], *([] for _ in window)] == committed.refusals
     counted = {*before, highest}
     assert [sequence for sequence in window if sequence in counted] == [
         sequence for sequence, duplicates in zip(asked, committed.duplicates, strict=True) if duplicates
@@ -273,7 +273,7 @@ async def test_a_range_is_new_above_the_highest_counted_at_or_below_it_and_else_
 
     committed = await store.commit([{"s": one(4.0), "t": one(1.0)}], soon(), {0: Key("p", last, first)})
 
-    assert [[Refusal("s", None, Why.PARTLY_COUNTED, 5)] if verdict == "partly" else []] == committed.refusals
+    assert [[Rejection("s", None, RejectReason.PARTLY_COUNTED, 5)] if verdict == "partly" else []] == committed.refusals
     assert [frozenset({"s"} if verdict == "duplicate" else ())] == committed.duplicates
     assert ([0, 1] if verdict == "new" else [0]) == await digits(store, "s")
     assert ([] if verdict == "partly" else [0]) == await digits(store, "t")
@@ -290,7 +290,7 @@ async def test_after_a_range_everything_below_its_end_counts_as_having_come(stor
 
 
 async def test_the_committer_says_how_far_a_range_was_counted(store: Store) -> None:
-    committer = Committer(store, max_waiting=100, patience=10)
+    committer = Committer(store, max_waiting=100, redis_timeout=10)
     await committer.record({"s": readings(1.0)}, Key("p", 5, 0))
     await committer.record({"u": readings(1.0)}, Key("p", 7, 0))
     batch = {"s": readings(4.0), "t": readings(4.0), "u": readings(4.0)}
@@ -306,7 +306,7 @@ async def test_the_rest_of_a_range_starts_for_each_stream_where_it_has_stopped(s
     batch = {stream: one(4.0) for stream in "stu"}
 
     late = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 7})})
-    assert [[Refusal("u", None, Why.PARTLY_COUNTED, 7)]] == late.refusals
+    assert [[Rejection("u", None, RejectReason.PARTLY_COUNTED, 7)]] == late.refusals
     assert [[0], [], [0]] == [await digits(store, stream) for stream in "stu"]
 
     rest = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 8})})
@@ -334,7 +334,7 @@ async def test_a_retry_of_a_batch_completes_what_is_missing_and_doubles_nothing(
 async def test_one_stream_below_its_window_refuses_the_batch_and_records_nothing(
     store: Store, redis: "Redis", prefix: str
 ) -> None:
-    committer = Committer(store, max_waiting=100, patience=10)
+    committer = Committer(store, max_waiting=100, redis_timeout=10)
     await committer.record({"a": readings(1.0)}, Key("p", 100))
     await committer.record({"b": readings(1.0)}, Key("p", 3))
     before = [await redis.get(f"{prefix}:stream:{stream}") for stream in "ab"]
@@ -355,7 +355,7 @@ async def test_another_shape_refuses_the_key_too(store: Store) -> None:
     vector = collect([[1.0, 2.0]], 0, 0, Limits())
     other = State(vector.shape, summarize(vector.columns, 0, 0))
     refused = await store.commit([{"a": other, "b": one(1.0)}], soon(), {0: Key("p", 2)})
-    assert [[Refusal("a", NUMBER)]] == refused.refusals
+    assert [[Rejection("a", NUMBER)]] == refused.refusals
     committed = await store.commit([{"a": one(4.0), "b": one(1.0)}], soon(), {0: Key("p", 2)})
     assert [frozenset()] == committed.duplicates
     assert [[0, 1], [0]] == [await digits(store, "a"), await digits(store, "b")]
@@ -374,7 +374,7 @@ async def test_to_forget_a_stream_is_to_forget_its_windows(store: Store) -> None
 
 
 async def test_a_producer_that_made_room_is_still_counted_once_and_can_go_on(store: Store) -> None:
-    committer = Committer(store, max_waiting=100, patience=10)
+    committer = Committer(store, max_waiting=100, redis_timeout=10)
     for sequence in (8, 10):
         await committer.record({"s": readings(4.0 ** (sequence - 8))}, Key("gateway", sequence))
     for n in range(40):  # Each pushes one out; the gateway is the first.
@@ -411,7 +411,7 @@ async def test_a_range_of_a_producer_that_made_room_is_known_by_its_highest(
 
     committed = await store.commit([{"s": one(4.0)}], soon(), {0: Key("upload", last, first)})
 
-    assert [[Refusal("s", None, Why.PARTLY_COUNTED, 5)] if verdict == "partly" else []] == committed.refusals
+    assert [[Rejection("s", None, RejectReason.PARTLY_COUNTED, 5)] if verdict == "partly" else []] == committed.refusals
     assert [frozenset({"s"} if verdict == "duplicate" else ())] == committed.duplicates
 
 
@@ -434,7 +434,7 @@ async def test_however_producers_come_and_go_nothing_counts_twice_and_what_is_ne
         committed = await store.commit([{"s": one(4.0**number)}], soon(), {0: Key(f"p{producer}", sequence)})
         seen = counted.setdefault(producer, set())
         if committed.refusals[0]:
-            assert [Refusal("s", None, Why.BELOW_THE_WINDOW)] == committed.refusals[0]
+            assert [Rejection("s", None, RejectReason.KEY_TOO_OLD)] == committed.refusals[0]
             assert sequence < max(seen)
         elif committed.duplicates[0]:
             assert sequence in seen
@@ -460,7 +460,7 @@ async def test_a_stream_remembers_a_thousand_producers_that_made_room_and_then_a
     committed = await store.commit([{"s": one(1.0)} for _ in asked], soon(), asked)
 
     assert [frozenset({"s"})] * 1_016 == committed.duplicates[:-1]
-    assert [Refusal("s", None, Why.TOO_MANY_PRODUCERS)] == committed.refusals[-1]
+    assert [Rejection("s", None, RejectReason.TOO_MANY_PRODUCERS)] == committed.refusals[-1]
     size = await redis.strlen(f"{prefix}:stream:s")
     print(f"a state with 16 producers and 1,000 that made room: {size} bytes")
     assert size <= 110 + 16 * 50 + 1_000 * 19
@@ -473,7 +473,7 @@ async def test_a_stream_remembers_a_thousand_producers_that_made_room_and_then_a
         asked = {0: Key("one-more", 7), 1: Key("p1", 7), 2: Key("p0", 7)}
         committed = await store.commit([{"s": one(1.0)} for _ in asked], soon(), asked)
         assert [frozenset(), frozenset({"s"})] == committed.duplicates[:2]  # p0 is forgotten, and p1 is not.
-        assert [Refusal("s", None, Why.TOO_MANY_PRODUCERS)] == committed.refusals[2]
+        assert [Rejection("s", None, RejectReason.TOO_MANY_PRODUCERS)] == committed.refusals[2]
 
 
 async def test_a_producer_that_a_wrong_clock_put_into_the_future_keeps_nobody_out(
@@ -530,7 +530,7 @@ async def test_a_sequence_that_reads_as_a_time_cannot_run_more_than_a_day_ahead(
         committed = await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", sequence)})
         assert is_counted == (not committed.refusals[0]), sequence
     ranged = await store.commit([{"t": one(1.0)}], soon(), {0: Key("p", YEAR_2036 * unit + 5, YEAR_2036 * unit)})
-    assert [[Refusal("t", None, Why.KEY_AHEAD)]] == ranged.refusals
+    assert [[Rejection("t", None, RejectReason.KEY_AHEAD)]] == ranged.refusals
 
 
 @pytest.mark.parametrize("sequence", [0, 1, 10**9, 10**10, 10**12, 10**13, 10**15, 2**53 - 1])
@@ -626,7 +626,7 @@ async def test_a_state_has_a_bounded_size_whatever_keys_it_has_counted(
             for sequence in sorted(sequences)
         ]
         committed = await store.commit([{"s": one(1.0)} for _ in keys], soon(), dict(enumerate(keys)))
-        assert {Why.BELOW_THE_WINDOW} >= {refusal.why for refusals in committed.refusals for refusal in refusals}
+        assert {RejectReason.KEY_TOO_OLD} >= {refusal.why for refusals in committed.refusals for refusal in refusals}
 
     size = await redis.strlen(f"{prefix}:stream:s")
 

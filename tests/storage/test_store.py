@@ -31,7 +31,7 @@ from meanwhile.core.readings import Limits, collect
 from meanwhile.core.shapes import NUMBER, Value, shape_of
 from meanwhile.core.state import State, Unreadable, decode, encode
 from meanwhile.core.summary import summarize
-from meanwhile.storage.commit_reply import Refusal, Why
+from meanwhile.storage.commit_reply import Rejection, RejectReason
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.store import Store
 from tests.support.peers import peer
@@ -147,7 +147,7 @@ async def test_a_key_that_holds_something_else_is_refused_with_its_group_and_kep
 
     committed = await store.commit([{"foreign": ONE, "companion": ONE}, {"other": ONE}, {"foreign": ONE}], soon())
 
-    refused = [Refusal("foreign", None, Why.UNREADABLE)]
+    refused = [Rejection("foreign", None, RejectReason.UNREADABLE)]
     assert [refused, [], refused] == committed.refusals
     assert {"other": ONE} == committed.states
     assert stored == await redis.get(f"{prefix}:stream:foreign")
@@ -166,7 +166,7 @@ async def test_a_window_that_is_none_is_refused_with_its_group_and_kept(
     stored = pack([*msgspec.msgpack.decode(encode(ONE)), producers])
     await redis.set(f"{prefix}:stream:foreign", stored)
     committed = await store.commit([{"foreign": ONE}, {"other": ONE}], soon(), {0: Key("p", 1)})
-    assert [[Refusal("foreign", None, Why.UNREADABLE)], []] == committed.refusals
+    assert [[Rejection("foreign", None, RejectReason.UNREADABLE)], []] == committed.refusals
     assert stored == await redis.get(f"{prefix}:stream:foreign")
     assert {"other": ONE} == committed.states
 
@@ -188,7 +188,7 @@ async def test_a_key_of_another_type_is_refused_with_its_group_and_kept(
 
     committed = await store.commit([{"companion": ONE, "foreign": ONE}, {"other": ONE}], soon())
 
-    assert [[Refusal("foreign", None, Why.UNREADABLE)], []] == committed.refusals
+    assert [[Rejection("foreign", None, RejectReason.UNREADABLE)], []] == committed.refusals
     assert {"other": ONE} == committed.states
     assert before == await redis.dump(f"{prefix}:stream:foreign")
     assert 0 == await count(store, "companion")
@@ -202,7 +202,7 @@ async def test_another_shape_is_reported_for_every_stream_that_has_it(store: Sto
 
     committed = await store.commit([{"number": PAIR, "same": ONE, "new": ONE, "pair": ONE}], soon())
 
-    assert [[Refusal("number", NUMBER), Refusal("pair", PAIR.shape)]] == committed.refusals
+    assert [[Rejection("number", NUMBER), Rejection("pair", PAIR.shape)]] == committed.refusals
     assert {} == committed.states
     assert [ONE, PAIR, ONE, None] == await store.read(["number", "pair", "same", "new"], soon())
 
@@ -212,7 +212,7 @@ async def test_a_refused_group_takes_no_other_group_with_it(store: Store) -> Non
 
     committed = await store.commit([{"b": ONE}, {"a": PAIR, "b": ONE}, {"a": ONE}, {"b": ONE, "c": ONE}], soon())
 
-    assert [[], [Refusal("a", NUMBER)], [], []] == committed.refusals
+    assert [[], [Rejection("a", NUMBER)], [], []] == committed.refusals
     assert {"a": 2, "b": 2, "c": 1} == {name: one.summary.count for name, one in committed.states.items()}
     assert 2 == await count(store, "b")
 
@@ -221,7 +221,7 @@ async def test_a_refused_group_takes_no_other_group_with_it(store: Store) -> Non
 async def test_the_first_group_to_name_a_new_stream_fixes_its_shape(store: Store, first: State, second: State) -> None:
     committed = await store.commit([{"s": first}, {"s": second, "t": second}, {"s": first}], soon())
 
-    assert [[], [Refusal("s", first.shape)], []] == committed.refusals
+    assert [[], [Rejection("s", first.shape)], []] == committed.refusals
     assert [State(first.shape, first.summary.merge(first.summary)), None] == await store.read(["s", "t"], soon())
 
 
@@ -230,7 +230,7 @@ async def test_a_refused_group_fixes_no_shape(store: Store) -> None:
 
     committed = await store.commit([{"new": PAIR, "a": PAIR}, {"new": ONE}], soon())
 
-    assert [[Refusal("a", NUMBER)], []] == committed.refusals
+    assert [[Rejection("a", NUMBER)], []] == committed.refusals
     assert [ONE] == await store.read(["new"], soon())
 
 
@@ -243,7 +243,7 @@ async def test_shapes_that_look_alike_are_not_the_same(store: Store, one: Value,
 
     committed = await store.commit([{"s": state(other)}], soon())
 
-    assert [[Refusal("s", shape_of(one))]] == committed.refusals
+    assert [[Rejection("s", shape_of(one))]] == committed.refusals
 
 
 async def test_the_order_of_an_objects_names_is_not_part_of_its_shape(store: Store) -> None:

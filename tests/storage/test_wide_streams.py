@@ -35,7 +35,7 @@ def state_of(values: list[Value], at: int = 0) -> State:
 
 
 def committer_of(store: Store) -> Committer:
-    return Committer(store, max_waiting=10**6, patience=20)
+    return Committer(store, max_waiting=10**6, redis_timeout=20)
 
 
 async def state(store: Store, name: str = "s") -> State:

@@ -28,7 +28,7 @@ from meanwhile.api.request_body import Bodies
 from meanwhile.api.routes import events, health, influx, metrics, openapi_json, page, readings, streams
 from meanwhile.api.upload import Uploads
 from meanwhile.core.readings import Limits
-from meanwhile.live.poller import Live
+from meanwhile.live.poller import Poller
 from meanwhile.settings import Settings
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.reader import Reader
@@ -129,11 +129,13 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         failed=counters.redis_failed,
     )
     examination = Examination(client, settings.durability, strict=settings.strict)
-    committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience, counters=counters)
-    reader = Reader(store, patience=settings.patience)
-    live = Live(store, events.frame, patience=settings.patience, max_subscribers=settings.max_subscribers)
+    committer = Committer(
+        store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout, counters=counters
+    )
+    reader = Reader(store, redis_timeout=settings.redis_timeout)
+    live = Poller(store, events.frame, redis_timeout=settings.redis_timeout, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers)
-    places = Places(settings.patience)
+    places = Places(settings.redis_timeout)
     guard = Guard(settings.api_keys)
     bodies = Bodies(settings.max_body, settings.max_receiving)
     uploads = Uploads(
@@ -144,8 +146,8 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         limits,
         longest_line=settings.max_body,
         most=settings.max_uploads,
-        idle=settings.upload_idle,
-        patience=settings.patience,
+        idle=settings.upload_idle_timeout,
+        redis_timeout=settings.redis_timeout,
     )
 
     writer = influx.Writer(
@@ -193,9 +195,9 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
             ),
             *influx.endpoints(store, writer, app.version),
             *events.endpoints(live, reader),
-            *streams.endpoints(store, reader, settings.patience),
+            *streams.endpoints(store, reader, settings.redis_timeout),
             *health.endpoints(store, examination),
-            *metrics.endpoints(store, counters, examination, app.version, settings.patience),
+            *metrics.endpoints(store, counters, examination, app.version, settings.redis_timeout),
             *openapi_json.endpoints(app.openapi),
         ],
         guard,

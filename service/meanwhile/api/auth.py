@@ -73,7 +73,7 @@ class Guard:
         finally:
             self._watchers.discard(authorize)
 
-    def admit(self, headers: Headers, scope: str) -> Grant:
+    def authorize(self, headers: Headers, scope: str) -> Grant:
         """What the request may use. Raises ``Unauthorized`` or ``Forbidden``."""
         if self._keys is None:
             if scope != "read" and _is_from_another_site(headers):

@@ -67,7 +67,7 @@ class Hold:
         return rest
 
 
-class PatientProtocol(HttpToolsProtocol):
+class ConnectionProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with an end to its patience, and a way to respond in one piece."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

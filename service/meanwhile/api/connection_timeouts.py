@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import Enum
 from math import inf
 
-PATIENCE = 10.0  # Seconds.
+TIMEOUT = 10.0  # Seconds.
 BYTES_A_SECOND = 16 * 1024
 LINGER = 2.0  # Seconds.
 
@@ -60,7 +60,7 @@ class Deadlines:
         if self.phase is Phase.IDLE:
             return self._since + self._keep_alive
         if self.phase is Phase.RECEIVING:
-            return self._since + PATIENCE
+            return self._since + TIMEOUT
         return self._since + LINGER if self.phase is Phase.LINGERING else inf
 
     def _set_timer(self) -> None:
@@ -76,7 +76,7 @@ class Deadlines:
 
     def _goes_on(self) -> bool:
         """Whether enough has come of a request that is due for it to be given as much time again."""
-        if self.phase is not Phase.RECEIVING or self.received < PATIENCE * BYTES_A_SECOND:
+        if self.phase is not Phase.RECEIVING or self.received < TIMEOUT * BYTES_A_SECOND:
             return False
         self.received = 0
         self._since = self._loop.time()

@@ -46,7 +46,7 @@ class Reply(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-class Stream(NamedTuple):
+class EndlessReply(NamedTuple):
     """A reply without an end: ``part`` waits for the next bytes and gives None when it is over; ``end`` ends it.
 
     ``is_within`` says whether all that it tells is of streams whose names start with a prefix.
@@ -58,7 +58,7 @@ class Stream(NamedTuple):
     is_within: Callable[[str], bool]
 
 
-Handler = Callable[[Scope, Receive], Awaitable[Reply | Stream]]
+Handler = Callable[[Scope, Receive], Awaitable[Reply | EndlessReply]]
 
 
 def json_reply(content: object) -> Reply:
@@ -160,7 +160,7 @@ class Endpoint(Route):
         started = perf_counter()
         try:
             if self._scope is not None:
-                grant = scope["grant"] = self.guard.admit(self.credentials(scope), self._scope)
+                grant = scope["grant"] = self.guard.authorize(self.credentials(scope), self._scope)
                 if grant.prefix and "stream" in scope["path_params"]:
                     check_prefix_of(scope["path_params"]["stream"], grant.prefix)
             reply = await self._handler(scope, receive)
@@ -170,7 +170,7 @@ class Endpoint(Route):
             status, headers, body = self.refuse(error)
             self._refused(problems.reason(error))
         else:
-            if isinstance(reply, Stream):
+            if isinstance(reply, EndlessReply):
                 self._answered(200, perf_counter() - started)
                 await self._stream(reply, scope, receive, send)
                 return
@@ -195,11 +195,11 @@ class Endpoint(Route):
         """Status, headers and body of the answer to an exception."""
         return problems.encode(error)
 
-    def documented(self, problem: problems.Problem) -> document.Refusal:
+    def documented(self, problem: problems.ProblemType) -> document.Refusal:
         """What the document says of a problem."""
         return document.problem(problem)
 
-    async def _stream(self, reply: Stream, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(self, reply: EndlessReply, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends what comes until the client goes away, its key no longer allows it, or the server shuts down.
 
         ``await send`` returns when the transport has room again, so a client that does not read holds back its own
@@ -211,7 +211,7 @@ class Endpoint(Route):
 
         def authorize() -> None:
             try:
-                grant = self.guard.admit(scope["headers"], self._scope or "read")
+                grant = self.guard.authorize(scope["headers"], self._scope or "read")
                 is_allowed = reply.is_within(grant.prefix)
             except (Unauthorized, Forbidden):
                 is_allowed = False

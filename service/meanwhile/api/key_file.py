@@ -53,7 +53,7 @@ EVERYTHING = Grant("", "")  # Without API keys.
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     """A key of the file: the scopes that it has, the hexadecimal digest of its secret, and what it grants."""
 
     name: str
@@ -65,13 +65,13 @@ class Key:
 class Keys:
     """The keys of a file."""
 
-    def __init__(self, keys: Iterable[Key]) -> None:
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
         self._by_digest = {key.sha256: key for key in keys}
 
     def __len__(self) -> int:
         return len(self._by_digest)
 
-    def find(self, secret: bytes) -> Key | None:
+    def find(self, secret: bytes) -> ApiKey | None:
         """The key whose secret this is."""
         digest = digest_of(secret)
         key = self._by_digest.get(digest)
@@ -110,7 +110,7 @@ def _text_of(file: Path) -> str:
     return content.decode()
 
 
-def _key(table: Any, number: int) -> Key:
+def _key(table: Any, number: int) -> ApiKey:
     known = {"name": str, "scopes": list, "prefix": str, "sha256": str}
     place = f"In the file of API keys, [[key]] number {number}"
     if not isinstance(table, dict) or not table.keys() <= known.keys():
@@ -126,7 +126,7 @@ def _key(table: Any, number: int) -> Key:
         raise BadKeyFile(f"{place} needs a name of at most {_MAX_NAME} characters.")
     sha256 = key["sha256"].lower()
     grant = Grant(key["prefix"], key["name"] or sha256[:_OWNER_DIGITS])
-    return Key(key["name"] or f"key {number}", frozenset(key["scopes"]), sha256, grant)
+    return ApiKey(key["name"] or f"key {number}", frozenset(key["scopes"]), sha256, grant)
 
 
 def digest_of(secret: bytes) -> str:

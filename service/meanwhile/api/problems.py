@@ -48,7 +48,7 @@ from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_checks import NotReady
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
-from meanwhile.storage.store import Crowded
+from meanwhile.storage.store import TooManyStreams
 
 log = logging.getLogger(__name__)
 _MAX_NAMED = 100  # Streams in an answer.
@@ -56,7 +56,7 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:meanwhile:problem:"
 
 
-class Problem(NamedTuple):
+class ProblemType(NamedTuple):
     """How an exception is answered. ``detail`` stands where the exception brings none of its own."""
 
     status: int
@@ -66,40 +66,40 @@ class Problem(NamedTuple):
     retry_after: int | None = None
 
 
-TABLE: Mapping[type[Exception], Problem] = {
-    NotHttp: Problem(400, "not-http", "This is not an HTTP request"),
-    HeaderTooLarge: Problem(431, "header-too-large", "The header is too large"),
-    Malformed: Problem(400, "malformed", "The body is not JSON"),
-    PartialWrite: Problem(400, "partial-write", "Some lines were not recorded"),
-    BadEncoding: Problem(400, "bad-encoding", "The body cannot be decoded"),
-    BadCursor: Problem(400, "bad-cursor", "The cursor is not one of ours"),
-    BadKey: Problem(400, "bad-idempotency-key", "The idempotency key cannot be used"),
-    Unauthorized: Problem(
+TABLE: Mapping[type[Exception], ProblemType] = {
+    NotHttp: ProblemType(400, "not-http", "This is not an HTTP request"),
+    HeaderTooLarge: ProblemType(431, "header-too-large", "The header is too large"),
+    Malformed: ProblemType(400, "malformed", "The body is not JSON"),
+    PartialWrite: ProblemType(400, "partial-write", "Some lines were not recorded"),
+    BadEncoding: ProblemType(400, "bad-encoding", "The body cannot be decoded"),
+    BadCursor: ProblemType(400, "bad-cursor", "The cursor is not one of ours"),
+    BadKey: ProblemType(400, "bad-idempotency-key", "The idempotency key cannot be used"),
+    Unauthorized: ProblemType(
         401,
         "unauthorized",
         "A key is needed",
         "Expected an API key that this service knows: Authorization: Bearer <key>, or X-API-Key: <key>.",
     ),
-    Forbidden: Problem(403, "forbidden", "The key does not allow this"),
-    NoSuchStream: Problem(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
-    Idle: Problem(408, "idle", "The upload was idle for too long"),
-    ShapeConflict: Problem(
+    Forbidden: ProblemType(403, "forbidden", "The key does not allow this"),
+    NoSuchStream: ProblemType(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
+    Idle: ProblemType(408, "idle", "The upload was idle for too long"),
+    ShapeConflict: ProblemType(
         409, "shape-conflict", "The stream has another shape", "All readings of a stream have the shape of its first."
     ),
-    KeyTooOld: Problem(
+    KeyTooOld: ProblemType(
         409,
         "key-too-old",
         "The idempotency key is too old",
         "A stream has counted much later sequences of this producer and no longer knows whether it counted this one.",
     ),
-    KeyAhead: Problem(
+    KeyAhead: ProblemType(
         409,
         "key-ahead",
         "The idempotency key is ahead of time",
         "The sequence reads as a time more than a day in the future, which would make all later ones too old. Nothing "
         "was recorded. Correct the clock of the producer, or choose sequences that do not read as times.",
     ),
-    TooManyProducers: Problem(
+    TooManyProducers: ProblemType(
         503,
         "too-many-producers",
         "The stream has too many producers",
@@ -107,72 +107,72 @@ TABLE: Mapping[type[Exception], Problem] = {
         "recorded. Send the request again.",
         60,
     ),
-    StreamFull: Problem(
+    StreamFull: ProblemType(
         409,
         "stream-full",
         "The stream has counted as many readings as it can",
         "A stream counts at most 9007199254740991 readings. Nothing of this request was recorded.",
     ),
-    LengthRequired: Problem(411, "length-required", "The request has no body"),
-    BodyTooLarge: Problem(413, "too-large", "The body is too large"),
-    TooMany: Problem(413, "too-many-readings", "Too many readings"),
-    UnsupportedMediaType: Problem(415, "unsupported-media-type", "The body has an unknown type"),
-    Misdirected: Problem(421, "misdirected", "This service does not answer to that host"),
-    Invalid: Problem(422, "invalid", "The request cannot be recorded as it is"),
-    BadTransferCoding: Problem(501, "transfer-coding", "The transfer coding is not known"),
-    TooManyConnections: Problem(
+    LengthRequired: ProblemType(411, "length-required", "The request has no body"),
+    BodyTooLarge: ProblemType(413, "too-large", "The body is too large"),
+    TooMany: ProblemType(413, "too-many-readings", "Too many readings"),
+    UnsupportedMediaType: ProblemType(415, "unsupported-media-type", "The body has an unknown type"),
+    Misdirected: ProblemType(421, "misdirected", "This service does not answer to that host"),
+    Invalid: ProblemType(422, "invalid", "The request cannot be recorded as it is"),
+    BadTransferCoding: ProblemType(501, "transfer-coding", "The transfer coding is not known"),
+    TooManyConnections: ProblemType(
         503,
         "too-many-connections",
         "Too many connections are open",
         "Nothing of this request was recorded. Send it again.",
         1,
     ),
-    Overloaded: Problem(
+    Overloaded: ProblemType(
         503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
     ),
-    Stopping: Problem(503, "stopping", "The service stops", "Send the rest again.", 1),
-    TooManyUploads: Problem(
+    Stopping: ProblemType(503, "stopping", "The service stops", "Send the rest again.", 1),
+    TooManyUploads: ProblemType(
         503, "too-many-uploads", "Too many uploads are open", "Nothing of this request was recorded. Send it again.", 1
     ),
-    TooManySubscribers: Problem(
+    TooManySubscribers: ProblemType(
         503,
         "too-many-subscribers",
         "There are as many event streams as may be",
         "Ask for the states with GET, or try again later.",
         10,
     ),
-    Crowded: Problem(
+    TooManyStreams: ProblemType(
         503,
         "too-many-streams",
         "There are as many streams as may be",
         "No new stream is made, and nothing of this request was recorded. Existing streams go on.",
         60,
     ),
-    NotReady: Problem(503, "not-ready", "Redis cannot do what the service promises", None, 10),
-    StoreUnavailable: Problem(
+    NotReady: ProblemType(503, "not-ready", "Redis cannot do what the service promises", None, 10),
+    StoreUnavailable: ProblemType(
         503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
     ),
-    Unreadable: Problem(
+    Unreadable: ProblemType(
         503,
         "unreadable",
         "The stored state is not readable",
         "The stream's key in Redis holds something that this version did not write. Nothing was changed.",
         60,
     ),
-    PartlyRefused: Problem(
+    PartlyRefused: ProblemType(
         409,
         "partly-refused",
         "Some streams refused their readings",
         "Their shape was another one by the time that they were recorded. The other streams have their readings.",
     ),
-    PartlyRecorded: Problem(
+    PartlyRecorded: ProblemType(
         504,
         "partly-recorded",
         "Redis failed while this was recorded",
         "Some streams have their readings, others do not. With an Idempotency-Key, send the request again: it "
         "completes what is missing and doubles nothing.",
     ),
-    OutcomeUnknown: Problem(
+    OutcomeUnknown: ProblemType(
         504,
         "outcome-unknown",
         "It is not known whether this was recorded",
@@ -181,7 +181,7 @@ TABLE: Mapping[type[Exception], Problem] = {
 }
 _FROM_THE_FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 _OTHER = "http"
-_BUG = Problem(500, "internal-error", "Internal error", "This is a bug in the service; its log has the cause.")
+_BUG = ProblemType(500, "internal-error", "Internal error", "This is a bug in the service; its log has the cause.")
 REASONS = (*(problem.type for problem in TABLE.values()), *_FROM_THE_FRAMEWORK.values(), _OTHER, _BUG.type)
 
 
@@ -194,7 +194,7 @@ def reason(error: Exception) -> str:
     return TABLE.get(type(error), _BUG).type
 
 
-def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
+def describe(error: Exception) -> tuple[ProblemType, dict[str, Any]]:
     """The problem that ``error`` is, and the members of the body that says so."""
     if isinstance(error, Interrupted):
         problem, why = describe(error.error)
@@ -204,7 +204,7 @@ def describe(error: Exception) -> tuple[Problem, dict[str, Any]]:
         where = {} if error.line is None else {"line": error.line}
         return problem, why | where | {"recorded": error.recorded}
     if isinstance(error, HTTPException):
-        problem = Problem(error.status_code, reason(error), error.detail)
+        problem = ProblemType(error.status_code, reason(error), error.detail)
     else:
         problem = TABLE.get(type(error), _BUG)
     if problem is _BUG:

@@ -36,7 +36,7 @@ from meanwhile.storage.committer import Committer
 class Uploads:
     """The uploads of one worker.
 
-    ``longest_line`` is in bytes, ``idle`` and ``patience`` in seconds; ``clock`` gives ms since 1970.
+    ``longest_line`` is in bytes, ``idle`` and ``redis_timeout`` in seconds; ``clock`` gives ms since 1970.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Uploads:
         longest_line: int,
         most: int,
         idle: float,
-        patience: float,
+        redis_timeout: float,
     ) -> None:
         self._committer = committer
         self._bodies = bodies
@@ -60,13 +60,13 @@ class Uploads:
         self._longest_line = longest_line
         self._most = most
         self._idle = idle
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self._open = 0
 
     async def record(self, scope: Scope, receive: Receive, key: Key | None) -> dict[str, int]:
         """Records an upload and returns the reply. Raises ``Interrupted``, ``TooManyUploads`` or ``ClientGone``."""
         require_body(scope)
-        recording = Recording(self._committer, self._limits, scope["grant"], key, self._patience)
+        recording = Recording(self._committer, self._limits, scope["grant"], key, self._redis_timeout)
         inflater = Inflater() if is_gzipped(scope) else None
         message = None if _is_chunked(scope) else await receive()
         is_open = message is None or bool(message.get("more_body", False))
@@ -78,7 +78,7 @@ class Uploads:
 
         def authorize() -> None:
             try:
-                recording.grant = self._guard.admit(scope["headers"], "write")
+                recording.grant = self._guard.authorize(scope["headers"], "write")
             except (Unauthorized, Forbidden) as error:
                 connection.end(error)
             else:

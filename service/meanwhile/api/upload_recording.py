@@ -34,13 +34,15 @@ _PAUSE = 0.05  # Seconds before readings are offered again when too much is wait
 
 
 class Recording:
-    """What one upload has recorded. ``patience`` (seconds) bounds how long it waits where too much is waiting."""
+    """What one upload has recorded. ``redis_timeout`` (seconds) bounds how long it waits where too much is waiting."""
 
-    def __init__(self, committer: Committer, limits: Limits, grant: Grant, key: Key | None, patience: float) -> None:
+    def __init__(
+        self, committer: Committer, limits: Limits, grant: Grant, key: Key | None, redis_timeout: float
+    ) -> None:
         self._committer = committer
         self._limits = limits
         self._key = key
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self.grant = grant  # May change meanwhile.
         self.lines = 0  # That are dealt with; the first ones of the body.
         self._readings = 0
@@ -123,7 +125,7 @@ class Recording:
     async def _offer(self, readings: dict[str, Readings], key: Key | None) -> frozenset[str]:
         """Hands readings to the committer; when too much is waiting, waits too, for a while. Returns the duplicates."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience
+        deadline = loop.time() + self._redis_timeout
         while True:
             try:
                 return (await self._committer.record(readings, key)).duplicates

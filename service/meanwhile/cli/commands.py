@@ -140,7 +140,7 @@ def send(
     from rich.console import Console
     from rich.progress import Progress
 
-    from meanwhile.cli.csv_reader import Sheet, Unusable, fingerprint
+    from meanwhile.cli.csv_reader import CsvReader, Unusable, fingerprint
     from meanwhile.cli.http_client import Outcome, Unsent
 
     if not file.is_file():
@@ -152,7 +152,7 @@ def send(
     producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter)}"
     try:
         with (
-            Sheet(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
+            CsvReader(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
             _connected(url, key) as client,
             Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
         ):

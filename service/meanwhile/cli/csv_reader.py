@@ -55,7 +55,7 @@ def fingerprint(path: Path, *options: object) -> str:
     return digest.hexdigest()[:32]
 
 
-class Sheet:
+class CsvReader:
     """A CSV file with a header row, open for reading. Raises ``Unusable``."""
 
     def __init__(self, path: Path, *, prefix: str, missing: Sequence[str], delimiter: str = ",") -> None:
@@ -76,7 +76,7 @@ class Sheet:
         self.columns = [Column(header, stream_name(prefix, header)) for header in headers]
         self.longer_rows = 0
 
-    def __enter__(self) -> "Sheet":
+    def __enter__(self) -> "CsvReader":
         return self
 
     def __exit__(

@@ -64,10 +64,10 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
     return Readings(shape, numbers, first, last)
 
 
-def is_usual(value: object) -> TypeGuard[float]:
+def is_plain_number(value: object) -> TypeGuard[float]:
     """Whether this is a number of the domain and not zero.
 
-    >>> is_usual(21.5), is_usual(0.0), is_usual(1e-300)
+    >>> is_plain_number(21.5), is_plain_number(0.0), is_plain_number(1e-300)
     (True, False, False)
     """
     return type(value) is float and SMALLEST <= abs(value) <= LARGEST

@@ -29,7 +29,7 @@ from msgspec import UNSET, UnsetType
 
 from meanwhile.core import times
 from meanwhile.core.errors import Invalid, TooMany, escape
-from meanwhile.core.readings import Limits, Readings, collect, collect_numbers, is_usual
+from meanwhile.core.readings import Limits, Readings, collect, collect_numbers, is_plain_number
 from meanwhile.core.shapes import NUMBER, Value
 from meanwhile.core.stream_names import is_name
 from meanwhile.formats import json_bodies, json_pieces
@@ -76,10 +76,10 @@ def decode(body: bytes, now: int, limits: Limits) -> Readings:
             json_pieces.check(body)
             raise Invalid(json_bodies.FORM, "") from None
     parsed: Body | None = _first_that_understands(_one, body)
-    if isinstance(parsed, Numbers) and is_usual(parsed.value) and body.count(b":") == 1:
+    if isinstance(parsed, Numbers) and is_plain_number(parsed.value) and body.count(b":") == 1:
         # Almost every request is one such number, beside no other key: beyond doubt.
         return Readings(NUMBER, [parsed.value], now, now)
-    if parsed is None or _is_doubtful(body, [parsed], ""):
+    if parsed is None or _needs_strict_parse(body, [parsed], ""):
         parsed = json_bodies.one(body)
     _check_size(parsed.size(), parsed.numbers(), limits)
     return _readings(parsed, "", now, limits)
@@ -125,7 +125,7 @@ def _members(body: bytes, limits: Limits) -> Iterator[dict[str, Body]]:
 
 def _read_one(text: bytes) -> Body:
     parsed: Body | None = _first_that_understands(_one, text)
-    if parsed is None or _is_doubtful(text, [parsed], ""):
+    if parsed is None or _needs_strict_parse(text, [parsed], ""):
         if parsed is None and len(text) > _STRICT:  # It may be anything. A doubt is about numbers, whatever the size.
             raise Invalid(json_bodies.NUMBERS, "/value")
         return json_bodies.one(text)
@@ -134,7 +134,7 @@ def _read_one(text: bytes) -> Body:
 
 def _read_many(text: bytes) -> dict[str, Body]:
     parsed: dict[str, Body] | None = _first_that_understands(_many, text)
-    if parsed is None or _is_doubtful(text, list(parsed.values()), "".join(parsed), len(parsed)):
+    if parsed is None or _needs_strict_parse(text, list(parsed.values()), "".join(parsed), len(parsed)):
         return json_bodies.many(text)
     return parsed
 
@@ -262,7 +262,7 @@ def _check_size(readings: int, numbers: int, limits: Limits) -> None:
         raise TooMany(f"Expected at most {limits.numbers} numbers in a request.")
 
 
-def _is_doubtful(body: bytes, parsed: list[Body], names: str, keys: int = 0) -> bool:
+def _needs_strict_parse(body: bytes, parsed: list[Body], names: str, keys: int = 0) -> bool:
     """Whether the fast reader may have dropped a pair or flushed a literal to zero (see the essay above)."""
     if b"\\" in body:
         return True

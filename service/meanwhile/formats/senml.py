@@ -111,10 +111,10 @@ def _read_json(text: bytes, number: int) -> Sequence[Record]:
         decoded: list[dict[str, float | str | bool]] = _decode_json(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _load_json(text, number)
-    return _load_json(text, number) if _is_doubtful(text, decoded) else decoded
+    return _load_json(text, number) if _needs_strict_parse(text, decoded) else decoded
 
 
-def _is_doubtful(body: bytes, records: list[dict[str, Any]]) -> bool:
+def _needs_strict_parse(body: bytes, records: list[dict[str, Any]]) -> bool:
     """Whether a key may have been given twice or a literal flushed to zero (see ``formats/json_readings.py``)."""
     if b"\\" in body:
         return True

@@ -53,17 +53,17 @@ class TooManySubscribers(Exception):
     """As many subscribers are there as may be, or they watch as much as may be."""
 
 
-class Live:
+class Poller:
     """The poller of a process and its subscribers.
 
     ``encode`` makes the frame of a stream: from its name, state and the state's size in bytes, or from its name, None
     and 0 when it does not exist.
     """
 
-    def __init__(self, store: Store, encode: Encode, *, patience: float, max_subscribers: int) -> None:
+    def __init__(self, store: Store, encode: Encode, *, redis_timeout: float, max_subscribers: int) -> None:
         self._store = store
         self._frames = Frames(encode)
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self._max_subscribers = max_subscribers
         self._streams: dict[str, Watched] = {}
         self._groups: dict[str, Group] = {}
@@ -245,7 +245,7 @@ class Live:
             start += self._at_once
             if not some:
                 continue
-            stored = await self._store.read_stored([one.name for one in some], loop.time() + self._patience)
+            stored = await self._store.read_stored([one.name for one in some], loop.time() + self._redis_timeout)
             size = 0
             for stream, state in zip(some, stored, strict=True):
                 held -= stream.held
@@ -287,7 +287,7 @@ class Live:
                     stream.join(group)
         known = {name for group in groups for name in group.streams}
         prefixes = tuple(group.prefix for group in groups)
-        found = await self._store.listing.beside(known, prefixes, MOST_STREAMS, began + self._patience)
+        found = await self._store.listing.beside(known, prefixes, MOST_STREAMS, began + self._redis_timeout)
         self._scan_takes = _learned(self._scan_takes, loop.time() - began)
         self._next_scan = loop.time() + max(_SCAN_PAUSE, 10 * self._scan_takes)
         if len(known) + len(found) > MOST_STREAMS:

@@ -41,7 +41,7 @@ from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
-from meanwhile.storage.store import Crowded
+from meanwhile.storage.store import TooManyStreams
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ _LASTING = (ShapeConflict, StreamFull)
 _HELD: dict[type[Exception], str] = {
     TooManyProducers: "the stream has too many active producers; use fewer client ids, or wait",
     Unreadable: "the state of the stream cannot be read; restore or delete the stream",
-    Crowded: "there are too many streams; delete some, or raise --max-streams",
+    TooManyStreams: "there are too many streams; delete some, or raise --max-streams",
 }
 _SEQUENCES = "mqtt"  # The producer of sequences in payloads; a stream has one topic, so one producer is enough.
 

@@ -50,12 +50,12 @@ class Averages:
         *,
         prefix: str,
         discovery: str | None,
-        patience: float,
+        redis_timeout: float,
     ) -> None:
         self._store = store
         self._prefix = prefix
         self._discovery = discovery
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self._published: dict[str, tuple[object, Shape]] = {}
         self._last_connection = 0
 
@@ -83,7 +83,7 @@ class Averages:
         seen: set[str] = set()
         cursor: str | None = None
         while True:
-            deadline = asyncio.get_running_loop().time() + self._patience
+            deadline = asyncio.get_running_loop().time() + self._redis_timeout
             page = await self._store.listing.page("", _AT_ONCE, cursor, deadline)
             states = await self._store.read(page.streams, deadline) if page.streams else []
             for name, state in zip(page.streams, states, strict=True):

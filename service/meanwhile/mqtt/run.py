@@ -44,14 +44,14 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
     client = connect(settings.redis_url or DataDir(settings.data_dir).url)
     replicas = settings.replicas if settings.durability == "replicated" else 0
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
-    committer = Committer(store, max_waiting=settings.max_waiting, patience=settings.patience)
+    committer = Committer(store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout)
     averages = None
     if mqtt.publish is not None:
         averages = Averages(
             store,
             prefix=mqtt.publish,
             discovery=mqtt.discovery if mqtt.home_assistant else None,
-            patience=settings.patience,
+            redis_timeout=settings.redis_timeout,
         )
     bridge = Bridge(
         committer,
@@ -87,7 +87,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
         for one in done:
             one.result()  # What ended by itself says why.
         bridge.stop()
-        await asyncio.wait([work], timeout=settings.grace)
+        await asyncio.wait([work], timeout=settings.shutdown_timeout)
     finally:
         for task in (work, *others):
             task.cancel()

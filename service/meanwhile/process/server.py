@@ -45,8 +45,8 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
     once everything is there. Raises ``CannotListen``, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``,
     ``BadRedisUrl``, ``NoSharedDirectory``.
 
-    What is under way then has ``grace`` seconds to finish, and the last commits have their time limit. What hangs all
-    the same is ended after ``stop_timeout``, and the exit code is 1.
+    What is under way then has ``shutdown_timeout`` seconds to finish, and the last commits have their time limit. What
+    hangs all the same is ended after ``stop_timeout``, and the exit code is 1.
 
     A SIGHUP that comes before somebody listens to it waits; it would end the process.
     """
@@ -79,11 +79,11 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
             log_config=configuration(settings.log_level, access_log=settings.access_log),
             proxy_headers=False,
             server_header=False,
-            http="meanwhile.api.connection:PatientProtocol",
+            http="meanwhile.api.connection:ConnectionProtocol",
             ws="none",
             timeout_keep_alive=_KEEP_ALIVE,
             limit_concurrency=settings.max_connections,
-            timeout_graceful_shutdown=settings.grace,
+            timeout_graceful_shutdown=settings.shutdown_timeout,
         )
         url = _base_url(settings.host, listener.getsockname()[1])
         if settings.workers == 1:

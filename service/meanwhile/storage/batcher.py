@@ -1,4 +1,4 @@
-"""Turns: one batch is under way to Redis, and whatever is asked for meanwhile gathers in the next.
+"""The batcher: one batch is under way to Redis, and whatever is asked for meanwhile gathers in the next.
 
 Nothing is timed. A batch leaves as soon as the one before is back, so an idle service sends each request at once and a
 busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first. A
@@ -37,26 +37,26 @@ class _Part:
         self.ends: asyncio.Future[None] = loop.create_future()
 
 
-class Turns(Generic[B]):
+class Batcher(Generic[B]):
     """Sends one batch at a time, in their order, and lets one part have its turn between any two.
 
-    ``new`` makes a batch of the loop and a deadline, ``patience`` seconds from now; ``send`` sends it.
+    ``new`` makes a batch of the loop and a deadline, ``redis_timeout`` seconds from now; ``send`` sends it.
     """
 
     def __init__(
         self,
         new: Callable[[asyncio.AbstractEventLoop, float], B],
         send: Callable[[B], Awaitable[None]],
-        patience: float,
+        redis_timeout: float,
     ) -> None:
         self._new = new
         self._send = send
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self._batches: deque[B] = deque()
         self._parts: deque[_Part] = deque()
         self._sender: asyncio.Task[None] | None = None
 
-    def gathering(self) -> B:
+    def open_batch(self) -> B:
         """The batch that leaves next."""
         return self._batches[0] if self._batches else self.begin()
 
@@ -67,7 +67,7 @@ class Turns(Generic[B]):
     def begin(self) -> B:
         """Another batch, behind the others."""
         loop = asyncio.get_running_loop()
-        batch = self._new(loop, loop.time() + self._patience)
+        batch = self._new(loop, loop.time() + self._redis_timeout)
         self._batches.append(batch)
         self._start(loop)
         return batch

@@ -10,11 +10,11 @@ from meanwhile.core.shapes import Shape, shape_from_text
 from meanwhile.core.state import State, decode
 
 
-class Why(Enum):
+class RejectReason(Enum):
     """Why a stream refuses readings, besides another shape. The numbers are those of the script."""
 
     UNREADABLE = 0
-    BELOW_THE_WINDOW = 1
+    KEY_TOO_OLD = 1
     TOO_MANY_PRODUCERS = 2
     CROWDED = 3
     PARTLY_COUNTED = 4
@@ -38,7 +38,7 @@ class SortedOut(NamedTuple):
     new: Sequence[int]
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """A stream refuses readings: it has ``shape``, another one than they have; or there is another reason.
 
     ``highest`` is the sequence up to which a range has been counted, ``stamps`` says which timestamps have.
@@ -46,7 +46,7 @@ class Refusal(NamedTuple):
 
     stream: str
     shape: Shape | None
-    why: Why | None = None
+    why: RejectReason | None = None
     highest: int | None = None
     stamps: SortedOut | None = None
 
@@ -55,24 +55,24 @@ class Committed(NamedTuple):
     """The reply to a commit: for each group the refusals, none if it was recorded, and the streams that had counted
     its key before; the states afterwards; and how many streams are new."""
 
-    refusals: list[list[Refusal]]
+    refusals: list[list[Rejection]]
     duplicates: list[frozenset[str]]
     states: Mapping[str, State]
     new: int = 0
 
     def is_put_off(self, group: int) -> bool:
         """Whether this group was left for the next commit."""
-        return self._has(group, Why.LATER)
+        return self._has(group, RejectReason.LATER)
 
     def is_wide(self, group: int) -> bool:
         """Whether this group has a stream that is too wide for the script; nothing of it was recorded."""
-        return self._has(group, Why.WIDE)
+        return self._has(group, RejectReason.WIDE)
 
     def is_changed(self, group: int) -> bool:
         """Whether the state of a stream of this group is another one than the one that was merged."""
-        return self._has(group, Why.CHANGED)
+        return self._has(group, RejectReason.CHANGED)
 
-    def _has(self, group: int, why: Why) -> bool:
+    def _has(self, group: int, why: RejectReason) -> bool:
         refusals = self.refusals[group]
         return bool(refusals) and any(refusal.why is why for refusal in refusals)
 
@@ -107,17 +107,17 @@ class _States(Mapping[str, State]):
         return len(self._stored)
 
 
-def _refusal(stream: str, reason: str | int | bool, *more: str | int | bool) -> Refusal:
+def _refusal(stream: str, reason: str | int | bool, *more: str | int | bool) -> Rejection:
     if not isinstance(reason, str):
-        why, numbers = Why(int(reason)), list(map(int, more))
-        if why is not Why.MIXED:
-            return Refusal(stream, None, why, numbers[0] if numbers else None)
+        why, numbers = RejectReason(int(reason)), list(map(int, more))
+        if why is not RejectReason.MIXED:
+            return Rejection(stream, None, why, numbers[0] if numbers else None)
         unknown, ahead, *positions = numbers
         new = unknown + ahead
-        return Refusal(
+        return Rejection(
             stream, None, why, stamps=SortedOut(positions[:unknown], positions[unknown:new], positions[new:])
         )
     try:
-        return Refusal(stream, shape_from_text(reason))
+        return Rejection(stream, shape_from_text(reason))
     except ValueError:
-        return Refusal(stream, None, Why.UNREADABLE)
+        return Rejection(stream, None, RejectReason.UNREADABLE)

@@ -18,7 +18,7 @@ What a waiter can count on:
   nobody notices.
 - It hears of its own commit only: the states after it, a ``ShapeConflict``, or the store's ``StoreUnavailable`` (not
   recorded) or ``OutcomeUnknown``. The next commit leaves in any case.
-- It hears within ``patience`` seconds. The clock of a commit starts with its first reading, so the one that waits
+- It hears within ``redis_timeout`` seconds. The clock of a commit starts with its first reading, so the one that waits
   longest decides; the others hear sooner.
 - At most ``max_waiting`` readings wait, or one request of any size; more are refused with ``Overloaded``.
 
@@ -42,8 +42,8 @@ from meanwhile.core.readings import Readings
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.storage import background_thread
-from meanwhile.storage.batcher import Overloaded, Turns, fail_all
-from meanwhile.storage.commit_reply import Refusal
+from meanwhile.storage.batcher import Batcher, Overloaded, fail_all
+from meanwhile.storage.commit_reply import Rejection
 from meanwhile.storage.large_requests import (
     MAX_NUMBERS,
     MAX_STRETCH,
@@ -67,7 +67,7 @@ _MANY = 1_000  # Streams, past which a request is measured in a thread.
 _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
 
 
-class Recorded(NamedTuple):
+class CommitOutcome(NamedTuple):
     """States that include the readings of a request, by stream; and the streams that had counted its key before.
 
     ``repeated`` is how many of the readings had been counted before. A request that was recorded in slices has no
@@ -79,7 +79,7 @@ class Recorded(NamedTuple):
     repeated: int = 0
 
 
-Waiter = asyncio.Future[Recorded]
+Waiter = asyncio.Future[CommitOutcome]
 
 
 @dataclass(slots=True)
@@ -138,22 +138,24 @@ class _Commit:
 class Committer:
     """The one way to record readings in a process."""
 
-    def __init__(self, store: Store, *, max_waiting: int, patience: float, counters: Counters | None = None) -> None:
+    def __init__(
+        self, store: Store, *, max_waiting: int, redis_timeout: float, counters: Counters | None = None
+    ) -> None:
         self._store = store
         self._max_waiting = max_waiting
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self._counters = counters or Counters()
-        self._turns = Turns(_Commit, self._commit, patience)
-        self._wide = Wide(store, patience, self._turns.between)
+        self._batcher = Batcher(_Commit, self._commit, redis_timeout)
+        self._wide = Wide(store, redis_timeout, self._batcher.between)
         self._waiting = 0  # Readings, without those of large requests.
         self._waiting_large = 0  # Those.
         self._jobs: set[asyncio.Task[None]] = set()
 
-    async def record(self, readings: Mapping[str, Readings], key: Key | Stamps | None = None) -> Recorded:
+    async def record(self, readings: Mapping[str, Readings], key: Key | Stamps | None = None) -> CommitOutcome:
         """Commits the readings of one request, all or none; with a key, those that were not counted before.
 
         The committer takes over the numbers and may change them. Raises ``Overloaded``, ``ShapeConflict``,
-        ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``Crowded`` or ``StreamFull``; with a key also
+        ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``TooManyStreams`` or ``StreamFull``; with a key also
         ``KeyTooOld``, ``KeyAhead`` or ``TooManyProducers``, with a range of sequences ``PartlyCounted``, with
         timestamps ``MixedStamps``; for what takes more than one commit also ``PartlyRecorded`` or ``PartlyRefused``.
         """
@@ -172,9 +174,9 @@ class Committer:
         self._waiting += size
         self._counters.gathered(self._waiting + self._waiting_large)
         identity = _identity(readings, key)
-        commit = self._turns.gathering()
+        commit = self._batcher.open_batch()
         if not commit.has_room(identity, weight, numbers):
-            commit = self._turns.with_room(lambda one: one.has_room(identity, weight, numbers))
+            commit = self._batcher.with_room(lambda one: one.has_room(identity, weight, numbers))
         group = commit.groups.get(identity)
         commit.size += size
         commit.numbers += numbers
@@ -191,15 +193,17 @@ class Committer:
         """Returns when everything handed in is committed and answered."""
         while self._jobs:
             await asyncio.wait(self._jobs)
-        await self._turns.drain()
+        await self._batcher.drain()
 
-    async def _record_large(self, readings: Mapping[str, Readings], key: Key | Stamps | None, size: int) -> Recorded:
+    async def _record_large(
+        self, readings: Mapping[str, Readings], key: Key | Stamps | None, size: int
+    ) -> CommitOutcome:
         loop = asyncio.get_running_loop()
         waiter: Waiter = loop.create_future()
         self._waiting_large += size
         self._counters.gathered(self._waiting + self._waiting_large)
-        request = LargeRequest(self._store, readings, key, self._patience, reason_of, self._turns.between)
-        job = loop.create_task(self._record_in_turns(request, waiter, size, loop.time() + self._patience))
+        request = LargeRequest(self._store, readings, key, self._redis_timeout, reason_of, self._batcher.between)
+        job = loop.create_task(self._record_in_turns(request, waiter, size, loop.time() + self._redis_timeout))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
         return await waiter
@@ -213,7 +217,7 @@ class Committer:
         else:
             if not waiter.done():
                 duplicates = frozenset(request.duplicates)
-                waiter.set_result(Recorded(request.states, duplicates, request.repeated))
+                waiter.set_result(CommitOutcome(request.states, duplicates, request.repeated))
         finally:
             self._waiting_large -= size
             new = request.counted - request.repeated
@@ -242,7 +246,7 @@ class Committer:
     async def _commit_wide(self, group: _Group) -> None:
         """Commits a group that the script found too wide; with a key, again until it is known what became of it."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience
+        deadline = loop.time() + self._redis_timeout
         unknown: OutcomeUnknown | None = None
         while True:
             try:
@@ -326,12 +330,12 @@ def _measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
     return size, weight, numbers
 
 
-def _answer(group: _Group, refusals: list[Refusal], duplicates: frozenset[str], states: Mapping[str, State]) -> None:
+def _answer(group: _Group, refusals: list[Rejection], duplicates: frozenset[str], states: Mapping[str, State]) -> None:
     if refusals:
         fail_all(group.waiters, reason_of(group.readings, refusals))
         return
     repeated = sum([group.readings[name].size for name in duplicates]) if duplicates else 0
-    outcome = Recorded(states, duplicates, repeated)
+    outcome = CommitOutcome(states, duplicates, repeated)
     for waiter in group.waiters:
         if not waiter.done():
             waiter.set_result(outcome)

@@ -30,7 +30,7 @@ from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
-from meanwhile.storage.commit_reply import Committed, Refusal
+from meanwhile.storage.commit_reply import Committed, Rejection
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.store import Claim, Store
 from meanwhile.storage.wide_streams import Wide
@@ -45,7 +45,7 @@ MAX_STRETCH = 4_096  # Numbers of a request that are summed on the event loop; m
 PAUSE = 0.05  # Seconds before something is sent again.
 _CLAIMS = 500  # Streams in a check.
 
-Reason = Callable[[Mapping[str, Readings], list[Refusal]], Exception]
+Reason = Callable[[Mapping[str, Readings], list[Rejection]], Exception]
 
 
 class PartlyRecorded(Exception):
@@ -75,7 +75,9 @@ def weight_of(state: State) -> int:
 
 
 class LargeRequest:
-    """The readings of a request. ``patience`` is in seconds; ``reason`` words refusals; ``turn`` is ``Turns.between``.
+    """The readings of a request.
+
+    ``redis_timeout`` is in seconds; ``reason`` words refusals; ``turn`` is ``Batcher.between``.
 
     ``recorded`` and ``duplicates`` say what has become of which streams so far.
     """
@@ -85,23 +87,23 @@ class LargeRequest:
         store: Store,
         readings: Mapping[str, Readings],
         key: Key | Stamps | None,
-        patience: float,
+        redis_timeout: float,
         reason: Reason,
         turn: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self._store = store
         self._readings = readings
         self._key = key
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self._reason = reason
         self._turn = turn
-        self._wide = Wide(store, patience, turn)
+        self._wide = Wide(store, redis_timeout, turn)
         self.recorded: list[str] = []
         self.duplicates: list[str] = []
         self.counted = 0  # Readings that the streams have now.
         self.repeated = 0  # Those of them that they had before.
         self.states: Mapping[str, State] = {}
-        self._refusals: list[Refusal] = []
+        self._refusals: list[Rejection] = []
 
     async def run(self, deadline: float) -> None:
         """Records the request; each run of the script in a turn of its own. By ``deadline`` the first has its turn.
@@ -119,7 +121,7 @@ class LargeRequest:
 
     async def _check(self, deadline: float) -> None:
         names = iter(self._readings)
-        refusals: list[Refusal] = []
+        refusals: list[Rejection] = []
         put_off: list[str] = []
         new = 0
         while some := put_off + list(islice(names, _CLAIMS - len(put_off))):
@@ -128,8 +130,8 @@ class LargeRequest:
                 now = asyncio.get_running_loop().time()
                 if now >= deadline:
                     raise Overloaded
-                deadline = now + 2 * self._patience  # It has begun: size alone fails nothing.
-                committed = await self._store.check(claims, self._key, new, now + self._patience)
+                deadline = now + 2 * self._redis_timeout  # It has begun: size alone fails nothing.
+                committed = await self._store.check(claims, self._key, new, now + self._redis_timeout)
             new += committed.new
             put_off = []
             for number, name in enumerate(some):
@@ -175,7 +177,7 @@ class LargeRequest:
 
         async def commit() -> Committed:
             async with self._turn():
-                return await self._store.commit(groups, asyncio.get_running_loop().time() + self._patience, keys)
+                return await self._store.commit(groups, asyncio.get_running_loop().time() + self._redis_timeout, keys)
 
         committed = await self._insist(commit, names)
         put_off = self._settle(names, committed)
@@ -203,7 +205,7 @@ class LargeRequest:
                 failure: Exception = error
             except StoreUnavailable as error:
                 failure = error
-            deadline = deadline or loop.time() + self._patience
+            deadline = deadline or loop.time() + self._redis_timeout
             if loop.time() + PAUSE >= deadline:
                 raise self._broken_off(names, is_unknown=is_unknown, error=failure)
             await asyncio.sleep(PAUSE)

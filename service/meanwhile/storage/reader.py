@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from meanwhile.core.state import State, Unreadable
-from meanwhile.storage.batcher import Turns, fail_all
+from meanwhile.storage.batcher import Batcher, fail_all
 from meanwhile.storage.store import Store
 
 MAX_STREAMS = 50  # In one MGET: decoding those takes some 50 ms where each has a thousand components.
@@ -24,25 +24,25 @@ class _Reads:
 class Reader:
     """Reads the states of streams, many at a time."""
 
-    def __init__(self, store: Store, *, patience: float) -> None:
+    def __init__(self, store: Store, *, redis_timeout: float) -> None:
         self._store = store
-        self._turns = Turns(_Reads, self._read, patience)
+        self._batcher = Batcher(_Reads, self._read, redis_timeout)
 
     async def read(self, stream: str) -> State | None:
         """The state of a stream, no older than this call; None if it does not exist.
 
         Raises ``StoreUnavailable`` or ``Unreadable``.
         """
-        reads = self._turns.gathering()
+        reads = self._batcher.open_batch()
         if len(reads.waiters) >= MAX_STREAMS and stream not in reads.waiters:
-            reads = self._turns.with_room(lambda one: len(one.waiters) < MAX_STREAMS or stream in one.waiters)
+            reads = self._batcher.with_room(lambda one: len(one.waiters) < MAX_STREAMS or stream in one.waiters)
         waiter: asyncio.Future[State | None] = reads.loop.create_future()
         reads.waiters.setdefault(stream, []).append(waiter)
         return await waiter
 
     async def drain(self) -> None:
         """Returns when everything asked for is answered."""
-        await self._turns.drain()
+        await self._batcher.drain()
 
     async def _read(self, reads: _Reads) -> None:
         states = await self._store.read(list(reads.waiters), reads.deadline)

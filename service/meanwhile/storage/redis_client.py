@@ -110,7 +110,7 @@ class Script:
         self.sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
 
 
-class Link:
+class RedisClient:
     """Sends commands over the connections of a client that ``connect`` made.
 
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then. A write returns when
@@ -130,8 +130,8 @@ class Link:
             async with asyncio.timeout_at(deadline):
                 reply = await command
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._away("reads", error) from error
-        self._back("reads")
+            raise self._mark_down("reads", error) from error
+        self._mark_up("reads")
         return reply
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes], deadline: float) -> Any:
@@ -165,13 +165,13 @@ class Link:
             raise StoreUnavailable from error
         except (RedisError, OSError, TimeoutError) as error:
             if not is_sent or _is_proof_of_not_running(error):
-                raise self._away("writes", error) from error
+                raise self._mark_down("writes", error) from error
             raise self._unknown(error, answered=isinstance(error, ResponseError)) from error
         finally:
             if connection is not None:
                 with suppress(RedisError, OSError):
                     await self._pool.release(connection)
-        self._back("writes")
+        self._mark_up("writes")
         return reply
 
     async def _await_replicas(self, connection: AbstractConnection, deadline: float) -> None:
@@ -194,7 +194,7 @@ class Link:
         log.warning("a write to Redis has an unknown outcome: %s", str(why) or type(why).__name__)
         return OutcomeUnknown(answered=answered)
 
-    def _away(self, what: str, error: Exception) -> StoreUnavailable:
+    def _mark_down(self, what: str, error: Exception) -> StoreUnavailable:
         """Says it in the log once, not for every request. A full server takes reads all the while."""
         self._failed("unavailable")
         if what not in self._failing:
@@ -202,7 +202,7 @@ class Link:
         self._failing.add(what)
         return StoreUnavailable()
 
-    def _back(self, what: str) -> None:
+    def _mark_up(self, what: str) -> None:
         if what in self._failing:
             log.warning("Redis takes %s again", what)
             self._failing.remove(what)

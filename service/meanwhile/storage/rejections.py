@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from meanwhile.core.readings import Readings
 from meanwhile.core.shapes import Shape
 from meanwhile.core.state import Unreadable
-from meanwhile.storage.commit_reply import Refusal, SortedOut, Why
-from meanwhile.storage.store import Crowded
+from meanwhile.storage.commit_reply import Rejection, RejectReason, SortedOut
+from meanwhile.storage.store import TooManyStreams
 
 
 class KeyTooOld(Exception):
@@ -68,16 +68,16 @@ class Conflict:
     received: Shape
 
 
-_REASONS: dict[Why | None, type[Exception]] = {
-    Why.UNREADABLE: Unreadable,
-    Why.BELOW_THE_WINDOW: KeyTooOld,
-    Why.TOO_MANY_PRODUCERS: TooManyProducers,
-    Why.CROWDED: Crowded,
-    Why.KEY_AHEAD: KeyAhead,
+_REASONS: dict[RejectReason | None, type[Exception]] = {
+    RejectReason.UNREADABLE: Unreadable,
+    RejectReason.KEY_TOO_OLD: KeyTooOld,
+    RejectReason.TOO_MANY_PRODUCERS: TooManyProducers,
+    RejectReason.CROWDED: TooManyStreams,
+    RejectReason.KEY_AHEAD: KeyAhead,
 }
 
 
-def reason_of(readings: Mapping[str, Readings], refusals: list[Refusal]) -> Exception:
+def reason_of(readings: Mapping[str, Readings], refusals: list[Rejection]) -> Exception:
     """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
     conflicts = [
         Conflict(refusal.stream, refusal.shape, readings[refusal.stream].shape)
@@ -86,7 +86,7 @@ def reason_of(readings: Mapping[str, Readings], refusals: list[Refusal]) -> Exce
     ]
     if conflicts:
         return ShapeConflict(conflicts)
-    full = [refusal.stream for refusal in refusals if refusal.why is Why.TOO_MANY_READINGS]
+    full = [refusal.stream for refusal in refusals if refusal.why is RejectReason.TOO_MANY_READINGS]
     if full:
         return StreamFull(full)
     for refusal in refusals:

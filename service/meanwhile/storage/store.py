@@ -16,14 +16,14 @@ from meanwhile.core.idempotency_keys import Key, Stamps
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import VERSION, State, Unreadable, decode, to_record
 from meanwhile.storage.commit_reply import Committed, committed
-from meanwhile.storage.redis_client import Link, OutcomeUnknown, Script, StoreUnavailable
+from meanwhile.storage.redis_client import OutcomeUnknown, RedisClient, Script, StoreUnavailable
 from meanwhile.storage.stream_listing import StreamListing
 
 NO_KEYS: Mapping[int, Key | Stamps] = {}
 _STRETCH = 512 * 1024  # Bytes of states that are decoded at a stretch.
 
 
-class Crowded(Exception):
+class TooManyStreams(Exception):
     """The store has as many streams as it may have: no new one was made, and nothing of the request was recorded."""
 
 
@@ -67,8 +67,8 @@ class Store:
     """Streams in Redis, below ``prefix``.
 
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then; ``client``,
-    ``replicas`` and ``failed`` are those of ``Link``. ``listing`` lists them. Past ``max_streams`` keys in the database
-    no stream is made (0: no limit).
+    ``replicas`` and ``failed`` are those of ``RedisClient``. ``listing`` lists them. Past ``max_streams`` keys in the
+    database no stream is made (0: no limit).
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Store:
         failed: Callable[[str], None] = lambda kind: None,
     ) -> None:
         self._client = client
-        self._link = Link(client, replicas, failed)
+        self._redis = RedisClient(client, replicas, failed)
         self._options = (str(max_streams), "1" if replicas else "0")
         self._keys = f"{prefix}:stream:"
-        self.listing = StreamListing(client, self._link, self._keys)
+        self.listing = StreamListing(client, self._redis, self._keys)
         self._record = Script(script())
         self._forget = Script(script("allow-oom"))  # To forget takes no memory, and is what helps where there is none.
 
@@ -176,7 +176,7 @@ class Store:
     async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
         """The states of streams, as of one moment; None for a stream that does not exist."""
         reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
-        replies = await self._link.read(reading, deadline)
+        replies = await self._redis.read(reading, deadline)
         states: list[State | Unreadable | None] = []
         size = 0
         for stored in replies:
@@ -198,13 +198,13 @@ class Store:
         async with self._client.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.get(self._keys + name)
-            replies = await self._link.read(pipeline.execute(raise_on_error=False), deadline)
+            replies = await self._redis.read(pipeline.execute(raise_on_error=False), deadline)
         return [isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE") for reply in replies]
 
     async def read_stored(self, names: Sequence[str], deadline: float) -> list[bytes | None]:
         """The states of streams as they are stored, for ``decode``; None for a stream that does not exist."""
         reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
-        return await self._link.read(reading, deadline)
+        return await self._redis.read(reading, deadline)
 
     async def forget(self, name: str, deadline: float) -> State | None:
         """Deletes a stream and returns its last state, in one atomic step; None if there was none.
@@ -227,7 +227,7 @@ class Store:
 
     async def ping(self, deadline: float) -> None:
         """Returns if Redis answers. Raises ``StoreUnavailable``."""
-        await self._link.read(self._client.ping(), deadline)
+        await self._redis.read(self._client.ping(), deadline)
 
     async def _run(
         self,
@@ -238,7 +238,7 @@ class Store:
         more: tuple[str | bytes, ...] = (),
     ) -> list[Any]:
         keys = [self._keys + name for name in names]
-        reply: list[Any] = await self._link.run(script, keys, [_encode(groups), *self._options, *more], deadline)
+        reply: list[Any] = await self._redis.run(script, keys, [_encode(groups), *self._options, *more], deadline)
         return reply
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from meanwhile.core.stream_names import is_name
-from meanwhile.storage.redis_client import Link
+from meanwhile.storage.redis_client import RedisClient
 
 _LONGEST_STEP = 1_000  # Keys that a SCAN looks at where few fit: less than a millisecond of the server's time.
 _MOST_STEPS = 1_000  # Before a page is returned as it is.
@@ -29,9 +29,9 @@ class StreamListing:
     Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then.
     """
 
-    def __init__(self, client: Redis, link: Link, keys: str) -> None:
+    def __init__(self, client: Redis, link: RedisClient, keys: str) -> None:
         self._client = client
-        self._link = link
+        self._redis = link
         self._keys = keys
 
     async def page(self, prefix: str, limit: int, cursor: str | None, deadline: float) -> Page:
@@ -53,7 +53,7 @@ class StreamListing:
             if at_end or len(found) >= limit:
                 break
             scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, step)
-            position, keys = await self._link.read(scanning, deadline)
+            position, keys = await self._redis.read(scanning, deadline)
             at_end = position == 0
             names = [key.decode(errors="replace").removeprefix(self._keys) for key in keys]
             found = sorted([*found, *filter(is_name, names)])
@@ -69,7 +69,7 @@ class StreamListing:
         position = 0
         while True:
             scanning: Awaitable[tuple[int, list[Any]]] = self._client.scan(position, pattern, _LONGEST_STEP)
-            position, keys = await self._link.read(scanning, deadline)
+            position, keys = await self._redis.read(scanning, deadline)
             names = (key.decode(errors="replace").removeprefix(self._keys) for key in keys)
             found.update(name for name in names if name.startswith(prefixes) and name not in known and is_name(name))
             if position == 0 or len(found) > most:

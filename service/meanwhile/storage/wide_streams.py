@@ -25,28 +25,30 @@ _TRIES = 5
 
 
 class Wide:
-    """Commits streams that are too wide. ``patience`` (seconds) is for each access to Redis, ``turn`` a turn for it."""
+    """Commits streams that are too wide. Each access to Redis has its ``turn`` and ``redis_timeout`` seconds."""
 
-    def __init__(self, store: Store, patience: float, turn: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(
+        self, store: Store, redis_timeout: float, turn: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
         self._store = store
-        self._patience = patience
+        self._redis_timeout = redis_timeout
         self._turn = turn
 
     async def commit(self, states: Mapping[str, State], key: Key | Stamps | None) -> Committed:
         """Commits one group, as ``Store.commit`` does."""
         loop = asyncio.get_running_loop()
         for _ in range(_TRIES):
-            stored = await self._store.read_stored([*states], loop.time() + self._patience)
+            stored = await self._store.read_stored([*states], loop.time() + self._redis_timeout)
             swaps = await background_thread.run(_merge, states, stored)
             if swaps is None:
                 break
             async with self._turn():
-                committed = await self._store.swap(states, swaps, key, loop.time() + self._patience)
+                committed = await self._store.swap(states, swaps, key, loop.time() + self._redis_timeout)
             if not committed.is_changed(0):
                 return committed
         async with self._turn():
             keys = {} if key is None else {0: key}
-            return await self._store.commit([states], loop.time() + self._patience, keys, however_wide=True)
+            return await self._store.commit([states], loop.time() + self._redis_timeout, keys, however_wide=True)
 
 
 def _merge(states: Mapping[str, State], stored: Sequence[bytes | None]) -> dict[str, Swap] | None:

@@ -16,7 +16,7 @@ from meanwhile.core.shapes import Shape
 from meanwhile.core.summary import Summary
 from meanwhile.telemetry.counters import Counters, Histogram
 
-Stream = tuple[str, Shape, Summary]
+StreamSample = tuple[str, Shape, Summary]
 _ROUTE = ("method", "route", "status")
 
 
@@ -110,7 +110,7 @@ def _buckets(histogram: Histogram, totals: "array[float]") -> tuple[Sequence[tup
     return buckets, total
 
 
-def of_streams(streams: Iterable[Stream], *, is_cut: bool) -> Iterator[Metric]:
+def of_streams(streams: Iterable[StreamSample], *, is_cut: bool) -> Iterator[Metric]:
     """Averages, counts and times of streams; ``is_cut`` says that these are not all.
 
     A vector or an object has one average for each component, told apart by the label ``component``: the place of the

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from meanwhile.api import problems
 from meanwhile.api.auth import Forbidden, Unauthorized
 from meanwhile.api.openapi import models
-from meanwhile.api.problems import Problem
+from meanwhile.api.problems import ProblemType
 
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service has any."},
@@ -70,7 +70,7 @@ class Refusal(NamedTuple):
     content: dict[str, Any]
 
 
-def problem(problem: Problem) -> Refusal:
+def problem(problem: ProblemType) -> Refusal:
     """A problem as RFC 9457 has it."""
     members = {"type": problems.TYPE_PREFIX + problem.type, "title": problem.title, "status": problem.status}
     if problem.detail is not None:
@@ -79,7 +79,7 @@ def problem(problem: Problem) -> Refusal:
 
 
 def refusals(
-    errors: Sequence[type[Exception]], documented: Callable[[Problem], Refusal]
+    errors: Sequence[type[Exception]], documented: Callable[[ProblemType], Refusal]
 ) -> dict[int | str, dict[str, Any]]:
     """The responses that the error table has for these exceptions, by status."""
     responses: dict[int | str, dict[str, Any]] = {}

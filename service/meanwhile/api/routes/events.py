@@ -26,7 +26,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from meanwhile.api.auth import check_prefix_of
-from meanwhile.api.endpoint import Endpoint, Stream
+from meanwhile.api.endpoint import EndlessReply, Endpoint
 from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.openapi import document
 from meanwhile.api.query import parameters
@@ -34,7 +34,7 @@ from meanwhile.api.routes.streams import everything, single
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
 from meanwhile.core.stream_names import check_name, check_prefix
-from meanwhile.live.poller import Live, TooManySubscribers
+from meanwhile.live.poller import Poller, TooManySubscribers
 from meanwhile.live.subscription import Position, Subscription
 from meanwhile.storage.reader import Reader
 from meanwhile.storage.redis_client import StoreUnavailable
@@ -99,10 +99,10 @@ def frame(name: str, state: State | None, size: int) -> bytes:
     return b"event: state\ndata: %b\n\n" % _encode(everything(name, state) | {"state_bytes": size})
 
 
-def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
+def endpoints(live: Poller, reader: Reader) -> list[Endpoint]:
     """The routes that watch."""
 
-    async def watch_stream(scope: Scope, receive: Receive) -> Stream:
+    async def watch_stream(scope: Scope, receive: Receive) -> EndlessReply:
         """The state of a stream now and at each change, as server-sent events, with a comment every 15 seconds."""
         name = check_name(scope["path_params"]["stream"])
         interval = _interval(single(_query(scope), "interval"))
@@ -110,7 +110,7 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
             raise NoSuchStream
         return await stream([name], None, interval, scope)
 
-    async def watch_streams(scope: Scope, receive: Receive) -> Stream:
+    async def watch_streams(scope: Scope, receive: Receive) -> EndlessReply:
         """The states of streams now and at each change, as server-sent events, with a comment every 15 seconds."""
         query = _query(scope)
         interval = _interval(single(query, "interval"))
@@ -127,10 +127,10 @@ def endpoints(live: Live, reader: Reader) -> list[Endpoint]:
             check_prefix_of(prefix, scope["grant"].prefix)
         return await stream(names, prefix, interval, scope)
 
-    async def stream(names: list[str], prefix: str | None, interval: float, scope: Scope) -> Stream:
+    async def stream(names: list[str], prefix: str | None, interval: float, scope: Scope) -> EndlessReply:
         subscription, count = await live.subscribe(names, prefix, interval, _position(scope))
         lowest = commonprefix(names) if prefix is None else prefix  # noqa: RUF071  # Of names, not of paths.
-        return Stream(_parts(subscription, live.epoch, count), EVENT_STREAM, subscription.end, lowest.startswith)
+        return EndlessReply(_parts(subscription, live.epoch, count), EVENT_STREAM, subscription.end, lowest.startswith)
 
     refusals = (Invalid, TooManySubscribers, StoreUnavailable)
     return [

@@ -39,7 +39,7 @@ from meanwhile.storage.committer import Committer
 from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import ShapeConflict, StreamFull
-from meanwhile.storage.store import Crowded, Store
+from meanwhile.storage.store import Store, TooManyStreams
 
 _LONGEST_PING = 1.0  # Seconds.
 _SHOWN = 20  # Wrong lines in the message of a partial write.
@@ -54,7 +54,7 @@ _CODES = {
 }
 _REFUSALS = (
     *(PartialWrite, BadKey, BadEncoding, LengthRequired, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
-    *(Overloaded, Crowded, StoreUnavailable, Unreadable, OutcomeUnknown, PartlyRecorded),
+    *(Overloaded, TooManyStreams, StoreUnavailable, Unreadable, OutcomeUnknown, PartlyRecorded),
 )
 
 
@@ -83,7 +83,7 @@ class InfluxEndpoint(Endpoint):
         kept = [header for header in headers if header[0] not in (b"content-type", b"content-length")]
         return status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *kept], body
 
-    def documented(self, problem: problems.Problem) -> document.Refusal:
+    def documented(self, problem: problems.ProblemType) -> document.Refusal:
         """What the document says of a problem in the words of InfluxDB."""
         status, message = _status(problem), problem.detail or problem.title
         example = {"code": _CODES.get(status, "internal error"), "message": message, "error": message}
@@ -91,7 +91,7 @@ class InfluxEndpoint(Endpoint):
         return document.Refusal(status, {"application/json": content})
 
 
-def _status(problem: problems.Problem) -> int:
+def _status(problem: problems.ProblemType) -> int:
     """InfluxDB's clients know 400 alone for what is wrong with a request."""
     return 400 if problem.status in (411, 422) else problem.status
 

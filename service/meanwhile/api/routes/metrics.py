@@ -47,9 +47,9 @@ _PARAMETERS: list[dict[str, Any]] = [
 
 
 def endpoints(
-    store: Store, counters: Counters, examination: Examination, version: str, patience: float
+    store: Store, counters: Counters, examination: Examination, version: str, redis_timeout: float
 ) -> list[Endpoint]:
-    """The routes that Prometheus scrapes. ``patience`` (seconds) bounds how long one answer reads from the store."""
+    """The routes that Prometheus scrapes. One answer reads from the store for at most ``redis_timeout`` seconds."""
 
     async def read_metrics(scope: Scope, receive: Receive) -> Reply:
         """What the service counts of itself: requests, readings, commits, refusals; summed over all workers."""
@@ -62,7 +62,7 @@ def endpoints(
         prefix = check_prefix(single(query, "prefix") or scope["grant"].prefix)
         check_prefix_of(prefix, scope["grant"].prefix)
         limit = limit_of(single(query, "limit"), _AVERAGES, MOST_AVERAGES)
-        deadline = asyncio.get_running_loop().time() + patience
+        deadline = asyncio.get_running_loop().time() + redis_timeout
         streams, is_cut = await _collect(store, prefix, limit, deadline)
         # Ten thousand averages take a while, and recording must not wait for it.
         encoded = await background_thread.run(
@@ -85,7 +85,9 @@ def endpoints(
     ]
 
 
-async def _collect(store: Store, prefix: str, limit: int, deadline: float) -> tuple[list[prometheus_text.Stream], bool]:
+async def _collect(
+    store: Store, prefix: str, limit: int, deadline: float
+) -> tuple[list[prometheus_text.StreamSample], bool]:
     """Streams with at most ``limit`` averages together, and whether there are more."""
     found: dict[str, State] = {}
     averages = 0
@@ -104,7 +106,7 @@ async def _collect(store: Store, prefix: str, limit: int, deadline: float) -> tu
             return _flat(found), False
 
 
-def _flat(streams: dict[str, State]) -> list[prometheus_text.Stream]:
+def _flat(streams: dict[str, State]) -> list[prometheus_text.StreamSample]:
     return [(name, *state) for name, state in sorted(streams.items())]
 
 

@@ -29,11 +29,11 @@ from meanwhile.core.stream_names import FORM, LONGEST_NAME, check_name
 from meanwhile.formats import json_readings, senml
 from meanwhile.formats.strict_json import Malformed
 from meanwhile.storage.batcher import Overloaded
-from meanwhile.storage.committer import Committer, Recorded
+from meanwhile.storage.committer import CommitOutcome, Committer
 from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
-from meanwhile.storage.store import Crowded
+from meanwhile.storage.store import TooManyStreams
 
 _KEY = {
     "name": "Idempotency-Key",
@@ -57,7 +57,7 @@ _REFUSALS = (
     UnsupportedMediaType,
     Invalid,
     Overloaded,
-    Crowded,
+    TooManyStreams,
     StoreUnavailable,
     OutcomeUnknown,
     PartlyRecorded,
@@ -65,7 +65,7 @@ _REFUSALS = (
 )
 
 
-_NOTHING = Recorded({}, frozenset())
+_NOTHING = CommitOutcome({}, frozenset())
 
 
 def _decode_batch(body: bytes, now: int, limits: Limits) -> tuple[dict[str, Readings], None]:

@@ -50,11 +50,11 @@ _PARAMETERS: list[dict[str, Any]] = [
 _REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
 
 
-def endpoints(store: Store, reader: Reader, patience: float) -> list[Endpoint]:
-    """The routes that read. ``patience`` (seconds) bounds those that do not go through the reader."""
+def endpoints(store: Store, reader: Reader, redis_timeout: float) -> list[Endpoint]:
+    """The routes that read. ``redis_timeout`` (seconds) bounds those that do not go through the reader."""
 
     def deadline() -> float:
-        return asyncio.get_running_loop().time() + patience
+        return asyncio.get_running_loop().time() + redis_timeout
 
     async def read(scope: Scope) -> tuple[str, State]:
         name = check_name(scope["path_params"]["stream"])
