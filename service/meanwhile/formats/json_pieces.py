@@ -16,7 +16,7 @@ from meanwhile.formats.strict_json import Malformed
 
 PIECE = 48 * 1024  # Bytes, or one member or item: decoded in some milliseconds.
 _SPACE = rb"[ \t\r\n]*+"
-_BETWEEN_MEMBERS = re.compile(rb"\}%b(,)%b\"[^\"\\]*+(?:\\.[^\"\\]*+)*+\"%b:%b\{" % ((_SPACE,) * 4), re.DOTALL)
+_BETWEEN_MEMBERS = re.compile(rb"\}%b(,)%b\"[^\"\\]*+(?>(?:\\.[^\"\\]*+)*)\"%b:%b\{" % ((_SPACE,) * 4), re.DOTALL)
 _BETWEEN_ITEMS = {
     b"[": re.compile(rb"\]%b(,)%b\[" % (_SPACE, _SPACE)),
     b"{": re.compile(rb"\}%b(,)%b\{" % (_SPACE, _SPACE)),

@@ -6,9 +6,11 @@ and what is wrong with the others.
 
 One regular expression finds the parts of all lines in one pass: those of the usual line, which has numbers only and no
 escapes, or any other line as a whole, which is then read by others that know the whole grammar. All quantifiers are
-possessive, so no text makes one try twice. Numbers and times stay text until everything is sorted by stream, and become
-numbers a column at a time; ``float`` would take ``1_000`` and ``nan``, but the expression does not. What a series
-(measurement and tags) and a field are named is worked out once and kept from one body to the next, if it is short.
+possessive or in atomic groups, so no text makes one try twice. (A possessive quantifier of a group with alternatives
+matches too much before CPython 3.11.5, which Debian 12 and Raspberry Pi OS do not have: python/cpython#106052.) Numbers
+and times stay text until everything is sorted by stream, and become numbers a column at a time; ``float`` would take
+``1_000`` and ``nan``, but the expression does not. What a series (measurement and tags) and a field are named is worked
+out once and kept from one body to the next, if it is short.
 
 The package line-protocol-parser, in C, was measured too: it needs a call for each line and reads the tags of each anew,
 which with the names of the streams takes longer, and of a field given twice it takes the last without a word.
@@ -52,19 +54,19 @@ _INTEGER, _FLOAT = r"[-+]?+[0-9]++", r"[-+.0-9eE]++"  # What float() refuses of 
 _STAMP = r"-?+[0-9]{1,19}+"
 _LINE = re.compile(  # The usual line in four groups, or any other in the last one.
     rf"^(?:([^ ,=\\\"#\t\r\n][^ \\\"\t\r\n]*+ {_NAME})=(?:({_INTEGER})[iu]|({_FLOAT}))"
-    rf"((?:,{_NAME}=(?:{_INTEGER}[iu]|{_FLOAT}))*+)(?: ({_STAMP}))?+\r?+|(.*))$",
+    rf"((?>(?:,{_NAME}=(?:{_INTEGER}[iu]|{_FLOAT}))*))(?: ({_STAMP}))?\r?+|(.*))$",
     re.MULTILINE,
 )
-_TEXT = r"(?:[^\\\n,= ]|\\[^\n])++"
-_MEASUREMENT = re.compile(r"(?:[^\\\n, ]|\\[^\n])++")
+_TEXT = r"(?>(?:[^\\\n,= ]|\\[^\n])+)"
+_MEASUREMENT = re.compile(r"(?>(?:[^\\\n, ]|\\[^\n])+)")
 _TAG = re.compile(rf",({_TEXT})=({_TEXT})")
 _POINT = re.compile(
-    r" *+((?:[^\\\r\n ]|\\[^\r\n])++)"
-    r" ++((?:\"(?:[^\"\\]|\\.)*+\"|[^\"\\\r\n ]|\\[^\r\n])++)"
-    r"(?: ++(-?+[0-9]{1,19}+))?+ *+\r?+(?=\n|\Z)",
+    r" *+((?>(?:[^\\\r\n ]|\\[^\r\n])+))"
+    r" ++((?>(?:\"(?>(?:[^\"\\]|\\.)*)\"|[^\"\\\r\n ]|\\[^\r\n])+))"
+    r"(?: ++(-?+[0-9]{1,19}+))? *+\r?+(?=\n|\Z)",
     re.DOTALL,
 )
-_FIELD = re.compile(rf"({_TEXT})=(\"(?:[^\"\\]|\\.)*+\"|[^\",=\\]++)(?:,(?!\Z)|\Z)", re.DOTALL)
+_FIELD = re.compile(rf"({_TEXT})=(\"(?>(?:[^\"\\]|\\.)*)\"|[^\",=\\]++)(?:,(?!\Z)|\Z)", re.DOTALL)
 _NUMERIC = re.compile(rf"({_INTEGER})[iu]|{_FLOAT}")
 _BOOLEANS = frozenset({"t", "T", "true", "True", "TRUE", "f", "F", "false", "False", "FALSE"})
 
