@@ -15,7 +15,7 @@ alike, and the *ratios* hold. A ratio is the median of the ratios of each round.
     sizes.py         bytes that a stream takes
     plan.py          what is measured, in rounds; and whether what was acknowledged was recorded
     bars.py          what is compared with what, and what the comparison should show
-    report.py        the machine, the tables, the JSON, and the README's section on performance
+    report.py        the machine, the tables, the JSON, and the figures of docs/performance.md
     formats.py       what the body formats cost, by CPU time
 
     attack.py        honest clients beside attackers: ``make bench-attack``, with a table of its own

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measures, prints, and writes ``benchmarks/results.json`` and the README's figures."""
+"""``python -m benchmarks``: measures, prints, and writes ``benchmarks/results.json`` and ``docs/performance.md``."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks import formats, plan, report, sizes
 from benchmarks.load import LoadError, Wrk, WrkMissing
 
 _RESULTS = Path(__file__).with_name("results.json")
-_README = Path(__file__).parent.parent / "README.md"
+_DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
 def main(
@@ -43,8 +43,8 @@ def main(
     report.show(results, console)
     report.write(results, output or _RESULTS)
     if output is None:
-        _README.write_text(report.replace_section(_README.read_text(), results))
-    console.print(f"Written to {output or 'benchmarks/results.json and README.md'}.")
+        _DOCUMENT.write_text(report.replace_section(_DOCUMENT.read_text(), results))
+    console.print(f"Written to {output or 'benchmarks/results.json and docs/performance.md'}.")
 
 
 if __name__ == "__main__":

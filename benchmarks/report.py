@@ -1,4 +1,4 @@
-"""What a run found: the machine, the tables, the JSON, and the section of the README that is made from it."""
+"""What a run found: the machine, the tables, the JSON, and the section of docs/performance.md that is made from it."""
 
 import os
 import platform
@@ -93,7 +93,7 @@ def show(found: Mapping[str, Any], console: Console) -> None:
 
 
 def section(found: Mapping[str, Any]) -> str:
-    """The README's section on performance, between its marks."""
+    """The figures of ``docs/performance.md``, between its marks."""
     about = found["machine"]
     lines = [
         _START,

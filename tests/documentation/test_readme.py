@@ -1,4 +1,4 @@
-"""The README cannot lie: its commands run, their replies are compared, its tables are held against the code."""
+"""The documents cannot lie: their commands run, replies are compared, tables and links are held against the code."""
 
 import json
 import os
@@ -23,25 +23,27 @@ from tests.support import calls
 from tests.support.paths import ROOT
 from tests.support.servers import Service, clean_environment, eventually, service, valkey
 
-README = (ROOT / "README.md").read_text()
-MQTT = (ROOT / "docs" / "mqtt.md").read_text()
+DOCUMENTS = {path: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+README = DOCUMENTS[ROOT / "README.md"]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def commands() -> list[tuple[str, str]]:
-    """Every command of the README's transcripts, with what it prints; none stands for output that is not shown."""
-    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    return [
-        (command.strip(), output)
-        for block in blocks
-        for command, _, output in (part.partition("\n") for part in block.split("$ ")[1:])
-    ]
+def document(name: str) -> str:
+    """One document of ``docs/``."""
+    return DOCUMENTS[ROOT / "docs" / f"{name}.md"]
 
 
-def table(header: str, text: str = README) -> list[list[str]]:
+def transcripts() -> list[tuple[str, str]]:
+    """Commands that are followed by what they print last."""
+    blocks = re.compile(r"```sh\n((?:(?!```).)*)```\n\n```text\n(.*?)```", re.DOTALL)
+    names = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("reliability", "formats"))]
+    return [found for name in names for found in blocks.findall(DOCUMENTS[name])]
+
+
+def table(header: str, text: str) -> list[list[str]]:
     """The rows of the table with this header."""
     lines = text[text.index(header) :].splitlines()[2:]
-    rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+    rows = lines[: next(i for i, line in enumerate([*lines, ""]) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
 
@@ -51,18 +53,17 @@ def running() -> Iterator[Service]:
         yield started
 
 
-def test_every_command_prints_what_the_readme_shows(running: Service) -> None:
+def test_every_command_prints_what_the_documents_show(running: Service) -> None:
     environment = clean_environment() | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "MEANWHILE_URL": running.url,
     }
-    assert len(commands()) >= 9
-    for command, shown in commands():
+    assert len(transcripts()) >= 9
+    for commands, shown in transcripts():
         ran = subprocess.run(
             [
-                "bash",
-                "-c",
-                command.replace("curl ", "curl -sS --globoff ").replace("http://127.0.0.1:8000", running.url),
+                *("bash", "-e", "-c"),
+                commands.replace("curl ", "curl -sS --globoff ").replace("http://127.0.0.1:8000", running.url),
             ],
             capture_output=True,
             text=True,
@@ -71,15 +72,43 @@ def test_every_command_prints_what_the_readme_shows(running: Service) -> None:
             timeout=60,
             check=False,
         )
-        assert (0, "") == (ran.returncode, ran.stderr), command
-        if shown:
-            assert TIME.sub("TIME", shown.strip()) == TIME.sub("TIME", ran.stdout.strip()), command
+        assert (0, "") == (ran.returncode, ran.stderr), commands
+        assert TIME.sub("TIME", ran.stdout.strip()).endswith(TIME.sub("TIME", shown.strip())), commands
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", DOCUMENTS[path]):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", DOCUMENTS[file], re.MULTILINE)
+            assert anchor in map(slug, headings), target
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    linked = {(ROOT / target).resolve() for target in re.findall(r"\]\((docs/[^)\s]+\.md)\)", README)}
+    assert set(DOCUMENTS) - {ROOT / "README.md"} == linked
+
+
+def test_the_readme_is_short_and_nothing_in_it_has_to_be_edited_before_it_is_pasted() -> None:
+    assert len(README.encode()) <= 12_000
+    for commands in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+        assert not re.search(r"^\$ ", commands, re.MULTILINE)
 
 
 def test_the_api_table_has_every_route_and_no_other() -> None:
     routes = create_app(Settings()).router.routes
     assert {(route.method, route.path.replace(":path}", "}")) for route in routes if isinstance(route, Endpoint)} == {
-        tuple(row[0].strip("`").split(" ")) for row in table("| method and path |")
+        tuple(row[0].strip("`").split(" ")) for row in table("| method and path |", document("api"))
     }
 
 
@@ -93,7 +122,7 @@ def test_the_settings_table_has_every_setting_with_its_default() -> None:
     assert [
         [f"`MEANWHILE_{name.upper()}`", defaults.get(name, f"`{str(field.default).lower()}`"), field.description]
         for name, field in Settings.model_fields.items()
-    ] == table("| variable |")
+    ] == table("| variable |", document("settings"))
 
 
 def test_the_settings_of_mqtt_are_all_documented_with_their_defaults() -> None:
@@ -104,36 +133,38 @@ def test_the_settings_of_mqtt_are_all_documented_with_their_defaults() -> None:
     assert [
         [f"`MEANWHILE_MQTT_{name.upper()}`", shown(field.default), field.description]
         for name, field in MqttSettings.model_fields.items()
-    ] == table("| variable |", MQTT)
+    ] == table("| variable |", document("mqtt"))
 
 
 def test_every_option_that_the_documents_name_exists() -> None:
     known = {name for command in get_command(app).commands.values() for one in command.params for name in one.opts}  # type: ignore[attr-defined]  # it is a group
-    named = set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", MQTT)) | set(re.findall(r"meanwhile mqtt.* (--[a-z-]+)", MQTT))
+    named = set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", document("mqtt"))) | set(
+        re.findall(r"meanwhile mqtt.* (--[a-z-]+)", document("mqtt"))
+    )
     assert {"--topic", "--publish", "--sequence"} <= named
     assert set() == named - known - {"--profile"}
 
 
 def test_the_status_table_has_every_status_of_the_error_table() -> None:
-    shown = {int(status) for row in table("| status |") for status in row[0].split(", ")}
+    shown = {int(status) for row in table("| status |", document("api")) for status in row[0].split(", ")}
     assert {problem.status for problem in problems.TABLE.values()} | {200, 405, 500} == shown
 
 
 def test_the_table_of_faults_is_what_a_run_measured() -> None:
     result = json.loads((ROOT / "tests" / "faults" / "results.json").read_text())
-    assert README == with_block(README, result)
+    assert document("reliability") == with_block(document("reliability"), result)
     assert all((0, 0) == (row["lost"], row["doubled"]) for row in result["rows"])
 
 
 def test_the_commands_to_start_with_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"\bmake ([a-z-]+)", README):
-        if target != "nothing":
+    for text in DOCUMENTS.values():
+        for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
             assert f"\n{target}:" in makefile
 
 
 def test_the_acl_suffices() -> None:
-    (rule,) = re.findall(r"^ *(user meanwhile .*)$", README, re.MULTILINE)
+    (rule,) = re.findall(r"^ *(user meanwhile .*)$", document("operations"), re.MULTILINE)
     with (
         valkey() as server,
         Redis.from_url(server.url) as admin,
@@ -155,11 +186,12 @@ def test_the_acl_suffices() -> None:
         assert "fsyncs" not in started.log
 
 
-def test_every_file_that_the_readme_names_exists() -> None:
-    for name in re.findall(r"`((?:service|tests|benchmarks|docs)/[^`{}]*)`", README):
-        assert (ROOT / name).exists(), name
+def test_every_file_that_the_documents_name_exists() -> None:
+    for text in DOCUMENTS.values():
+        for name in re.findall(r"`((?:service|tests|benchmarks|docs)/[^`{}<>]*)`", text):
+            assert (ROOT / name).exists(), name
 
 
 def test_the_figures_of_speed_are_those_of_the_last_benchmark() -> None:
     found = json.loads((ROOT / "benchmarks" / "results.json").read_text())
-    assert README == replace_section(README, found)
+    assert document("performance") == replace_section(document("performance"), found)

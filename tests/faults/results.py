@@ -1,4 +1,4 @@
-"""The README's table of faults, made from what runs of all of them measured.
+"""The table of faults in ``docs/reliability.md``, made from what runs of all of them measured.
 
 FAULTS_JSON=tests/faults/results.json make test-faults && .venv/bin/python -m tests.faults.results
 """
@@ -15,7 +15,7 @@ from typing import Any
 from meanwhile.storage.valkey_server import server_binary
 
 RESULTS = Path(__file__).with_name("results.json")
-README = Path(__file__).parent.parent.parent / "README.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 COLUMNS = ("fault", "load", "acknowledged", "lost", "doubled", "unknown", "recovered in", "seen")
 _BLOCK = re.compile(r"<!-- faults -->\n.*?<!-- /faults -->", re.DOTALL)
 
@@ -46,16 +46,16 @@ def merged(file: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def block(result: Mapping[str, Any]) -> str:
-    """What stands in the README between the markers."""
+    """What stands in the document between the markers."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, result["rows"])]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"<!-- faults -->\nMeasured on {result['machine']}, by `{result['command']}`:\n\n{table}\n<!-- /faults -->"
 
 
 def with_block(readme: str, result: Mapping[str, Any]) -> str:
-    """The README with this result in its place."""
+    """The document with this result in its place."""
     return _BLOCK.sub(lambda _: block(result), readme, count=1)
 
 
 if __name__ == "__main__":
-    README.write_text(with_block(README.read_text(), json.loads(RESULTS.read_text())))
+    DOCUMENT.write_text(with_block(DOCUMENT.read_text(), json.loads(RESULTS.read_text())))

@@ -1,4 +1,4 @@
-"""A Redis that is guarded: the service under exactly the ACL of the README, with a password, over TLS.
+"""A Redis that is guarded: the service under exactly the ACL of ``docs/operations.md``, with a password, over TLS.
 
 The Valkey that tests start has no TLS of its own, so a proxy ends it in front of one; where a redis-server or
 valkey-server on PATH was built with TLS, it takes the same test by itself.
@@ -32,20 +32,20 @@ from tests.support import calls
 from tests.support.paths import ROOT
 from tests.support.servers import Service, Valkey, free_port, service, short_directory
 
-README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 ONE = State(NUMBER, summarize([[1.0]], 5, 5))
 
 
 def acl() -> str:
-    """The ACL of the README, as it stands there."""
-    found = re.search(r"```text\n(\s*user default off\n.*?)```", README, re.DOTALL)
+    """The ACL of ``docs/operations.md``, as it stands there."""
+    found = re.search(r"```text\n(\s*user default off\n.*?)```", OPERATIONS, re.DOTALL)
     assert found is not None
     return "".join(f"{line.strip()}\n" for line in found[1].splitlines())
 
 
 @contextmanager
 def guarded_valkey() -> Iterator[Valkey]:
-    """A server that admits whom the ACL of the README admits, and nobody else."""
+    """A server that admits whom the ACL of ``docs/operations.md`` admits, and nobody else."""
     with short_directory() as directory:
         (directory / "users.acl").write_text(acl())
         arguments = ("--aclfile", str(directory / "users.acl"), "--appendonly", "yes", "--appendfsync", "always")
