@@ -42,10 +42,21 @@ def service(checkout: Path) -> Iterator[tuple[str, int, int]]:
     """The URL of a running service of this checkout, and the processes of its worker and its Valkey."""
     with tempfile.TemporaryDirectory(prefix="mw", dir="/tmp") as directory:
         log = Path(directory) / "log"
-        environment = os.environ | {"PYTHONPATH": str(checkout)}
+        sources = checkout / "service"
+        is_packaged = (sources / "meanwhile").is_dir()  # Once the package was named service itself.
+        environment = os.environ | {"PYTHONPATH": str(sources if is_packaged else checkout)}
         with log.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "meanwhile", "serve", "--port", "0", "--data-dir", f"{directory}/data"],
+                [
+                    sys.executable,
+                    "-m",
+                    "meanwhile" if is_packaged else "service",
+                    "serve",
+                    "--port",
+                    "0",
+                    "--data-dir",
+                    f"{directory}/data",
+                ],
                 cwd=checkout,
                 env=environment,
                 stdout=output,
