@@ -45,10 +45,12 @@ def service(checkout: Path) -> Iterator[tuple[str, int, int]]:
         sources = checkout / "service"
         is_packaged = (sources / "meanwhile").is_dir()  # Once the package was named service itself.
         environment = os.environ | {"PYTHONPATH": str(sources if is_packaged else checkout)}
+        own = checkout / ".venv" / "bin" / "python"  # It may need other packages.
+        python = str(own) if own.exists() else sys.executable
         with log.open("w") as output:
             process = subprocess.Popen(
                 [
-                    sys.executable,
+                    python,
                     "-m",
                     "meanwhile" if is_packaged else "service",
                     "serve",
@@ -64,6 +66,8 @@ def service(checkout: Path) -> Iterator[tuple[str, int, int]]:
             )
         try:
             while (found := re.search(r"listens on (http://\S+) ", log.read_text())) is None:
+                if process.poll() is not None:
+                    raise RuntimeError(log.read_text())
                 time.sleep(0.05)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             threads = Path(f"/proc/{process.pid}/task")
