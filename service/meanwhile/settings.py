@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from meanwhile.formats import line_protocol_names
@@ -191,7 +191,9 @@ class MqttSettings(BaseSettings):
 
     @field_validator("ca", "cert", "key")
     @classmethod
-    def _is_there(cls, file: Path | None) -> Path | None:
+    def _is_there(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is not None and str(info.data.get("url", "")).startswith("mqtt://"):
+            raise ValueError("Expected it beside a URL that starts with mqtts://; mqtt:// does not use TLS.")
         if file is not None and not file.is_file():
             raise ValueError("Expected a file that exists.")
         return file

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from meanwhile.api.key_file import digest_of
+from meanwhile.formats import line_protocol
 from tests.conftest import Api
 from tests.support.servers import valkey
 
@@ -269,3 +270,12 @@ async def test_an_idempotency_key_is_refused_where_it_would_not_count_once(clien
         reply = await write(client, "m f=1 1767225600000000000", "&dedupe=timestamp", **{"Idempotency-Key": key})
         assert 204 == reply.status_code
     assert {"m/f": 1} == await counts(client)
+
+
+async def test_a_bug_is_logged_once(
+    api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await api()
+    monkeypatch.setattr(line_protocol, "decode", lambda *_: 1 / 0)
+    assert 500 == (await write(client, "m f=1")).status_code
+    assert 1 == sum("because of a bug" in record.getMessage() for record in caplog.records)

@@ -283,7 +283,7 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         (["key", "gateway", "--prefix", "no prefix"], "--prefix: A prefix is the start of a stream name"),
         (["mqtt", "--topic", "a#"], "--topic: "),
         (["mqtt", "--url", "mqtt://127.0.0.1:99999"], "--url: "),
-        (["mqtt", "--ca", "/nowhere"], "--ca: "),
+        (["mqtt", "--url", "mqtts://127.0.0.1", "--ca", "/nowhere"], "--ca: "),
     ]:
         refused = meanwhile(*arguments)
         assert (2, True) == (refused.returncode, said in refused.stderr), (arguments, refused.stderr)
@@ -382,3 +382,25 @@ def test_a_redis_url_that_is_none_is_refused_without_its_password(url: str) -> N
         Settings(redis_url=url)
     (problem,) = refusal.value.errors()  # Of which the command line prints the message.
     assert "ssword" not in problem["msg"].replace("password", "")
+
+
+def test_output_that_finds_no_space_is_said_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "meanwhile", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment(),
+            check=False,
+        )
+    assert (1, "The output cannot be written: no space is left.\n") == (ran.returncode, ran.stderr)
+
+
+def test_certificates_beside_a_url_without_tls_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    refused = meanwhile("mqtt", "--url", "mqtt://127.0.0.1:9", "--ca", str(tmp_path / "ca.pem"))
+    assert (2, True) == (
+        refused.returncode,
+        "--ca: Expected it beside a URL that starts with mqtts://" in refused.stderr,
+    )

@@ -65,6 +65,14 @@ def test_what_a_killed_worker_counted_stays_and_its_place_is_taken(tmp_path: Pat
     assert {"0.cells", "1.cells"} == {file.name for file in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_file_that_a_worker_has_only_begun_is_left_out(tmp_path: Path, size: int) -> None:
+    counters = Counters(tmp_path)
+    counters.committed(1, 1, 0, 0.001)
+    (tmp_path / "1.cells").write_bytes(bytes(size))
+    assert 1.0 == recorded(counters)
+
+
 def test_a_file_that_a_dying_worker_left_short_is_completed(tmp_path: Path) -> None:
     (tmp_path / "0.cells").write_bytes(bytes(100))
     counters = Counters(tmp_path)

@@ -241,11 +241,17 @@ def encode(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers and body of the answer to ``error``."""
     problem, members = describe(error)
     body = msgspec.json.encode(members)
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    content = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    return problem.status, [*content, *headers_of(error, problem)], body
+
+
+def headers_of(error: Exception, problem: ProblemType) -> list[tuple[bytes, bytes]]:
+    """The headers that say what to do about ``error``, whatever words its answer has."""
+    headers: list[tuple[bytes, bytes]] = []
     if problem.retry_after is not None:
         headers.append((b"retry-after", str(problem.retry_after).encode()))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b'Bearer realm="meanwhile", Basic realm="meanwhile"'))
     if isinstance(error, HTTPException) and error.headers:
         headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
-    return problem.status, headers, body
+    return headers

@@ -128,8 +128,9 @@ class Counters:
             return array("d", self._cells.tobytes())
         arrays = []
         for file in self._directory.glob("*.cells"):
-            arrays.append(array("d"))
-            arrays[-1].frombytes(file.read_bytes())
+            content = file.read_bytes()
+            if len(content) == 8 * CELLS:  # A worker that is starting has made its file and not filled it.
+                arrays.append(array("d", content))
         return array("d", map(sum, zip(*arrays, strict=True)))
 
     def _claim(self, cells: int) -> int:

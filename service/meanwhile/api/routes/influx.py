@@ -76,12 +76,11 @@ class InfluxEndpoint(Endpoint):
     def refuse(self, error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """The problem in the words of InfluxDB."""
         problem, members = problems.describe(error)
-        _, headers, _ = problems.encode(error)
         status = _status(problem)
         message = "unauthorized access" if status == 401 else members.get("detail", problem.title)
         body = msgspec.json.encode({"code": _CODES.get(status, "internal error"), "message": message, "error": message})
-        kept = [header for header in headers if header[0] not in (b"content-type", b"content-length")]
-        return status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *kept], body
+        content = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        return status, [*content, *problems.headers_of(error, problem)], body
 
     def documented(self, problem: problems.ProblemType) -> document.Refusal:
         """What the document says of a problem in the words of InfluxDB."""
