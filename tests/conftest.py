@@ -27,6 +27,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What breaks things or starts containers takes longer."""
+    for item in items:
+        if item.get_closest_marker("faults") or item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def shared_valkey() -> Iterator[Valkey]:
     """The session's server. Nobody kills, stops or flushes this one."""
