@@ -48,7 +48,10 @@ class Settings(BaseSettings):
         description="Start of every key in Redis: <prefix>:stream:<name>.",
     )
     redis_timeout: float = Field(
-        5.0, gt=0, le=300, description="Seconds after which a request that waits for Redis is answered in any case."
+        5.0,
+        gt=0,
+        le=300,
+        description="Timeout for Redis, in seconds. A request that waits longer is answered with an error.",
     )
     durability: Literal["fsync", "everysec", "replicated"] = Field(
         "fsync",
@@ -57,12 +60,13 @@ class Settings(BaseSettings):
     replicas: int = Field(1, ge=1, le=16, description="Replicas that must have a commit when durability is replicated.")
     strict: bool = Field(
         False,
-        description="Not ready (/readyz is 503) while Redis keeps less than 200 promises or does not tell.",
+        description="Report not ready (/readyz answers 503) while Redis is configured to keep less than a 200 "
+        "promises, or while that cannot be verified.",
     )
     require_idempotency_key: bool = Field(False, description="Refuse readings without an Idempotency-Key.")
     api_keys: Path | None = Field(
         None,
-        description="File of API keys, read again on SIGHUP. Without it the service is open to whoever reaches it.",
+        description="File of API keys, reloaded on SIGHUP. Without it, anyone who can reach the service can use it.",
     )
     allowed_hosts: Annotated[list[str], NoDecode] = Field(
         [],
@@ -70,7 +74,10 @@ class Settings(BaseSettings):
         ".internal, .home.arpa and .lan: with spaces between them; *.example.org for all below, * for any.",
     )
     max_streams: int = Field(
-        0, ge=0, description="Keys in the Redis database past which no new stream is made; 0 for no limit."
+        0,
+        ge=0,
+        description="Maximum number of keys in the Redis database; beyond it, no new streams are created. "
+        "0 means no limit.",
     )
     max_waiting: int = Field(200_000, ge=1, description="Readings that may wait for a commit, per worker.")
     max_subscribers: int = Field(2_000, ge=0, description="Event streams that may be open at once, per worker.")
@@ -90,7 +97,10 @@ class Settings(BaseSettings):
     max_names: int = Field(64, ge=1, description="Names in an object.")
     max_uploads: int = Field(100, ge=0, description="NDJSON uploads that may be open at once, per worker.")
     upload_idle_timeout: float = Field(
-        300.0, gt=0, description="Seconds in which an open upload has to send a whole line, or it is ended."
+        300.0,
+        gt=0,
+        description="Seconds that an open upload may stay idle: without a complete line in that time, the service "
+        "ends it.",
     )
     line_protocol_stream: str = Field(
         line_protocol_names.DEFAULT, description="Which stream a field of a line protocol point is recorded in."
@@ -98,7 +108,9 @@ class Settings(BaseSettings):
     line_protocol_dedupe: bool = Field(
         False, description="Count each point of line protocol once, by its timestamp, as ?dedupe=timestamp does."
     )
-    shutdown_timeout: int = Field(10, ge=0, description="Seconds that running requests have to finish at shutdown.")
+    shutdown_timeout: int = Field(
+        10, ge=0, description="Time that running requests get to finish at shutdown, in seconds."
+    )
     access_log: bool = Field(False, description="Log a line for every request.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What to log.")
 

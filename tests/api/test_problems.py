@@ -67,7 +67,7 @@ async def test_400_says_where_the_body_stops_being_json(client: httpx.AsyncClien
     assert 400 == reply.status_code
     assert {
         "type": "urn:meanwhile:problem:malformed",
-        "title": "The body is not JSON",
+        "title": "The body cannot be parsed",
         "status": 400,
         "detail": "Expected JSON; line 2, column 9 is not.",
     } == problem(reply)
@@ -89,7 +89,7 @@ async def test_400_for_a_cursor_that_comes_from_no_listing(client: httpx.AsyncCl
     assert 400 == reply.status_code
     assert {
         "type": "urn:meanwhile:problem:bad-cursor",
-        "title": "The cursor is not one of ours",
+        "title": "The cursor is not valid",
         "status": 400,
         "detail": "Expected the cursor of the page before.",
     } == problem(reply)
@@ -304,7 +304,7 @@ async def test_415_lists_the_types_that_are_known(client: httpx.AsyncClient, pat
     detail = members.pop("detail")
     assert {
         "type": "urn:meanwhile:problem:unsupported-media-type",
-        "title": "The body has an unknown type",
+        "title": "The media type is not supported",
         "status": 415,
     } == members
     assert "application/json" in detail
@@ -317,7 +317,7 @@ async def test_415_lists_the_encodings_that_are_known(client: httpx.AsyncClient,
     assert 415 == reply.status_code
     assert {
         "type": "urn:meanwhile:problem:unsupported-media-type",
-        "title": "The body has an unknown type",
+        "title": "The media type is not supported",
         "status": 415,
         "detail": "Expected Content-Encoding: gzip, or none.",
     } == problem(reply)
@@ -356,7 +356,7 @@ async def test_422_points_at_the_place(client: httpx.AsyncClient, body: str, poi
     assert "Expected" in members.pop("detail")
     assert {
         "type": "urn:meanwhile:problem:invalid",
-        "title": "The request cannot be recorded as it is",
+        "title": "The request is not valid",
         "status": 422,
         "pointer": pointer,
     } == members
@@ -371,7 +371,7 @@ async def test_422_for_a_name_says_what_a_name_is(client: httpx.AsyncClient) -> 
     assert "1 to 255 characters" in members.pop("detail")
     assert {
         "type": "urn:meanwhile:problem:invalid",
-        "title": "The request cannot be recorded as it is",
+        "title": "The request is not valid",
         "status": 422,
     } == members
 
@@ -516,9 +516,9 @@ async def test_503_when_too_much_waits_and_only_for_what_was_not_recorded(api: A
         assert {"1"} == {reply.headers["retry-after"] for reply in refused}
         assert {
             "type": "urn:meanwhile:problem:overloaded",
-            "title": "Too much is waiting",
+            "title": "Too many readings are waiting",
             "status": 503,
-            "detail": "Nothing of this request was recorded. Send it again.",
+            "detail": "Nothing in this request was recorded. Send it again.",
         } == problem(refused[0])
         assert 1 + len(answered) - len(refused) == await count(client, "s")
 
@@ -542,9 +542,9 @@ async def test_504_when_a_write_was_sent_and_no_answer_came(api: Api, method: st
         assert 504 == reply.status_code
         assert {
             "type": "urn:meanwhile:problem:outcome-unknown",
-            "title": "It is not known whether this was recorded",
+            "title": "It is unknown whether the request was recorded",
             "status": 504,
-            "detail": "It was sent to Redis and no answer came in time.",
+            "detail": "The request was sent to Redis, which did not answer in time.",
         } == problem(reply)
         assert "retry-after" not in reply.headers
         # Unknown is the truth: it may have run when the server went on. It has not run twice, and all goes on.
@@ -630,6 +630,6 @@ async def test_500_is_a_problem_that_gives_nothing_away(
         "type": "urn:meanwhile:problem:internal-error",
         "title": "Internal error",
         "status": 500,
-        "detail": "This is a bug in the service; its log has the cause.",
+        "detail": "This is a bug in the service. The cause is in its log.",
     } == problem(reply)
     assert SECRET in caplog.text

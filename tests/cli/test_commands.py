@@ -123,7 +123,7 @@ def test_average_of_a_stream_that_does_not_exist_fails_with_the_reason(running: 
 def test_average_of_what_is_no_name_is_refused(running: Service, stream: str) -> None:
     """Sent as it is, a "?" would ask for another path and print what that answers."""
     failed = meanwhile("average", stream, "--url", running.url)
-    assert (1, "", "This is not the name of a stream.\n") == (failed.returncode, failed.stdout, failed.stderr)
+    assert (1, "", "This is not a valid stream name.\n") == (failed.returncode, failed.stdout, failed.stderr)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,10 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 
 def test_a_key_that_is_none_is_said_in_one_line() -> None:
     refused = meanwhile("average", "a", "--key", "\u00fc", "--url", "http://127.0.0.1:9")
-    assert (1, "The API key has characters that no key has.\n") == (refused.returncode, refused.stderr)
+    assert (1, "The API key contains characters that are not allowed in a key.\n") == (
+        refused.returncode,
+        refused.stderr,
+    )
 
 
 def test_ctrl_c_says_how_far_send_came_and_that_it_waits_for_a_service_that_is_away(tmp_path: Path) -> None:
@@ -355,7 +358,7 @@ def test_a_key_is_shown_once_and_opens_the_service_for_send_and_average(tmp_path
             meanwhile("average", "air/T", *at),
         ):
             assert 1 == refused.returncode
-            assert re.search("401: A key is needed|403: The key does not allow this", refused.stderr)
+            assert re.search("401: An API key is required|403: The API key does not allow this", refused.stderr)
         assert "1.5\n" == meanwhile("average", "air/T", *at, MEANWHILE_KEY=secret).stdout
 
 

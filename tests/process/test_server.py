@@ -334,7 +334,7 @@ def test_sighup_reads_the_keys_again_in_every_worker_and_stops_none(workers: str
     with service("--workers", workers, MEANWHILE_API_KEYS=str(keys)) as running:
         assert running.process is not None
         eventually(lambda: running.log.count("Application startup complete") == int(workers))
-        assert "Every request needs one of 1 API keys" in running.log
+        assert "Every request needs an API key (1 API key is configured)" in running.log
         processes = children(running.process.pid)
 
         def statuses() -> set[int]:

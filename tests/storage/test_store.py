@@ -503,7 +503,7 @@ async def test_a_server_without_memory_still_forgets(own: Valkey, caplog: pytest
         for record in caplog.records
         if record.name == "meanwhile.storage.redis_client"
     ]
-    assert ["Redis takes no writes", "Redis takes writes again"] == said
+    assert ["Redis does not accept writes", "Redis accepts writes again"] == said
 
 
 async def test_a_real_server_that_is_busy_with_another_script_records_nothing_and_later_does(own: Valkey) -> None:

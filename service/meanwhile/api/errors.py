@@ -65,7 +65,7 @@ class BadCursor(Refused):
 
 
 class Stopping(Exception):
-    """The service stops while an upload goes on."""
+    """The service is shutting down while an upload goes on."""
 
 
 class TooManyUploads(Exception):

@@ -67,20 +67,20 @@ class ProblemType(NamedTuple):
 
 
 TABLE: Mapping[type[Exception], ProblemType] = {
-    NotHttp: ProblemType(400, "not-http", "This is not an HTTP request"),
-    HeaderTooLarge: ProblemType(431, "header-too-large", "The header is too large"),
-    Malformed: ProblemType(400, "malformed", "The body is not JSON"),
+    NotHttp: ProblemType(400, "not-http", "Not a valid HTTP request"),
+    HeaderTooLarge: ProblemType(431, "header-too-large", "The request header is too large"),
+    Malformed: ProblemType(400, "malformed", "The body cannot be parsed"),
     PartialWrite: ProblemType(400, "partial-write", "Some lines were not recorded"),
     BadEncoding: ProblemType(400, "bad-encoding", "The body cannot be decoded"),
-    BadCursor: ProblemType(400, "bad-cursor", "The cursor is not one of ours"),
+    BadCursor: ProblemType(400, "bad-cursor", "The cursor is not valid"),
     BadKey: ProblemType(400, "bad-idempotency-key", "The idempotency key cannot be used"),
     Unauthorized: ProblemType(
         401,
         "unauthorized",
-        "A key is needed",
-        "Expected an API key that this service knows: Authorization: Bearer <key>, or X-API-Key: <key>.",
+        "An API key is required",
+        "Send a valid API key as Authorization: Bearer <key> or X-API-Key: <key>.",
     ),
-    Forbidden: ProblemType(403, "forbidden", "The key does not allow this"),
+    Forbidden: ProblemType(403, "forbidden", "The API key does not allow this"),
     NoSuchStream: ProblemType(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
     Idle: ProblemType(408, "idle", "The upload was idle for too long"),
     ShapeConflict: ProblemType(
@@ -90,12 +90,13 @@ TABLE: Mapping[type[Exception], ProblemType] = {
         409,
         "key-too-old",
         "The idempotency key is too old",
-        "A stream has counted much later sequences of this producer and no longer knows whether it counted this one.",
+        "A stream has already counted much later sequences of this producer and cannot tell whether it counted this "
+        "one.",
     ),
     KeyAhead: ProblemType(
         409,
         "key-ahead",
-        "The idempotency key is ahead of time",
+        "The idempotency key is in the future",
         "The sequence reads as a time more than a day in the future, which would make all later ones too old. Nothing "
         "was recorded. Correct the clock of the producer, or choose sequences that do not read as times.",
     ),
@@ -110,78 +111,80 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     StreamFull: ProblemType(
         409,
         "stream-full",
-        "The stream has counted as many readings as it can",
-        "A stream counts at most 9007199254740991 readings. Nothing of this request was recorded.",
+        "The stream is full",
+        "A stream counts at most 9007199254740991 readings. Nothing in this request was recorded.",
     ),
-    LengthRequired: ProblemType(411, "length-required", "The request has no body"),
+    LengthRequired: ProblemType(411, "length-required", "The request needs a body"),
     BodyTooLarge: ProblemType(413, "too-large", "The body is too large"),
     TooMany: ProblemType(413, "too-many-readings", "Too many readings"),
-    UnsupportedMediaType: ProblemType(415, "unsupported-media-type", "The body has an unknown type"),
-    Misdirected: ProblemType(421, "misdirected", "This service does not answer to that host"),
-    Invalid: ProblemType(422, "invalid", "The request cannot be recorded as it is"),
-    BadTransferCoding: ProblemType(501, "transfer-coding", "The transfer coding is not known"),
+    UnsupportedMediaType: ProblemType(415, "unsupported-media-type", "The media type is not supported"),
+    Misdirected: ProblemType(421, "misdirected", "The service does not answer to this host"),
+    Invalid: ProblemType(422, "invalid", "The request is not valid"),
+    BadTransferCoding: ProblemType(501, "transfer-coding", "The transfer coding is not supported"),
     TooManyConnections: ProblemType(
         503,
         "too-many-connections",
         "Too many connections are open",
-        "Nothing of this request was recorded. Send it again.",
+        "Nothing in this request was recorded. Send it again.",
         1,
     ),
     Overloaded: ProblemType(
-        503, "overloaded", "Too much is waiting", "Nothing of this request was recorded. Send it again.", 1
+        503, "overloaded", "Too many readings are waiting", "Nothing in this request was recorded. Send it again.", 1
     ),
-    Stopping: ProblemType(503, "stopping", "The service stops", "Send the rest again.", 1),
+    Stopping: ProblemType(503, "stopping", "The service is shutting down", "Send the rest again.", 1),
     TooManyUploads: ProblemType(
-        503, "too-many-uploads", "Too many uploads are open", "Nothing of this request was recorded. Send it again.", 1
+        503, "too-many-uploads", "Too many uploads are open", "Nothing in this request was recorded. Send it again.", 1
     ),
     TooManySubscribers: ProblemType(
         503,
         "too-many-subscribers",
-        "There are as many event streams as may be",
+        "The limit of event streams is reached",
         "Ask for the states with GET, or try again later.",
         10,
     ),
     TooManyStreams: ProblemType(
         503,
         "too-many-streams",
-        "There are as many streams as may be",
-        "No new stream is made, and nothing of this request was recorded. Existing streams go on.",
+        "The limit of streams is reached",
+        "The service creates no new streams, and nothing in this request was recorded. Existing streams still accept "
+        "readings.",
         60,
     ),
-    NotReady: ProblemType(503, "not-ready", "Redis cannot do what the service promises", None, 10),
+    NotReady: ProblemType(503, "not-ready", "Redis cannot keep the service's promises", None, 10),
     StoreUnavailable: ProblemType(
         503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
     ),
     Unreadable: ProblemType(
         503,
         "unreadable",
-        "The stored state is not readable",
-        "The stream's key in Redis holds something that this version did not write. Nothing was changed.",
+        "The stored state cannot be read",
+        "The stream's key in Redis holds a value that this version did not write. Nothing was changed.",
         60,
     ),
     PartlyRefused: ProblemType(
         409,
         "partly-refused",
-        "Some streams refused their readings",
-        "Their shape was another one by the time that they were recorded. The other streams have their readings.",
+        "Some streams rejected their readings",
+        "Another client had created them with another shape in the meantime. The other streams recorded their "
+        "readings.",
     ),
     PartlyRecorded: ProblemType(
         504,
         "partly-recorded",
-        "Redis failed while this was recorded",
-        "Some streams have their readings, others do not. With an Idempotency-Key, send the request again: it "
+        "Redis failed while the request was being recorded",
+        "Some streams recorded their readings and others did not. With an Idempotency-Key, send the request again: it "
         "completes what is missing and doubles nothing.",
     ),
     OutcomeUnknown: ProblemType(
         504,
         "outcome-unknown",
-        "It is not known whether this was recorded",
-        "It was sent to Redis and no answer came in time.",
+        "It is unknown whether the request was recorded",
+        "The request was sent to Redis, which did not answer in time.",
     ),
 }
 _FROM_THE_FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 _OTHER = "http"
-_BUG = ProblemType(500, "internal-error", "Internal error", "This is a bug in the service; its log has the cause.")
+_BUG = ProblemType(500, "internal-error", "Internal error", "This is a bug in the service. The cause is in its log.")
 REASONS = (*(problem.type for problem in TABLE.values()), *_FROM_THE_FRAMEWORK.values(), _OTHER, _BUG.type)
 
 

@@ -92,9 +92,10 @@ def serve(**options: Any) -> None:
 def _announce(url: str, where: str, keys: int | None) -> None:
     typer.echo(f"Meanwhile listens on {url} and keeps its streams in {where}.")
     if keys is not None:
-        typer.echo(f"Every request needs one of {keys} API keys: -H 'Authorization: Bearer <key>'.")
+        configured = "1 API key is" if keys == 1 else f"{keys} API keys are"
+        typer.echo(f"Every request needs an API key ({configured} configured): -H 'Authorization: Bearer <key>'.")
     else:
-        typer.echo("It is open: no API keys are set, so whoever reaches this address can read, write and delete.")
+        typer.echo("No API keys are set: anyone who can reach this address can read, write and delete.")
     typer.echo(
         "Send it a reading:\n\n"
         f"    curl {url}/v1/streams/kitchen/temperature/readings \\\n"

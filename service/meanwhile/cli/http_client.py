@@ -58,7 +58,7 @@ class Client:
         waiting: Callable[[str], None] = lambda reason: None,
     ) -> None:
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise Unsent("The API key has characters that no key has.")
+            raise Unsent("The API key contains characters that are not allowed in a key.")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         if not _is_url(url):
             raise Unsent(f"{url} is not a URL that starts with http:// or https://.")
@@ -77,7 +77,7 @@ class Client:
     def average(self, stream: str) -> str:
         """The average of a stream as text, asked for once. Raises ``Unsent`` with the reason if there is none."""
         if not is_name(stream):
-            raise Unsent("This is not the name of a stream.")
+            raise Unsent("This is not a valid stream name.")
         path = f"/v1/streams/{stream}/average"
         reply = self._request("GET", path, tries=1, headers={"Accept": "text/plain"})
         if reply.is_success:

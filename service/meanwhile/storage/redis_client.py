@@ -198,13 +198,13 @@ class RedisClient:
         """Says it in the log once, not for every request. A full server takes reads all the while."""
         self._failed("unavailable")
         if what not in self._failing:
-            log.warning("Redis takes no %s: %s", what, str(error) or type(error).__name__)
+            log.warning("Redis does not accept %s: %s", what, str(error) or type(error).__name__)
         self._failing.add(what)
         return StoreUnavailable()
 
     def _mark_up(self, what: str) -> None:
         if what in self._failing:
-            log.warning("Redis takes %s again", what)
+            log.warning("Redis accepts %s again", what)
             self._failing.remove(what)
 
 
