@@ -205,7 +205,7 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
                 keys.write_text(entry("w", ["write", "read"], "", writer) + "\n")
                 assert running.process is not None
                 running.process.send_signal(1)
-                eventually(lambda: "1 API keys are in use" in running.log)
+                eventually(lambda: "API keys in use: 1" in running.log)
                 with pytest.raises(EOFError):
                     events.next()
 

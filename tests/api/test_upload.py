@@ -462,7 +462,7 @@ async def test_what_a_key_allows_now_goes_for_the_lines_to_come(
         keys.write_text(OWN.replace("mine/", "mine/a/"))
         assert running.process is not None
         running.process.send_signal(signal.SIGHUP)
-        await asyncio.to_thread(eventually, lambda: "1 API keys are in use" in running.log)
+        await asyncio.to_thread(eventually, lambda: "API keys in use: 1" in running.log)
         one.send(line("mine/a/b", 1) + line("mine/b", 1) + line("mine/a/b", 1) + b"\n")
         status, reply = await one.answer()
         assert (403, 2, 3) == (status, reply["recorded"], reply["line"])

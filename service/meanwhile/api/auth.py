@@ -96,7 +96,7 @@ def check_prefix_of(name: str, prefix: str) -> None:
 
 def _log(keys: Keys) -> None:
     if len(keys):
-        log.info("%d API keys are in use", len(keys))
+        log.info("API keys in use: %d", len(keys))
     else:
         log.warning("the file of API keys has none: every request that needs a key is refused")
 
