@@ -38,7 +38,7 @@ class Point(NamedTuple):
     value: float
 
 
-class Batch(NamedTuple):
+class StampedBatch(NamedTuple):
     """The points of one stream, ascending, each time once; and the digest of all their times."""
 
     stream: str
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     digest: int
 
 
-def batches_of(points: Points) -> tuple[list[Batch], list[Wrong]]:
+def batches_of(points: Points) -> tuple[list[StampedBatch], list[Wrong]]:
     """The points by stream, and what is wrong with others. Of several points of one time, the first line counts."""
     wrong = [*points.wrong, *(Wrong(line, _UNTIMED) for line in points.untimed)]
     batches = []
@@ -57,11 +57,11 @@ def batches_of(points: Points) -> tuple[list[Batch], list[Wrong]]:
                 once.setdefault(time, Point(time, line, value or 0.0))
         if once:
             digest = hashlib.sha256(repr([*once]).encode()).hexdigest()[:13]
-            batches.append(Batch(stream, list(once.values()), int(digest, 16)))
+            batches.append(StampedBatch(stream, list(once.values()), int(digest, 16)))
     return batches, wrong
 
 
-async def record_once(committer: Committer, batches: Sequence[Batch]) -> list[Wrong]:
+async def record_once(committer: Committer, batches: Sequence[StampedBatch]) -> list[Wrong]:
     """Records what is new and returns what is wrong with points that were refused.
 
     Raises what the committer raises that says nothing about a point; then sending the request again is safe.
@@ -76,7 +76,7 @@ async def record_once(committer: Committer, batches: Sequence[Batch]) -> list[Wr
     return wrong
 
 
-async def _record(committer: Committer, batch: Batch) -> list[Wrong]:
+async def _record(committer: Committer, batch: StampedBatch) -> list[Wrong]:
     wrong: list[Wrong] = []
     for start in range(0, len(batch.points), _MAX_PART):
         part = batch.points[start : start + _MAX_PART]

@@ -29,7 +29,7 @@ class Batch(Protocol):
 B = TypeVar("B", bound=Batch)
 
 
-class _Part:
+class _Turn:
     """The turn of a part of something large."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -53,7 +53,7 @@ class Batcher(Generic[B]):
         self._send = send
         self._redis_timeout = redis_timeout
         self._batches: deque[B] = deque()
-        self._parts: deque[_Part] = deque()
+        self._parts: deque[_Turn] = deque()
         self._sender: asyncio.Task[None] | None = None
 
     def open_batch(self) -> B:
@@ -76,7 +76,7 @@ class Batcher(Generic[B]):
     async def between(self) -> AsyncIterator[None]:
         """Inside, it is the turn of a part: no batch is under way."""
         loop = asyncio.get_running_loop()
-        part = _Part(loop)
+        part = _Turn(loop)
         self._parts.append(part)
         self._start(loop)
         try:

@@ -1,8 +1,8 @@
 """What a Redis is and how it is set up, against what the service promises: examined at the start and every minute.
 
-A Redis of the operator's own can break a promise without any command failing: it may evict streams, acknowledge what it
-never fsyncs, or be a replica that takes no writes. Each such ``Problem`` is said once in the log while it lasts, and
-once more when it is solved; ``/metrics`` has a gauge of each. There are three kinds:
+An operator's Redis can break a promise without any command failing: it may evict streams, acknowledge what it never
+fsyncs, or be a replica that does not accept writes. Each such ``RedisProblem`` is logged once while it lasts, and once
+more when it is solved; ``/metrics`` has a gauge of each. There are three kinds:
 
 - ``serves`` is false: the service cannot work at all with this server, so it is not ready.
 - ``keeps`` is false: the service works, and 200 promises more than this server keeps. With ``strict`` the service is
@@ -35,7 +35,7 @@ _SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemor
 log = logging.getLogger(__name__)
 
 
-class Problem(NamedTuple):
+class RedisProblem(NamedTuple):
     """Something about the server that is not as it has to be; ``detail`` says what and what to do."""
 
     name: str
@@ -71,7 +71,7 @@ class Examination:
         self._durability = durability
         self._strict = strict
         self._is_away = False
-        self.problems: Mapping[str, Problem] = {}
+        self.problems: Mapping[str, RedisProblem] = {}
 
     async def run(self) -> None:
         """Examines the server now and every minute, until it is cancelled."""
@@ -106,10 +106,10 @@ class Examination:
         self._note(await self._ask(self._find(), deadline))
         self._is_away = False
 
-    def _is_obstacle(self, problem: Problem) -> bool:
+    def _is_obstacle(self, problem: RedisProblem) -> bool:
         return not problem.serves or (self._strict and not problem.keeps)
 
-    def _note(self, found: Mapping[str, Problem]) -> None:
+    def _note(self, found: Mapping[str, RedisProblem]) -> None:
         for name, problem in found.items():
             if name not in self.problems:
                 log.warning("%s", problem.detail)
@@ -117,14 +117,14 @@ class Examination:
             log.warning("Redis: the problem %s is solved", name)
         self.problems = found
 
-    async def _ask(self, asking: Awaitable[Mapping[str, Problem]], deadline: float) -> Mapping[str, Problem]:
+    async def _ask(self, asking: Awaitable[Mapping[str, RedisProblem]], deadline: float) -> Mapping[str, RedisProblem]:
         try:
             async with asyncio.timeout_at(deadline):
                 return await asking
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable from error
 
-    async def _find(self) -> dict[str, Problem]:
+    async def _find(self) -> dict[str, RedisProblem]:
         found = await self._of_the_server()
         if "version" not in found:
             found |= await self._of_scripts()
@@ -134,14 +134,14 @@ class Examination:
             found[problem.name] = problem
         return found
 
-    async def _of_the_server(self) -> dict[str, Problem]:
+    async def _of_the_server(self) -> dict[str, RedisProblem]:
         hello = await _hello(self._client)
         found = [problem for problem in (_cluster(hello), _version(hello)) if problem is not None]
         if hello.get("role") in {"replica", "slave"}:
             info = await self._info()
             primary = f"{info['master_host']}:{info['master_port']}" if info.get("master_host") else "its primary"
             found.append(
-                Problem(
+                RedisProblem(
                     "replica",
                     f"Redis is a replica and takes no writes: point MEANWHILE_REDIS_URL to {primary}, or promote it",
                     serves=False,
@@ -149,12 +149,12 @@ class Examination:
             )
         return {problem.name: problem for problem in found}
 
-    async def _of_scripts(self) -> dict[str, Problem]:
+    async def _of_scripts(self) -> dict[str, RedisProblem]:
         try:
             await _execute(self._client, "EVAL", _SCRIPT, 0)
         except NoPermissionError:
             detail = "Redis forbids this user to run scripts: allow +eval and +evalsha, by which all is written"
-            return {"scripting": Problem("scripting", detail, serves=False)}
+            return {"scripting": RedisProblem("scripting", detail, serves=False)}
         return {}
 
     async def _info(self) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class Examination:
             return {}
         return settings
 
-    def _of_settings(self, settings: dict[str | None, str | None], info: dict[str, Any]) -> list[Problem]:
+    def _of_settings(self, settings: dict[str | None, str | None], info: dict[str, Any]) -> list[RedisProblem]:
         found = []
         appendonly = settings.get("appendonly") or {0: "no", 1: "yes"}.get(info.get("aof_enabled", -1))
         fsyncs = "no" if appendonly == "no" else settings.get("appendfsync")
@@ -184,19 +184,19 @@ class Examination:
                 f"MEANWHILE_DURABILITY is {self._durability}, but Redis fsyncs {what}: "
                 f"set appendonly yes and appendfsync {wanted}"
             )
-            found.append(Problem("fsync", detail, keeps=False))
+            found.append(RedisProblem("fsync", detail, keeps=False))
         if settings.get("no-appendfsync-on-rewrite") == "yes" and appendonly != "no":
             detail = (
                 "Redis fsyncs nothing while it rewrites its append-only file, so a power cut can lose what was "
                 "acknowledged: set no-appendfsync-on-rewrite no"
             )
-            found.append(Problem("fsync_on_rewrite", detail, keeps=False))
+            found.append(RedisProblem("fsync_on_rewrite", detail, keeps=False))
         if policy is not None and policy != "noeviction":
             detail = (
                 f"Redis evicts keys when its memory is full ({policy}), and with them streams: "
                 "set maxmemory-policy noeviction"
             )
-            found.append(Problem("eviction", detail, keeps=False))
+            found.append(RedisProblem("eviction", detail, keeps=False))
         unknown = [
             name
             for name, value in (
@@ -211,24 +211,24 @@ class Examination:
                 f"What Redis has as {', '.join(unknown)} cannot be verified: allow +config|get to this user, "
                 "or see to it that nothing is lost"
             )
-            found.append(Problem("unverified", detail, keeps=False))
+            found.append(RedisProblem("unverified", detail, keeps=False))
         return found
 
-    def _of_memory(self, info: dict[str, Any]) -> list[Problem]:
+    def _of_memory(self, info: dict[str, Any]) -> list[RedisProblem]:
         limit = info.get("maxmemory") or 0
         if info.get("used_memory", 0) < _FULL * limit or not limit:
             return []
         detail = "Redis uses 90 % of its maxmemory or more; at the limit, writes are refused: raise maxmemory"
-        return [Problem("memory", detail)]
+        return [RedisProblem("memory", detail)]
 
-    def _of_replicas(self, info: dict[str, Any]) -> list[Problem]:
+    def _of_replicas(self, info: dict[str, Any]) -> list[RedisProblem]:
         if self._durability == "replicated" or not info.get("connected_slaves"):
             return []
         detail = (
             "Redis has replicas, and a failover loses what they lack: set MEANWHILE_DURABILITY to replicated, "
             "if one of them may become the primary"
         )
-        return [Problem("failover", detail)]
+        return [RedisProblem("failover", detail)]
 
 
 async def refuse_unusable(url: str) -> None:
@@ -244,21 +244,21 @@ async def refuse_unusable(url: str) -> None:
         raise BadRedisUrl(f"The Redis URL cannot be used: {problem.detail}.")
 
 
-def _cluster(hello: Mapping[str, str]) -> Problem | None:
+def _cluster(hello: Mapping[str, str]) -> RedisProblem | None:
     if hello.get("mode") != "cluster":
         return None
     detail = (
         "Redis is a node of a cluster, which is not supported: use one server (Redis 7.0 or Valkey 7.2 or later), "
         "if need be with replicas"
     )
-    return Problem("cluster", detail, serves=False)
+    return RedisProblem("cluster", detail, serves=False)
 
 
-def _version(hello: Mapping[str, str]) -> Problem | None:
+def _version(hello: Mapping[str, str]) -> RedisProblem | None:
     major = hello.get("version", "").partition(".")[0]
     if not major.isdecimal() or int(major) >= _OLDEST:
         return None
-    return Problem("version", "Redis is too old: use Redis 7.0 or Valkey 7.2 or later", serves=False)
+    return RedisProblem("version", "Redis is too old: use Redis 7.0 or Valkey 7.2 or later", serves=False)
 
 
 async def _hello(client: Redis) -> dict[str, str]:

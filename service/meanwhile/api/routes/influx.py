@@ -178,7 +178,7 @@ def _in_order(wrong: list[Wrong]) -> list[Wrong]:
 
 def _decode_batches(
     body: bytes, unit: int, now: int, pattern: str, limits: Limits
-) -> tuple[list[timestamp_dedupe.Batch], list[Wrong]]:
+) -> tuple[list[timestamp_dedupe.StampedBatch], list[Wrong]]:
     return timestamp_dedupe.batches_of(line_protocol.decode(body, unit, now, pattern, limits))
 
 
