@@ -8,16 +8,15 @@ import os
 import re
 import threading
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_prefix_of
+from meanwhile.api.headers import Headers, Pairs
 from meanwhile.api.key_file import EVERYTHING, BadKeyFile, Keys, entry, new_secret, read_keys
 
 WRITER, READER, OTHER = "mw_writer", "mw_reader", "mw_other"
-Headers = Sequence[tuple[bytes, bytes]]
 
 
 def bearer(secret: str) -> tuple[bytes, bytes]:
@@ -58,7 +57,7 @@ def guard(tmp_path: Path) -> Guard:
     ],
 )
 def test_a_key_is_presented_in_four_ways(guard: Guard, header: tuple[bytes, bytes]) -> None:
-    assert "plant/" == guard.authorize([(b"host", b"t"), header], "write").prefix
+    assert "plant/" == guard.authorize(Headers([(b"host", b"t"), header]), "write").prefix
 
 
 @pytest.mark.parametrize(
@@ -88,9 +87,9 @@ def test_a_key_is_presented_in_four_ways(guard: Guard, header: tuple[bytes, byte
     ],
 )
 @pytest.mark.parametrize("scope", ["read", "write", "admin"])
-def test_anything_else_is_no_key(guard: Guard, headers: Headers, scope: str) -> None:
+def test_anything_else_is_no_key(guard: Guard, headers: Pairs, scope: str) -> None:
     with pytest.raises(Unauthorized):
-        guard.authorize(headers, scope)
+        guard.authorize(Headers(headers), scope)
 
 
 @pytest.mark.parametrize(
@@ -105,21 +104,28 @@ def test_anything_else_is_no_key(guard: Guard, headers: Headers, scope: str) -> 
         [bearer(WRITER), basic("u", "p")],
     ],
 )
-def test_two_different_keys_are_none_in_whatever_order(guard: Guard, headers: Headers) -> None:
+def test_two_different_keys_are_none_in_whatever_order(guard: Guard, headers: Pairs) -> None:
     for scope in ("read", "write"):
         with pytest.raises(Unauthorized):
-            guard.authorize(headers, scope)
+            guard.authorize(Headers(headers), scope)
 
 
 def test_the_same_key_twice_is_one(guard: Guard) -> None:
     assert (
         "plant/"
-        == guard.authorize([bearer(WRITER), (b"x-api-key", WRITER.encode()), basic("u", WRITER)], "write").prefix
+        == guard.authorize(
+            Headers([bearer(WRITER), (b"x-api-key", WRITER.encode()), basic("u", WRITER)]), "write"
+        ).prefix
     )
 
 
 def test_credentials_of_another_kind_are_somebody_elses(guard: Guard) -> None:
-    assert "" == guard.authorize([(b"authorization", b"Negotiate abc"), (b"x-api-key", READER.encode())], "read").prefix
+    assert (
+        ""
+        == guard.authorize(
+            Headers([(b"authorization", b"Negotiate abc"), (b"x-api-key", READER.encode())]), "read"
+        ).prefix
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,10 +134,10 @@ def test_credentials_of_another_kind_are_somebody_elses(guard: Guard) -> None:
 @pytest.mark.parametrize("scope", ["read", "write", "admin"])
 def test_a_key_allows_its_scopes_and_no_other(guard: Guard, secret: str, allowed: str, scope: str) -> None:
     if scope == allowed:
-        guard.authorize([bearer(secret)], scope)
+        guard.authorize(Headers([bearer(secret)]), scope)
         return
     with pytest.raises(Forbidden) as forbidden:
-        guard.authorize([bearer(secret)], scope)
+        guard.authorize(Headers([bearer(secret)]), scope)
     assert f"Expected a key with the scope {scope}." == forbidden.value.detail
 
 
@@ -158,13 +164,13 @@ def test_a_prefix_is_the_start_of_a_name(name: str, prefix: str, reaches: bool) 
 
 def test_a_secret_that_is_no_ascii_is_known_by_its_bytes(tmp_path: Path) -> None:
     guard = Guard(written(tmp_path, entry("w", ["write"], "", "schlüssel")))
-    assert "" == guard.authorize([bearer("schlüssel")], "write").prefix
-    assert "" == guard.authorize([basic("u", "schlüssel")], "write").prefix
+    assert "" == guard.authorize(Headers([bearer("schlüssel")]), "write").prefix
+    assert "" == guard.authorize(Headers([basic("u", "schlüssel")]), "write").prefix
 
 
 # Without keys ----------------------------------------------------------------------------------------------------
 
-BROWSERS: dict[str, tuple[Headers, bool]] = {
+BROWSERS: dict[str, tuple[Pairs, bool]] = {
     "no browser": ([(b"host", b"t:8000")], True),
     "the same site": ([(b"sec-fetch-site", b"same-origin"), (b"origin", b"http://t"), (b"host", b"t")], True),
     "the address bar": ([(b"sec-fetch-site", b"none")], True),
@@ -180,21 +186,21 @@ BROWSERS: dict[str, tuple[Headers, bool]] = {
 
 @pytest.mark.parametrize(("headers", "allowed"), BROWSERS.values(), ids=BROWSERS.keys())
 @pytest.mark.parametrize("scope", ["write", "admin"])
-def test_without_keys_no_other_site_may_write(headers: Headers, allowed: bool, scope: str) -> None:
+def test_without_keys_no_other_site_may_write(headers: Pairs, allowed: bool, scope: str) -> None:
     if allowed:
-        assert "" == Guard(None).authorize(headers, scope).prefix
+        assert "" == Guard(None).authorize(Headers(headers), scope).prefix
         return
     with pytest.raises(Forbidden):
-        Guard(None).authorize(headers, scope)
+        Guard(None).authorize(Headers(headers), scope)
 
 
 @pytest.mark.parametrize("headers", [headers for headers, _ in BROWSERS.values()], ids=BROWSERS.keys())
-def test_without_keys_everybody_may_read(headers: Headers) -> None:
-    assert "" == Guard(None).authorize(headers, "read").prefix
+def test_without_keys_everybody_may_read(headers: Pairs) -> None:
+    assert "" == Guard(None).authorize(Headers(headers), "read").prefix
 
 
 def test_with_a_key_it_does_not_matter_where_a_page_comes_from(guard: Guard) -> None:
-    assert "plant/" == guard.authorize([bearer(WRITER), (b"sec-fetch-site", b"cross-site")], "write").prefix
+    assert "plant/" == guard.authorize(Headers([bearer(WRITER), (b"sec-fetch-site", b"cross-site")]), "write").prefix
 
 
 # The file --------------------------------------------------------------------------------------------------------
@@ -210,7 +216,7 @@ def test_what_meanwhile_key_prints_is_an_entry_of_the_file(tmp_path: Path) -> No
         "sha256": hashlib.sha256(secret.encode()).hexdigest(),
     } == tomllib.loads(text)["key"][0]
     assert secret not in text
-    assert "plant-1/" == Guard(written(tmp_path, text)).authorize([bearer(secret)], "read").prefix
+    assert "plant-1/" == Guard(written(tmp_path, text)).authorize(Headers([bearer(secret)]), "read").prefix
 
 
 def test_secrets_are_256_random_bits_behind_a_prefix_that_scanners_know() -> None:
@@ -269,9 +275,9 @@ def test_producers_belong_to_the_name_of_a_key_or_else_to_its_digest(tmp_path: P
     unnamed = SOUND.replace('name = "w"\n', "")
     new = entry("w", ["write"], "", "mw_new")
     guard = Guard(written(tmp_path, SOUND, new, unnamed.replace(SOUND[-65:-1], hashlib.sha256(b"mw_x").hexdigest())))
-    owners = [guard.authorize([bearer(secret)], "write").owner for secret in (WRITER, "mw_new", "mw_x")]
+    owners = [guard.authorize(Headers([bearer(secret)]), "write").owner for secret in (WRITER, "mw_new", "mw_x")]
     assert ["w", "w", hashlib.sha256(b"mw_x").hexdigest()[:16]] == owners
-    assert "" == Guard(None).authorize([], "write").owner
+    assert "" == Guard(None).authorize(Headers([]), "write").owner
 
 
 def test_two_entries_of_one_key_are_refused(tmp_path: Path) -> None:
@@ -284,9 +290,9 @@ async def test_reading_again_takes_what_is_new_and_leaves_out_what_is_gone(tmp_p
     guard = Guard(file)
     written(tmp_path, entry("r", ["read"], "", READER))
     await guard.reload()
-    assert "" == guard.authorize([bearer(READER)], "read").prefix
+    assert "" == guard.authorize(Headers([bearer(READER)]), "read").prefix
     with pytest.raises(Unauthorized):
-        guard.authorize([bearer(WRITER)], "write")
+        guard.authorize(Headers([bearer(WRITER)]), "write")
 
 
 async def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
@@ -296,7 +302,7 @@ async def test_reading_again_what_cannot_be_used_keeps_the_keys_and_says_so(
     for broken in BAD.values():
         written(tmp_path, broken)
         await guard.reload()
-        assert "" == guard.authorize([bearer(WRITER)], "write").prefix
+        assert "" == guard.authorize(Headers([bearer(WRITER)]), "write").prefix
     assert {logging.ERROR} == {record.levelno for record in caplog.records}
     assert len(BAD) == caplog.text.count("the API keys stay as they were")
 
@@ -309,7 +315,7 @@ async def test_a_file_without_keys_admits_nobody(tmp_path: Path, text: str, capl
     for one in (guard, Guard(written(tmp_path, text))):
         for headers in ([], [bearer(WRITER)]):
             with pytest.raises(Unauthorized):
-                one.authorize(headers, "write")
+                one.authorize(Headers(headers), "write")
     assert "every request that needs a key is refused" in caplog.text
 
 
@@ -341,17 +347,17 @@ async def test_what_is_read_last_was_in_the_file_last(tmp_path: Path, monkeypatc
     written(tmp_path, "")
     second = asyncio.create_task(guard.reload())
     await asyncio.sleep(0.01)
-    assert EVERYTHING._replace(owner="w") == guard.authorize([bearer(WRITER)], "write")
+    assert EVERYTHING._replace(owner="w") == guard.authorize(Headers([bearer(WRITER)]), "write")
     goes_on.set()
     await asyncio.gather(first, second)
     with pytest.raises(Unauthorized):
-        guard.authorize([bearer(WRITER)], "write")
+        guard.authorize(Headers([bearer(WRITER)]), "write")
 
 
 async def test_who_watches_is_told_after_each_reading_until_it_leaves(tmp_path: Path) -> None:
     guard = Guard(written(tmp_path, SOUND))
     told = []
-    with guard.watch(lambda: told.append(guard.authorize([bearer(WRITER)], "write").prefix)):
+    with guard.watch(lambda: told.append(guard.authorize(Headers([bearer(WRITER)]), "write").prefix)):
         written(tmp_path, entry("w", ["write"], "plant/", WRITER))
         await guard.reload()
         written(tmp_path, "broken")
@@ -363,4 +369,4 @@ async def test_who_watches_is_told_after_each_reading_until_it_leaves(tmp_path: 
 async def test_a_guard_without_a_file_has_nothing_to_read_again() -> None:
     guard = Guard(None)
     await guard.reload()
-    assert "" == guard.authorize([], "admin").prefix
+    assert "" == guard.authorize(Headers([]), "admin").prefix

@@ -619,10 +619,10 @@ async def test_500_is_a_problem_that_gives_nothing_away(
     client = await api()
     app = client._transport.app
 
-    async def broken(scope: object, receive: object) -> None:
+    async def broken(request: object) -> None:
         raise RuntimeError(SECRET)
 
-    endpoint = app.shortcuts[("GET", "count")]
+    endpoint = app._by_last_segment[("GET", "count")]
     endpoint._handler = broken
     reply = await client.get("/v1/streams/s/count")
     assert 500 == reply.status_code

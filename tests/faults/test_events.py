@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from meanwhile.api.connection import STALL
+from meanwhile.api.connection_timeouts import STALL
 from meanwhile.core.state import State
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store

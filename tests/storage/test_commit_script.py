@@ -115,7 +115,7 @@ async def test_the_script_and_python_merge_the_same_readings_to_the_same_bits(
                 sent.setdefault(name, []).append(state)
         committed = await store.commit(commit, soon())
 
-        assert [[] for _ in commit] == committed.refusals
+        assert [[] for _ in commit] == committed.rejections
         assert {name for group in commit for name in group} == committed.states.keys()
         for name, state in committed.states.items():
             assert repr(merged(sent[name])) == repr(state)

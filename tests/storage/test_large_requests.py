@@ -13,10 +13,11 @@ from meanwhile.core.shapes import Value
 from meanwhile.core.state import State
 from meanwhile.storage.commit_reply import Committed
 from meanwhile.storage.committer import Committer
-from meanwhile.storage.large_requests import MAX_WEIGHT, STREAM, PartlyRecorded, PartlyRefused
+from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
 from meanwhile.storage.store import NO_KEYS, Store, TooManyStreams
+from meanwhile.storage.weight import MAX_WEIGHT, STREAM
 
 MANY = 2 * MAX_WEIGHT // STREAM  # Streams of numbers: some slices.
 

@@ -131,7 +131,7 @@ async def agrees_with_the_oracle(store: Store, commits: Sequence[Sequence[Group]
                     counted[stream].append(digit)
             digit += 1
         committed = await store.commit(states, soon(), keys)
-        assert expected_refusals == committed.refusals
+        assert expected_refusals == committed.rejections
         assert expected_duplicates == committed.duplicates
     assert counted == {stream: await digits(store, stream) for stream in STREAMS}
     return met
@@ -190,7 +190,7 @@ async def test_after_every_jump_the_window_holds_exactly_what_was_counted_before
         [{"s": one(1.0)} for _ in asked], soon(), {i: Key("p", sequence) for i, sequence in enumerate(asked)}
     )
 
-    assert [[Rejection("s", None, RejectReason.KEY_TOO_OLD)], *([] for _ in window)] == committed.refusals
+    assert [[Rejection("s", None, RejectReason.KEY_TOO_OLD)], *([] for _ in window)] == committed.rejections
     counted = {*before, highest}
     assert [sequence for sequence in window if sequence in counted] == [
         sequence for sequence, duplicates in zip(asked, committed.duplicates, strict=True) if duplicates
@@ -226,8 +226,8 @@ class Upload:
         """Records these lines, taken apart where a stream says that it has counted a part of them."""
         states, key = self.group(start, end)
         committed = await store.commit([states], soon(), {0: key})
-        if committed.refusals[0]:
-            highest = committed.refusals[0][0].highest
+        if committed.rejections[0]:
+            highest = committed.rejections[0][0].highest
             assert highest is not None
             assert start <= highest - self.first < end - 1
             await self.send(store, start, highest + 1 - self.first)
@@ -273,7 +273,9 @@ async def test_a_range_is_new_above_the_highest_counted_at_or_below_it_and_else_
 
     committed = await store.commit([{"s": one(4.0), "t": one(1.0)}], soon(), {0: Key("p", last, first)})
 
-    assert [[Rejection("s", None, RejectReason.PARTLY_COUNTED, 5)] if verdict == "partly" else []] == committed.refusals
+    assert [
+        [Rejection("s", None, RejectReason.PARTLY_COUNTED, 5)] if verdict == "partly" else []
+    ] == committed.rejections
     assert [frozenset({"s"} if verdict == "duplicate" else ())] == committed.duplicates
     assert ([0, 1] if verdict == "new" else [0]) == await digits(store, "s")
     assert ([] if verdict == "partly" else [0]) == await digits(store, "t")
@@ -306,11 +308,11 @@ async def test_the_rest_of_a_range_starts_for_each_stream_where_it_has_stopped(s
     batch = {stream: one(4.0) for stream in "stu"}
 
     late = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 7})})
-    assert [[Rejection("u", None, RejectReason.PARTLY_COUNTED, 7)]] == late.refusals
+    assert [[Rejection("u", None, RejectReason.PARTLY_COUNTED, 7)]] == late.rejections
     assert [[0], [], [0]] == [await digits(store, stream) for stream in "stu"]
 
     rest = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 8})})
-    assert ([[]], [frozenset()]) == (rest.refusals, rest.duplicates)
+    assert ([[]], [frozenset()]) == (rest.rejections, rest.duplicates)
     assert [[0, 1], [1], [0, 1]] == [await digits(store, stream) for stream in "stu"]
     again = await store.commit([batch], soon(), {0: Key("p", 9, 4, {"s": 6, "u": 8})})
     assert [frozenset("stu")] == again.duplicates
@@ -325,7 +327,7 @@ async def test_a_retry_of_a_batch_completes_what_is_missing_and_doubles_nothing(
 
     committed = await store.commit([{"a": one(1.0), "b": one(1.0), "c": one(1.0), "d": one(1.0)}], soon(), {0: key})
 
-    assert [[]] == committed.refusals
+    assert [[]] == committed.rejections
     assert [frozenset({"a", "c"})] == committed.duplicates
     assert [[0]] * 4 == [await digits(store, stream) for stream in "abcd"]
     assert {"a", "b", "c", "d"} == committed.states.keys()
@@ -355,7 +357,7 @@ async def test_another_shape_refuses_the_key_too(store: Store) -> None:
     vector = collect([[1.0, 2.0]], 0, 0, Limits())
     other = State(vector.shape, summarize(vector.columns, 0, 0))
     refused = await store.commit([{"a": other, "b": one(1.0)}], soon(), {0: Key("p", 2)})
-    assert [[Rejection("a", NUMBER)]] == refused.refusals
+    assert [[Rejection("a", NUMBER)]] == refused.rejections
     committed = await store.commit([{"a": one(4.0), "b": one(1.0)}], soon(), {0: Key("p", 2)})
     assert [frozenset()] == committed.duplicates
     assert [[0, 1], [0]] == [await digits(store, "a"), await digits(store, "b")]
@@ -365,7 +367,7 @@ async def test_to_forget_a_stream_is_to_forget_its_windows(store: Store) -> None
     await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", 100)})
     await store.forget("s", soon())
     committed = await store.commit([{"s": one(4.0)}, {"s": one(16.0)}], soon(), {0: Key("p", 7), 1: Key("p", 8)})
-    assert [[], []] == committed.refusals
+    assert [[], []] == committed.rejections
     assert [frozenset(), frozenset()] == committed.duplicates
     assert [1, 2] == await digits(store, "s")
 
@@ -411,7 +413,9 @@ async def test_a_range_of_a_producer_that_made_room_is_known_by_its_highest(
 
     committed = await store.commit([{"s": one(4.0)}], soon(), {0: Key("upload", last, first)})
 
-    assert [[Rejection("s", None, RejectReason.PARTLY_COUNTED, 5)] if verdict == "partly" else []] == committed.refusals
+    assert [
+        [Rejection("s", None, RejectReason.PARTLY_COUNTED, 5)] if verdict == "partly" else []
+    ] == committed.rejections
     assert [frozenset({"s"} if verdict == "duplicate" else ())] == committed.duplicates
 
 
@@ -433,8 +437,8 @@ async def test_however_producers_come_and_go_nothing_counts_twice_and_what_is_ne
     for number, (producer, sequence) in enumerate(sendings):
         committed = await store.commit([{"s": one(4.0**number)}], soon(), {0: Key(f"p{producer}", sequence)})
         seen = counted.setdefault(producer, set())
-        if committed.refusals[0]:
-            assert [Rejection("s", None, RejectReason.KEY_TOO_OLD)] == committed.refusals[0]
+        if committed.rejections[0]:
+            assert [Rejection("s", None, RejectReason.KEY_TOO_OLD)] == committed.rejections[0]
             assert sequence < max(seen)
         elif committed.duplicates[0]:
             assert sequence in seen
@@ -454,13 +458,13 @@ async def test_a_stream_remembers_a_thousand_producers_that_made_room_and_then_a
     for start in range(0, 1_016, 127):
         some = dict(enumerate(Key(name, 7) for name in names[start : start + 127]))
         committed = await store.commit([{"s": one(1.0)} for _ in some], soon(), some)
-        assert [[]] * 127 == committed.refusals
+        assert [[]] * 127 == committed.rejections
 
     asked = dict(enumerate(Key(name, 7) for name in [*names, "one-more"]))
     committed = await store.commit([{"s": one(1.0)} for _ in asked], soon(), asked)
 
     assert [frozenset({"s"})] * 1_016 == committed.duplicates[:-1]
-    assert [Rejection("s", None, RejectReason.TOO_MANY_PRODUCERS)] == committed.refusals[-1]
+    assert [Rejection("s", None, RejectReason.TOO_MANY_PRODUCERS)] == committed.rejections[-1]
     size = await redis.strlen(f"{prefix}:stream:s")
     print(f"a state with 16 producers and 1,000 that made room: {size} bytes")
     assert size <= 110 + 16 * 50 + 1_000 * 19
@@ -473,7 +477,7 @@ async def test_a_stream_remembers_a_thousand_producers_that_made_room_and_then_a
         asked = {0: Key("one-more", 7), 1: Key("p1", 7), 2: Key("p0", 7)}
         committed = await store.commit([{"s": one(1.0)} for _ in asked], soon(), asked)
         assert [frozenset(), frozenset({"s"})] == committed.duplicates[:2]  # p0 is forgotten, and p1 is not.
-        assert [Rejection("s", None, RejectReason.TOO_MANY_PRODUCERS)] == committed.refusals[2]
+        assert [Rejection("s", None, RejectReason.TOO_MANY_PRODUCERS)] == committed.rejections[2]
 
 
 async def test_a_producer_that_a_wrong_clock_put_into_the_future_keeps_nobody_out(
@@ -489,7 +493,7 @@ async def test_a_producer_that_a_wrong_clock_put_into_the_future_keeps_nobody_ou
     for sequence in (3, 2, 3, 2, 1):  # Out of order: both keep their windows.
         keys = {0: Key("new", sequence), 1: Key("newer", sequence)}
         committed = await store.commit([{"s": one(1.0)} for _ in keys], soon(), keys)
-        assert [[], []] == committed.refusals
+        assert [[], []] == committed.rejections
     (state,) = await store.read(["s"], soon())
     assert isinstance(state, State)
     assert 16 + 2 * 3 == state.summary.count
@@ -506,7 +510,7 @@ async def stored_members(redis: "Redis", prefix: str) -> list[Any]:
 async def test_producers_that_come_in_one_commit_are_counted_one_after_the_other(store: Store) -> None:
     groups = [{"s": one(4.0**n)} for n in range(20)]
     committed = await store.commit(groups, soon(), {n: Key(f"p{n}", 1) for n in range(20)})
-    assert [[]] * 20 == committed.refusals
+    assert [[]] * 20 == committed.rejections
     assert list(range(20)) == await digits(store, "s")
 
 
@@ -528,15 +532,15 @@ async def test_a_sequence_that_reads_as_a_time_cannot_run_more_than_a_day_ahead(
         (now + 1, False),  # Below the window, of course.
     ]:
         committed = await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", sequence)})
-        assert is_counted == (not committed.refusals[0]), sequence
+        assert is_counted == (not committed.rejections[0]), sequence
     ranged = await store.commit([{"t": one(1.0)}], soon(), {0: Key("p", YEAR_2036 * unit + 5, YEAR_2036 * unit)})
-    assert [[Rejection("t", None, RejectReason.KEY_AHEAD)]] == ranged.refusals
+    assert [[Rejection("t", None, RejectReason.KEY_AHEAD)]] == ranged.rejections
 
 
 @pytest.mark.parametrize("sequence", [0, 1, 10**9, 10**10, 10**12, 10**13, 10**15, 2**53 - 1])
 async def test_other_sequences_are_taken_as_they_are(store: Store, sequence: int) -> None:
     committed = await store.commit([{"s": one(1.0)}], soon(), {0: Key("p", sequence)})
-    assert [[]] == committed.refusals
+    assert [[]] == committed.rejections
 
 
 # Timestamps ------------------------------------------------------------------------------------------------------
@@ -567,8 +571,8 @@ async def test_timestamps_are_sorted_out_as_a_memory_of_everything_would(
         committed = await store.commit([{"s": one(1.0)}], soon(), {0: stamps_of(batch, number)})
         unknown = [at for at in batch if at <= floor and at not in remembered]
         new = [at for at in batch if at > floor and at not in counted]
-        if committed.refusals[0]:
-            sorted_out = committed.refusals[0][0].stamps
+        if committed.rejections[0]:
+            sorted_out = committed.rejections[0][0].stamps
             assert sorted_out is not None
             assert (unknown, [], new) == tuple([batch[place] for place in places] for places in sorted_out)
             if not new:
@@ -577,7 +581,7 @@ async def test_timestamps_are_sorted_out_as_a_memory_of_everything_would(
         else:
             assert new == ([] if committed.duplicates[0] else batch)
             assert [] == unknown
-        assert [[]] == committed.refusals
+        assert [[]] == committed.rejections
         if new:
             counted |= set(new)
             kept = sorted(remembered | set(new))
@@ -590,27 +594,27 @@ async def test_a_batch_of_any_size_is_known_again_by_its_digest(store: Store) ->
         batch = range(1_000 * digest, 1_000 * digest + 700)
         for part, completes in ((batch[:350], False), (batch[350:], True)):
             committed = await store.commit([{"s": one(1.0)}], soon(), {0: stamps_of(part, digest, completes=completes)})
-            assert [[]] == committed.refusals
+            assert [[]] == committed.rejections
     for digest in range(20):
         batch = range(1_000 * digest, 1_000 * digest + 700)
         committed = await store.commit([{"s": one(1.0)}], soon(), {0: stamps_of(batch[:350], digest, completes=False)})
         assert (digest >= 4) == (committed.duplicates[0] == {"s"}), digest
-        assert (digest < 4) == bool(committed.refusals[0])
+        assert (digest < 4) == bool(committed.rejections[0])
 
 
 async def test_timestamps_a_nanosecond_apart_are_two_and_a_day_ahead_is_too_far(store: Store) -> None:
     now = time.time_ns()
     stamps = Stamps([*divmod(now, 10**9), *divmod(now + 1, 10**9)], 1, True)
-    assert [[]] == (await store.commit([{"s": one(1.0)}], soon(), {0: stamps})).refusals
+    assert [[]] == (await store.commit([{"s": one(1.0)}], soon(), {0: stamps})).rejections
     ahead = Stamps([*divmod(now + 2, 10**9), YEAR_2036, 0], 2, True)
     committed = await store.commit([{"s": one(1.0)}], soon(), {0: ahead})
-    assert SortedOut([], [1], [0]) == committed.refusals[0][0].stamps
+    assert SortedOut([], [1], [0]) == committed.rejections[0][0].stamps
 
 
 async def test_readings_without_a_key_need_no_room_among_the_producers(store: Store) -> None:
     await store.commit([{"s": one(4.0**n)} for n in range(16)], soon(), {n: Key(f"p{n}", 1) for n in range(16)})
     committed = await store.commit([{"s": one(4.0**16)}], soon())
-    assert [[]] == committed.refusals
+    assert [[]] == committed.rejections
     assert list(range(17)) == await digits(store, "s")
 
 
@@ -626,7 +630,9 @@ async def test_a_state_has_a_bounded_size_whatever_keys_it_has_counted(
             for sequence in sorted(sequences)
         ]
         committed = await store.commit([{"s": one(1.0)} for _ in keys], soon(), dict(enumerate(keys)))
-        assert {RejectReason.KEY_TOO_OLD} >= {refusal.why for refusals in committed.refusals for refusal in refusals}
+        assert {RejectReason.KEY_TOO_OLD} >= {
+            rejection.reason for rejections in committed.rejections for rejection in rejections
+        }
 
     size = await redis.strlen(f"{prefix}:stream:s")
 

@@ -148,7 +148,7 @@ async def test_a_key_that_holds_something_else_is_refused_with_its_group_and_kep
     committed = await store.commit([{"foreign": ONE, "companion": ONE}, {"other": ONE}, {"foreign": ONE}], soon())
 
     refused = [Rejection("foreign", None, RejectReason.UNREADABLE)]
-    assert [refused, [], refused] == committed.refusals
+    assert [refused, [], refused] == committed.rejections
     assert {"other": ONE} == committed.states
     assert stored == await redis.get(f"{prefix}:stream:foreign")
     unreadable, companion, other = await store.read(["foreign", "companion", "other"], soon())
@@ -166,7 +166,7 @@ async def test_a_window_that_is_none_is_refused_with_its_group_and_kept(
     stored = pack([*msgspec.msgpack.decode(encode(ONE)), producers])
     await redis.set(f"{prefix}:stream:foreign", stored)
     committed = await store.commit([{"foreign": ONE}, {"other": ONE}], soon(), {0: Key("p", 1)})
-    assert [[Rejection("foreign", None, RejectReason.UNREADABLE)], []] == committed.refusals
+    assert [[Rejection("foreign", None, RejectReason.UNREADABLE)], []] == committed.rejections
     assert stored == await redis.get(f"{prefix}:stream:foreign")
     assert {"other": ONE} == committed.states
 
@@ -188,7 +188,7 @@ async def test_a_key_of_another_type_is_refused_with_its_group_and_kept(
 
     committed = await store.commit([{"companion": ONE, "foreign": ONE}, {"other": ONE}], soon())
 
-    assert [[Rejection("foreign", None, RejectReason.UNREADABLE)], []] == committed.refusals
+    assert [[Rejection("foreign", None, RejectReason.UNREADABLE)], []] == committed.rejections
     assert {"other": ONE} == committed.states
     assert before == await redis.dump(f"{prefix}:stream:foreign")
     assert 0 == await count(store, "companion")
@@ -202,7 +202,7 @@ async def test_another_shape_is_reported_for_every_stream_that_has_it(store: Sto
 
     committed = await store.commit([{"number": PAIR, "same": ONE, "new": ONE, "pair": ONE}], soon())
 
-    assert [[Rejection("number", NUMBER), Rejection("pair", PAIR.shape)]] == committed.refusals
+    assert [[Rejection("number", NUMBER), Rejection("pair", PAIR.shape)]] == committed.rejections
     assert {} == committed.states
     assert [ONE, PAIR, ONE, None] == await store.read(["number", "pair", "same", "new"], soon())
 
@@ -212,7 +212,7 @@ async def test_a_refused_group_takes_no_other_group_with_it(store: Store) -> Non
 
     committed = await store.commit([{"b": ONE}, {"a": PAIR, "b": ONE}, {"a": ONE}, {"b": ONE, "c": ONE}], soon())
 
-    assert [[], [Rejection("a", NUMBER)], [], []] == committed.refusals
+    assert [[], [Rejection("a", NUMBER)], [], []] == committed.rejections
     assert {"a": 2, "b": 2, "c": 1} == {name: one.summary.count for name, one in committed.states.items()}
     assert 2 == await count(store, "b")
 
@@ -221,7 +221,7 @@ async def test_a_refused_group_takes_no_other_group_with_it(store: Store) -> Non
 async def test_the_first_group_to_name_a_new_stream_fixes_its_shape(store: Store, first: State, second: State) -> None:
     committed = await store.commit([{"s": first}, {"s": second, "t": second}, {"s": first}], soon())
 
-    assert [[], [Rejection("s", first.shape)], []] == committed.refusals
+    assert [[], [Rejection("s", first.shape)], []] == committed.rejections
     assert [State(first.shape, first.summary.merge(first.summary)), None] == await store.read(["s", "t"], soon())
 
 
@@ -230,7 +230,7 @@ async def test_a_refused_group_fixes_no_shape(store: Store) -> None:
 
     committed = await store.commit([{"new": PAIR, "a": PAIR}, {"new": ONE}], soon())
 
-    assert [[Rejection("a", NUMBER)], []] == committed.refusals
+    assert [[Rejection("a", NUMBER)], []] == committed.rejections
     assert [ONE] == await store.read(["new"], soon())
 
 
@@ -243,14 +243,14 @@ async def test_shapes_that_look_alike_are_not_the_same(store: Store, one: Value,
 
     committed = await store.commit([{"s": state(other)}], soon())
 
-    assert [[Rejection("s", shape_of(one))]] == committed.refusals
+    assert [[Rejection("s", shape_of(one))]] == committed.rejections
 
 
 async def test_the_order_of_an_objects_names_is_not_part_of_its_shape(store: Store) -> None:
     committed = await store.commit([{"s": state({"a": 1.0, "b": 2.0})}, {"s": state({"b": 4.0, "a": 3.0})}], soon())
 
     shape, summary = committed.states["s"]
-    assert [[], []] == committed.refusals
+    assert [[], []] == committed.rejections
     assert {"a": 2.0, "b": 3.0} == shape.value(summary.averages())
 
 
@@ -340,8 +340,8 @@ async def test_a_write_reaches_a_server_that_dies_after_receiving_it_once(
 
 
 async def test_the_script_is_sent_whole_once_to_a_server_that_does_not_know_it_and_dies() -> None:
-    refusal = {b"EVALSHA": b"-NOSCRIPT No matching script.\r\n", b"EVAL": None}
-    async with peer(refusal.__getitem__) as (url, received), connect(url) as redis:
+    rejection = {b"EVALSHA": b"-NOSCRIPT No matching script.\r\n", b"EVAL": None}
+    async with peer(rejection.__getitem__) as (url, received), connect(url) as redis:
         with pytest.raises(OutcomeUnknown):
             await Store(redis, "p").commit([{"s": ONE}], soon())
 
@@ -369,9 +369,9 @@ REFUSALS = (
 
 
 @clients
-@pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal.split()[0] for refusal in REFUSALS])
-async def test_a_refusal_to_run_a_write_means_that_nothing_was_recorded(client: Connect, refusal: str) -> None:
-    async with peer(lambda _: f"-{refusal}\r\n".encode()) as (url, received), client(url) as redis:
+@pytest.mark.parametrize("rejection", REFUSALS, ids=[rejection.split()[0] for rejection in REFUSALS])
+async def test_a_refusal_to_run_a_write_means_that_nothing_was_recorded(client: Connect, rejection: str) -> None:
+    async with peer(lambda _: f"-{rejection}\r\n".encode()) as (url, received), client(url) as redis:
         store = Store(redis, "p")
         with pytest.raises(StoreUnavailable):
             await store.commit([{"s": ONE}], soon())
@@ -547,16 +547,16 @@ async def test_a_server_that_loads_its_data_records_nothing_and_later_does(own: 
         with pytest.raises((StoreUnavailable, OutcomeUnknown)):  # The loss of the old connection shows itself here.
             await store.commit([{"s": ONE}], soon())
         starting = asyncio.create_task(asyncio.to_thread(own.start))
-        refusals = []
+        rejections = []
         while not starting.done():
             for attempt in (store.commit([{"s": ONE}], soon(0.5)), store.read(["s"], soon(0.5))):
                 try:
                     await attempt
                 except StoreUnavailable as error:
-                    refusals.append(type(error.__cause__))
+                    rejections.append(type(error.__cause__))
             await asyncio.sleep(0.01)  # Without a socket to connect to, nothing above lets anybody else run.
         await starting
-        assert 2 <= refusals.count(BusyLoadingError)
+        assert 2 <= rejections.count(BusyLoadingError)
         before = await count(store, "s")
         await store.commit([{"s": ONE}], soon())
         assert before + 1 == await count(store, "s")
@@ -710,7 +710,7 @@ async def test_a_hundred_thousand_streams_are_created_and_listed() -> None:
             began = clock()
             for start in range(0, len(created), 10_000):
                 committed = await store.commit([dict.fromkeys(created[start : start + 10_000], ONE)], soon(30))
-                assert [[]] == committed.refusals
+                assert [[]] == committed.rejections
             made = clock()
 
             listed = [page async for page in pages(store, "", 1_000)]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from meanwhile.api.errors import Misdirected
+from meanwhile.api.headers import Headers
 
 # RFC 6761, 6762, 8375; .internal is reserved by ICANN, .lan is what home routers use.
 _PRIVATE = ("localhost", "local", "internal", "home.arpa", "lan")
@@ -17,9 +18,9 @@ _ADDRESS = re.compile(r"\[[0-9a-f:.]+(?:%25[0-9a-z._~-]+)?\]|(?:[0-9]{1,3}\.){3}
 _NAME = re.compile(
     r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?", re.ASCII
 )
-_MAX_KEPT = 1_000  # Hosts whose verdict is remembered, of at most 255 bytes each.
+_MAX_KEPT = 1_000  # Hosts for which the decision is remembered, of at most 255 bytes each.
 
-_MISDIRECTED = Misdirected(
+MISDIRECTED = Misdirected(
     "Expected a Host that is an address or a name of a private network, such as localhost or meanwhile.local. To use "
     "another name, list it in MEANWHILE_ALLOWED_HOSTS, or configure API keys."
 )
@@ -30,24 +31,23 @@ class Hosts:
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = {name.lower().rstrip(".") for name in allowed}
-        self._verdicts: dict[bytes, bool] = {}
+        self._decisions: dict[bytes, bool] = {}
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises ``Misdirected`` for a host that is not answered to; a request of HTTP/1.0 may have none."""
-        for name, value in headers:
-            if name == b"host":
-                known = self._verdicts.get(value)
-                if not (self._decide(value) if known is None else known):
-                    raise _MISDIRECTED
-                return
+    def are_answered(self, headers: Headers) -> bool:
+        """Whether the service answers to the host of a request; a request of HTTP/1.0 may have none."""
+        host = headers.get(b"host")
+        if host is None:
+            return True
+        decision = self._decisions.get(host)
+        return self._decide(host) if decision is None else decision
 
     def _decide(self, value: bytes) -> bool:
-        verdict = len(value) <= 255 and self._is_answered_to(value.decode("latin-1").strip().lower())
+        decision = len(value) <= 255 and self._is_answered_to(value.decode("latin-1").strip().lower())
         if len(value) <= 255:
-            if len(self._verdicts) >= _MAX_KEPT:
-                self._verdicts.clear()
-            self._verdicts[value] = verdict
-        return verdict
+            if len(self._decisions) >= _MAX_KEPT:
+                self._decisions.clear()
+            self._decisions[value] = decision
+        return decision
 
     def _is_answered_to(self, value: str) -> bool:
         host, _, port = value.rpartition(":")

@@ -16,13 +16,12 @@ import base64
 import binascii
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import EVERYTHING, BadKeyFile, Grant, Keys, read_keys
-
-Headers = Iterable[tuple[bytes, bytes]]
 
 log = logging.getLogger(__name__)
 
@@ -124,32 +123,23 @@ async def _in_a_thread(read: Callable[[Path], Keys], file: Path) -> Keys:
 
 
 def _is_from_another_site(headers: Headers) -> bool:
-    """Whether a browser says so. What comes from none has neither header."""
-    site = origin = host = None
-    for name, value in headers:
-        if name == b"sec-fetch-site":
-            site = value
-        elif name == b"origin":
-            origin = value
-        elif name == b"host":
-            host = value
+    """Whether a browser says so. A client that is no browser sends neither header."""
+    site = headers.get(b"sec-fetch-site")
     if site is not None:
         return site not in (b"same-origin", b"none")
-    return origin is not None and origin.partition(b"://")[2] != host
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
 
 
 def _secrets(headers: Headers) -> set[bytes]:
     """The keys that a request presents: X-API-Key; Authorization with Bearer, Token or Basic, there as the password."""
-    found = set()
-    for name, value in headers:
-        if name == b"x-api-key":
-            found.add(value)
-        elif name == b"authorization":
-            kind, _, credentials = value.partition(b" ")
-            if kind.lower() in (b"bearer", b"token"):
-                found.add(credentials.strip())
-            elif kind.lower() == b"basic":
-                found.add(_password(credentials))
+    found = set(headers.all(b"x-api-key"))
+    for value in headers.all(b"authorization"):
+        kind, _, credentials = value.partition(b" ")
+        if kind.lower() in (b"bearer", b"token"):
+            found.add(credentials.strip())
+        elif kind.lower() == b"basic":
+            found.add(_password(credentials))
     return found
 
 

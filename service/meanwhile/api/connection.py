@@ -1,6 +1,6 @@
-"""HTTP connections that do not wait for ever, refuse in turn what is not HTTP, and send responses in one piece.
+"""HTTP connections that time out, refuse in turn what is not HTTP, and send responses in one piece.
 
-**Patience.** uvicorn limits how long a connection may idle after a response, but neither how long the first request
+**Timeouts.** uvicorn limits how long a connection may idle after a response, but neither how long the first request
 takes to come nor how slowly its header or body may. Here each connection has one timer for all of it
 (``connection_timeouts.py``).
 
@@ -13,22 +13,23 @@ be of 16 bytes on average. A client may send a thousand requests ahead of their 
 connections; a client beyond it gets a problem, too.
 
 **Responses in one piece.** uvicorn hands the head and the body of a response to the kernel one after the other: two
-system calls, each of which wakes the client. An application that has both can give them together to
-``scope["extensions"]["meanwhile.respond"]``. It writes them at once if nothing speaks against it, and says otherwise,
-so that the application sends them as ASGI has it.
+system calls, each of which wakes the client. An application that has both can give them to ``respond`` together. It
+writes them at once if nothing speaks against it, and says otherwise, so that the application sends them as ASGI has it.
 
 **Endless responses.** A client that takes nothing of its response for 30 s is dropped, so that what waits for it in
-memory has an end. A response without an end, such as a stream of events, leaves in its scope what ends it ("end"); it
-is called at shutdown, which would wait for it otherwise.
+memory has an end. A response without an end, such as a stream of events, says what ends it (``end_at_shutdown``);
+otherwise, shutdown would wait for it.
 
-**Uploads** may last for hours. One holds its connection by ``scope["extensions"]["meanwhile.hold"]``: then it answers
-for its own patience, is told when the server stops, and can have what arrived before its connection broke.
+**Uploads** may last for hours. One takes ``hold`` of its connection: then it has its own timeouts, is told when the
+server stops, and can have what arrived before its connection broke.
+
+The application gets the connection of a request as a parameter: where it has a method ``answer``, as ``Meanwhile`` has,
+that is called with the connection before ASGI's own three.
 """
 
 import asyncio
-import socket
-import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -37,47 +38,31 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meanwhile.api import request_head
-from meanwhile.api.connection_timeouts import Deadlines, Phase
+from meanwhile.api.connection_hold import Hold
+from meanwhile.api.connection_timeouts import Deadlines, Phase, Stall
 from meanwhile.api.errors import NotHttp, Refused, TooManyConnections
 from meanwhile.api.problems import encode
 
-STALL = 30.0
-_RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel forgets, too, what it holds for that client.
 LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
 MAX_CHUNKS = 10_000  # Of a body, before it matters how small they are.
 SMALLEST_CHUNK = 16  # Bytes, on average.
 _AROUND_A_CHUNK = 5  # Bytes: its size and two line ends.
 MAX_PIPELINED = 1_000  # Requests of a connection that wait for the one before.
-RESPOND = "meanwhile.respond"
-HOLD = "meanwhile.hold"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Hold:
-    """A connection that an upload holds open. ``stopping`` is done when the server wants it to end."""
-
-    def __init__(self, cycle: Any, stopping: "asyncio.Future[None]") -> None:
-        self._cycle = cycle
-        self.stopping = stopping
-
-    def take_rest(self) -> bytes:
-        """What has arrived and was not received; uvicorn keeps it to itself when the connection breaks."""
-        rest, self._cycle.body = bytes(self._cycle.body), bytearray()
-        return rest
-
-
 class ConnectionProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with an end to its patience, and a way to respond in one piece."""
+    """uvicorn's protocol, with timeouts, limits, and a way to respond in one piece."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._extensions = {RESPOND: self.respond, HOLD: self.hold}
+        if hasattr(self.app, "answer"):
+            self.app = partial(self.app.answer, self)
         self._is_whole = False  # Whether the last request is complete; none at all is not.
         self._unanswered = 0  # Requests that began and have no response: a client may send the next one early.
         self._deadlines: Deadlines
-        self._stalled: asyncio.TimerHandle | None = None
-        self._unsent = 0
+        self._stall: Stall
         self._without_body = 0  # Bytes since the last one of a body, or since the request before.
         self._refusal: bytes | None = None  # The last response, once nothing is read any more.
         self._why: Refused = NotHttp("Expected a request as RFC 9112 has it.")
@@ -90,12 +75,14 @@ class ConnectionProtocol(HttpToolsProtocol):
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_head = b""
         self._hold: Hold | None = None
+        self._end: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Starts to wait for the first request."""
         super().connection_made(transport)
         self._deadlines = Deadlines(self.loop, self.timeout_keep_alive, transport.close)
         self._deadlines.enter(Phase.RECEIVING)
+        self._stall = Stall(self.loop, transport)
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self._refuse(TooManyConnections())
 
@@ -110,19 +97,18 @@ class ConnectionProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._deadlines.cancel()
-        self._extensions.clear()  # It refers back to here.
-        self._stop_stalling()
+        self.app = self.config.loaded_app  # Without a reference back to here.
+        self._stall.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client does not take what is sent."""
-        self._unsent = self.transport.get_write_buffer_size()
-        self._stalled = self.loop.call_later(STALL, self._look_at_stall)
+        self._stall.begin()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """The client has taken what was sent."""
-        self._stop_stalling()
+        self._stall.end()
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -130,10 +116,9 @@ class ConnectionProtocol(HttpToolsProtocol):
         super().shutdown()
         if self._hold is not None and not self._hold.stopping.done():
             self._hold.stopping.set_result(None)
-        end: Any = self.scope.get("end") if self.cycle is not None and not self.cycle.response_complete else None
-        if end is not None:
+        if self._end is not None:
             self.loop.call_later(LAST_WORDS, self.transport.abort)
-            end()
+            self._end()
 
     def data_received(self, data: bytes) -> None:
         """Takes what came, and starts to wait for the rest if there is one."""
@@ -183,14 +168,13 @@ class ConnectionProtocol(HttpToolsProtocol):
             self._why = NotHttp(f"Expected at most {MAX_PIPELINED} requests ahead of their responses.")
             raise self._why
         super().on_message_begin()
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]  # an extension of our own
 
     def on_headers_complete(self) -> None:
         """The header of a request is complete. Raises ``Refused``, which ends the parser's work."""
         self._in_head = False
         version = self.parser.get_http_version()
         try:
-            request_head.check(version, self.url, self.headers)
+            request_head.check(version, self.url, self.headers, is_small=self._came <= request_head.MAX_HEAD)
         except Refused as error:
             self._why = error
             raise
@@ -234,7 +218,7 @@ class ConnectionProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """A response is complete: goes on to the next request, or waits for it."""
         self._unanswered -= 1
-        self._hold = None
+        self._hold = self._end = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -271,25 +255,23 @@ class ConnectionProtocol(HttpToolsProtocol):
         self.on_response_complete()
         return True
 
+    def take_body(self, scope: Scope) -> bytes | None:
+        """The body of a request if it is here as a whole; otherwise None, and it has to be received."""
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
+
     def hold(self) -> Hold:
         """Lets the request that is being answered take its time."""
         self._deadlines.phase = Phase.BUSY
         self._hold = Hold(self.cycle, self.loop.create_future())
         return self._hold
 
-    def _look_at_stall(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent < self._unsent:
-            self._unsent = unsent
-            self._stalled = self.loop.call_later(STALL, self._look_at_stall)
-        else:
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.transport.abort()
-
-    def _stop_stalling(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+    def end_at_shutdown(self, end: Callable[[], None]) -> None:
+        """Has ``end`` called at shutdown, if the response that is under way has not ended by then."""
+        self._end = end
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what the parser does not understand, or what stopped it; ``msg`` is uvicorn's way to say so."""

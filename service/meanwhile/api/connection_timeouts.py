@@ -6,12 +6,15 @@
     the rest of one that     2 s after the response: what still comes is thrown away, so that the client can read why
     has its response         its request is too large or of an unknown type; then the connection is closed
     a response is awaited    no limit: the application has its own
+    room to send             30 s in which the client takes nothing of its response; then it is dropped
 
 The timer is set anew only when the connection has to end sooner than it would fire. So the usual request, complete in
 one piece, touches no timer at all, where uvicorn sets one and cancels one for each.
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from enum import Enum
 from math import inf
@@ -19,6 +22,8 @@ from math import inf
 TIMEOUT = 10.0  # Seconds.
 BYTES_A_SECOND = 16 * 1024
 LINGER = 2.0  # Seconds.
+STALL = 30.0  # Seconds.
+_RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel forgets, too, what it holds for that client.
 
 
 class Phase(Enum):
@@ -81,3 +86,31 @@ class Deadlines:
         self.received = 0
         self._since = self._loop.time()
         return True
+
+
+class Stall:
+    """Drops a client that takes nothing of its response for ``STALL`` seconds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+
+    def begin(self) -> None:
+        """The client does not take what is sent."""
+        self._unsent = self._transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(STALL, self._look)
+
+    def end(self) -> None:
+        """The client takes it again, or is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        if self._transport.get_write_buffer_size() < self._unsent:
+            self.begin()
+        else:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._transport.abort()

@@ -2,17 +2,15 @@
 
 from urllib.parse import parse_qs
 
-from starlette.types import Scope
-
+from meanwhile.api.request import Request
 from meanwhile.core.errors import Invalid
 
 _MAX_PARAMETERS = 1_100  # An event stream may name 1,000 streams.
 
 
-def parameters(scope: Scope, *, keep_blank: bool = True) -> dict[str, list[str]]:
+def parameters(request: Request, *, keep_blank: bool = True) -> dict[str, list[str]]:
     """The values of each parameter, in their order; one without a value is empty, or left out. Raises ``Invalid``."""
-    query: str = scope["query_string"].decode("latin-1")
     try:
-        return parse_qs(query, keep_blank_values=keep_blank, max_num_fields=_MAX_PARAMETERS)
+        return parse_qs(request.query_string, keep_blank_values=keep_blank, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise Invalid(f"Expected at most {_MAX_PARAMETERS} parameters in the query.") from None

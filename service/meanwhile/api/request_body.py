@@ -2,38 +2,49 @@
 
 from collections.abc import Callable, Collection
 
-from starlette.types import Receive, Scope
-
 from meanwhile.api.errors import LengthRequired, UnsupportedMediaType
 from meanwhile.api.gzip_inflation import inflate, too_large
+from meanwhile.api.headers import Headers
+from meanwhile.api.request import Request
 from meanwhile.storage.batcher import Overloaded
 
 _SMALL = 64 * 1024  # Bytes that every connection may hold.
 JSON = "application/json"
+_NOT_JSON = UnsupportedMediaType(
+    "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
+    "With curl: -H 'Content-Type: application/json'."
+)
 
 
 class ClientGone(Exception):
     """The client hung up before its request was complete: there is nobody to answer, and nothing was recorded."""
 
 
-def media_type(scope: Scope, known: Collection[str]) -> str:
+def media_type(headers: Headers, known: Collection[str]) -> str:
     """Which of the known types a body has; JSON where it says nothing. Raises ``UnsupportedMediaType``."""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            found: str = value.decode("latin-1").partition(";")[0].strip().lower()
-            if found not in known and _is_json(value):
-                found = JSON
-            if found not in known or not _is_utf_8(value):
-                raise UnsupportedMediaType(
-                    f"Expected Content-Type: {', '.join(known)}, or application/*+json; with UTF-8."
-                )
-            return found
-    return JSON
+    value = headers.get(b"content-type")
+    if value is None:
+        return JSON
+    found = value.decode("latin-1").partition(";")[0].strip().lower()
+    if found not in known and _is_json(value):
+        found = JSON
+    if found not in known or not _is_utf_8(value):
+        raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(known)}, or application/*+json; with UTF-8.")
+    return found
 
 
-def is_gzipped(scope: Scope) -> bool:
+def is_gzipped(headers: Headers) -> bool:
     """Whether the body is gzip data. Raises ``UnsupportedMediaType`` for any other encoding."""
-    return any(list(map(_is_gzip, (value for name, value in scope["headers"] if name == b"content-encoding"))))
+    encodings = [_is_gzip(value) for value in headers.all(b"content-encoding")]
+    if sum(encodings) > 1:
+        raise UnsupportedMediaType("Expected Content-Encoding: gzip once, or none.")
+    return any(encodings)
+
+
+def require_body(headers: Headers) -> None:
+    """Raises ``LengthRequired`` if the headers of a request announce no body."""
+    if headers.get(b"content-length") is None and headers.get(b"transfer-encoding") is None:
+        raise LengthRequired("Expected a body, announced by Content-Length or Transfer-Encoding: chunked.")
 
 
 def _is_json_alone(content_type: bytes) -> bool:
@@ -68,17 +79,29 @@ class Bodies:
         self._held += size - held
         return size
 
-    async def read(self, scope: Scope, receive: Receive, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
+    async def read(self, request: Request, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
         """The body of a request of a known type; by default one that says it is JSON, or says nothing of its type.
 
-        Raises ``LengthRequired`` if the request says of no body that it has one, ``UnsupportedMediaType``,
-        ``BodyTooLarge``, ``BadEncoding``, ``Overloaded`` or ``ClientGone``.
+        Raises ``LengthRequired`` if the request announces no body, ``UnsupportedMediaType``, ``BodyTooLarge``,
+        ``BadEncoding``, ``Overloaded`` or ``ClientGone``.
         """
-        is_gzipped = self._check(scope, is_known)
+        headers = request.headers
+        content_type = headers.get(b"content-type")
+        if content_type is not None and not is_known(content_type):
+            raise _NOT_JSON
+        length = headers.get(b"content-length")
+        if length is None:
+            require_body(headers)
+        elif int(length) > self._max_body:
+            raise too_large(self._max_body)
+        gzipped = headers.get(b"content-encoding") is not None and is_gzipped(headers)
+        whole = None if request.connection is None else request.connection.take_body(request.scope)
+        if whole is not None and len(whole) <= self._max_body:
+            return await inflate(whole, self._max_body) if gzipped else whole
         chunks, size, held = [], 0, 0
         try:
             while True:
-                message = await receive()
+                message = await request.receive()
                 if message["type"] != "http.request":
                     raise ClientGone
                 chunk: bytes = message.get("body", b"")
@@ -88,44 +111,10 @@ class Bodies:
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                    return await inflate(body, self._max_body) if is_gzipped else body
+                    return await inflate(body, self._max_body) if gzipped else body
                 held = self.hold(held, size)
         finally:
             self._held -= held
-
-    def _check(self, scope: Scope, is_known: Callable[[bytes], bool]) -> bool:
-        """Whether the body of a request with this head is gzip data; raises what the head alone tells to refuse."""
-        is_gzipped = has_body = False
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                if not is_known(value):
-                    raise UnsupportedMediaType(
-                        "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
-                        "With curl: -H 'Content-Type: application/json'."
-                    )
-            elif name == b"content-length":
-                has_body = True
-                if int(value) > self._max_body:
-                    raise too_large(self._max_body)
-            elif name == b"content-encoding":
-                if is_gzipped:
-                    raise UnsupportedMediaType("Expected Content-Encoding: gzip once, or none.")
-                is_gzipped = _is_gzip(value)
-            elif name == b"transfer-encoding":
-                has_body = True
-        if not has_body:
-            raise _no_body()
-        return is_gzipped
-
-
-def require_body(scope: Scope) -> None:
-    """Raises ``LengthRequired`` if the request says of no body that it has one."""
-    if not any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]):
-        raise _no_body()
-
-
-def _no_body() -> LengthRequired:
-    return LengthRequired("Expected a body, announced by Content-Length or Transfer-Encoding: chunked.")
 
 
 def _is_json(content_type: bytes) -> bool:

@@ -18,12 +18,10 @@ come.
 from collections.abc import Callable
 from contextlib import aclosing
 
-from starlette.types import Receive, Scope
-
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized
-from meanwhile.api.connection import HOLD
 from meanwhile.api.errors import BodyTooLarge, Interrupted, TooManyUploads
 from meanwhile.api.gzip_inflation import Inflater
+from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, ClientGone, is_gzipped, require_body
 from meanwhile.api.upload_lines import Connection, blocks
 from meanwhile.api.upload_recording import Recording
@@ -63,22 +61,24 @@ class Uploads:
         self._redis_timeout = redis_timeout
         self._open = 0
 
-    async def record(self, scope: Scope, receive: Receive, key: Key | None) -> dict[str, int]:
+    async def record(self, request: Request, key: Key | None) -> dict[str, int]:
         """Records an upload and returns the reply. Raises ``Interrupted``, ``TooManyUploads`` or ``ClientGone``."""
-        require_body(scope)
-        recording = Recording(self._committer, self._limits, scope["grant"], key, self._redis_timeout)
-        inflater = Inflater() if is_gzipped(scope) else None
-        message = None if _is_chunked(scope) else await receive()
+        require_body(request.headers)
+        recording = Recording(self._committer, self._limits, request.grant, key, self._redis_timeout)
+        inflater = Inflater() if is_gzipped(request.headers) else None
+        # A body without a length may take its time with its first line, too.
+        is_chunked = request.headers.get(b"transfer-encoding") is not None
+        message = None if is_chunked else await request.receive()
         is_open = message is None or bool(message.get("more_body", False))
         if is_open and self._open >= self._most:
             raise TooManyUploads
         self._open += is_open
-        hold = scope.get("extensions", {}).get(HOLD)
-        connection = Connection(message, receive, hold() if hold is not None else None, self._idle)
+        hold = None if request.connection is None else request.connection.hold()
+        connection = Connection(message, request.receive, hold, self._idle)
 
         def authorize() -> None:
             try:
-                recording.grant = self._guard.authorize(scope["headers"], "write")
+                recording.grant = self._guard.authorize(request.headers, "write")
             except (Unauthorized, Forbidden) as error:
                 connection.end(error)
             else:
@@ -100,8 +100,3 @@ class Uploads:
         if not recording.lines:
             raise Invalid("Expected at least one line.")
         return recording.reply()
-
-
-def _is_chunked(scope: Scope) -> bool:
-    """Whether the body has no length, so that its first line may take its time, too."""
-    return any(name == b"transfer-encoding" for name, _ in scope["headers"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import Message, Receive
 
-from meanwhile.api.connection import Hold
+from meanwhile.api.connection_hold import Hold
 from meanwhile.api.errors import BodyTooLarge, Idle, Stopping
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.request_body import Bodies, ClientGone

@@ -1,8 +1,8 @@
 """The state of a stream, and the bytes that it is in Redis: a MessagePack array
 
-    [1, shape, count, first, last, minimums, maximums, sums, squares, producers?, retired?, stamps?, batches?]
+    [format, shape, count, first, last, minimums, maximums, sums, squares, producers?, retired?, stamps?, batches?]
 
-The 1 is the version of the format, shape is ``Shape.text``, the rest are the fields of ``Summary``; arrays have one
+The format is 1, shape is ``Shape.text``, the rest are the fields of ``Summary``; arrays have one
 entry a component, and the entries of sums and squares are canonical expansions. Floats that are whole or fit in 32
 bits may be stored as such, which changes no value. A scalar stream takes about 110 bytes. The tenth entry is there once
 idempotency keys were counted, about 40 bytes a producer, those behind it once producers retired or timestamps were
@@ -39,7 +39,7 @@ class State(NamedTuple):
 
 
 class _Stored(msgspec.Struct, array_like=True):
-    version: int | float  # Like those that follow, whole: commit.lua cannot tell a double from an integer either.
+    format: int | float  # Like those that follow, whole: commit.lua cannot tell a double from an integer either.
     shape: str
     count: int | float
     first: int | float
@@ -49,6 +49,9 @@ class _Stored(msgspec.Struct, array_like=True):
     sums: tuple[Expansion, ...]
     squares: tuple[Expansion, ...]
 
+
+# The members of a state in their order; the script has them by the same names. once.lua alone reads the last four.
+MEMBERS = (*_Stored.__struct_fields__, "producers", "retired", "stamps", "batches")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
@@ -92,7 +95,7 @@ def decode(stored: bytes, *, is_checked: bool = False) -> State:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Unreadable from error
     sizes_agree = len(it.minimums) == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
-    if it.version != VERSION or not sizes_agree:
+    if it.format != VERSION or not sizes_agree:
         raise Unreadable
     if not (is_checked or _is_possible(it)):
         raise Unreadable

@@ -4,13 +4,10 @@ Requests hand in their readings and wait. Nothing is timed: an idle service comm
 that dozens have gathered while the last commit was away, sums those of the same stream first, and pays one round trip,
 one merge a stream and one fsync for all of them. That is why "200 means on disk" is affordable.
 
-A commit is a list of groups; a **group** is the requests that stand or fall together, because they name the same
-streams with the same shapes. A stream that has another shape refuses the whole group and nobody else.
-
-A commit has so much **weight** that the script takes some milliseconds for it: what is more waits for the next one,
-where what is small does not wait behind it, and a request that is more by itself is recorded in slices between the
-others (``large_requests.py``). So nobody waits for somebody else's size. What the stored states weigh only the script
-knows; it leaves groups for the next commit if need be.
+A commit is a list of groups (``commit_batch.py``). Its **weight** is limited so that the script takes some milliseconds
+for it (``weight.py``): what is more waits for the next one, where what is small does not wait behind it, and a request
+that is more by itself is recorded in slices between the others (``large_requests.py``). So nobody waits for somebody
+else's size. What the stored states weigh only the script knows; it leaves groups for the next commit if need be.
 
 What a waiter can count on:
 
@@ -34,105 +31,22 @@ otherwise take as much time from those who are served as serving them would (``m
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from meanwhile.core.idempotency_keys import Key, Stamps
 from meanwhile.core.readings import Readings
-from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Batcher, Overloaded, fail_all
-from meanwhile.storage.commit_reply import Rejection
-from meanwhile.storage.large_requests import (
-    MAX_NUMBERS,
-    MAX_STRETCH,
-    MAX_WEIGHT,
-    PARTS,
-    PAUSE,
-    STAMPS,
-    STREAM,
-    LargeRequest,
-    weight_of,
-)
+from meanwhile.storage.commit_batch import CommitBatch, CommitOutcome, Group, Waiter, identity_of
+from meanwhile.storage.large_requests import PAUSE, LargeRequest
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import reason_of
 from meanwhile.storage.store import Store
+from meanwhile.storage.weight import MAX_STRETCH, MAX_WEIGHT, STAMPS, cut, measure
 from meanwhile.storage.wide_streams import Wide
 from meanwhile.telemetry.counters import Counters
 
-_SMALL = 100  # Of the weight of a request, so that what is larger leaves room for it.
-_MAX_FILLED = MAX_WEIGHT - 300  # By what is not small, unless it is alone.
 _MANY = 1_000  # Streams, past which a request is measured in a thread.
 _SHED_PAUSE = 0.25  # Seconds that a refusal for overload takes.
-
-
-class CommitOutcome(NamedTuple):
-    """States that include the readings of a request, by stream; and the streams that had counted its key before.
-
-    ``repeated`` is how many of the readings had been counted before. A request that was recorded in slices has no
-    states, unless it is for one stream.
-    """
-
-    states: Mapping[str, State]
-    duplicates: frozenset[str]
-    repeated: int = 0
-
-
-Waiter = asyncio.Future[CommitOutcome]
-
-
-@dataclass(slots=True)
-class _Group:
-    """Requests for the same streams and shapes, and their readings so far; or one request with an idempotency key."""
-
-    key: Key | Stamps | None
-    readings: dict[str, Readings]
-    waiters: list[Waiter]
-    states: dict[str, State] | None = None  # Of the readings, once they are summed.
-
-    def add(self, readings: Mapping[str, Readings]) -> None:
-        for name, more in readings.items():
-            shape, numbers, first, last = self.readings[name]
-            numbers.extend(more.numbers)
-            if more.first < first or more.last > last:
-                first, last = min(first, more.first), max(last, more.last)
-                self.readings[name] = Readings(shape, numbers, first, last)
-
-    def sum(self) -> dict[str, State]:
-        if self.states is None:
-            self.states = {
-                name: State(one.shape, summarize(one.columns, one.first, one.last))
-                for name, one in self.readings.items()
-            }
-        return self.states
-
-    def weight(self) -> int:
-        weight = sum([weight_of(state) for state in self.sum().values()])
-        return weight + len(self.key.times) // STAMPS if isinstance(self.key, Stamps) else weight
-
-
-@dataclass
-class _Commit:
-    loop: asyncio.AbstractEventLoop
-    deadline: float
-    size: int = 0
-    weight: int = 0
-    numbers: int = 0
-    groups: dict[object, _Group] = field(default_factory=dict)
-
-    def has_room(self, identity: object, weight: int, numbers: int) -> bool:
-        """Whether readings like these fit in; the last room is kept for what is small."""
-        if not self.groups:
-            return True
-        if identity in self.groups:
-            weight = 0
-        room = (MAX_WEIGHT if weight < _SMALL else _MAX_FILLED) - self.weight
-        return weight <= room and self.numbers + numbers <= MAX_NUMBERS
-
-    def fail(self, error: Exception) -> None:
-        for group in self.groups.values():
-            fail_all(group.waiters, error)
 
 
 class Committer:
@@ -145,7 +59,7 @@ class Committer:
         self._max_waiting = max_waiting
         self._redis_timeout = redis_timeout
         self._counters = counters or Counters()
-        self._batcher = Batcher(_Commit, self._commit, redis_timeout)
+        self._batcher = Batcher(CommitBatch, self._commit, redis_timeout)
         self._wide = Wide(store, redis_timeout, self._batcher.between)
         self._waiting = 0  # Readings, without those of large requests.
         self._waiting_large = 0  # Those.
@@ -160,34 +74,24 @@ class Committer:
         timestamps ``MixedStamps``; for what takes more than one commit also ``PartlyRecorded`` or ``PartlyRefused``.
         """
         size, weight, numbers = (
-            await background_thread.run(_measure, readings) if len(readings) > _MANY else _measure(readings)
+            await background_thread.run(measure, readings) if len(readings) > _MANY else measure(readings)
         )
         is_large = weight > MAX_WEIGHT or numbers > MAX_STRETCH
-        if isinstance(key, Stamps):
-            weight += len(key.times) // STAMPS
         waiting = self._waiting_large if is_large else self._waiting
         if waiting and waiting + size > self._max_waiting:
             await asyncio.sleep(_SHED_PAUSE)
             raise Overloaded
         if is_large:
             return await self._record_large(readings, key, size)
+        if isinstance(key, Stamps):
+            weight += len(key.times) // STAMPS
         self._waiting += size
         self._counters.gathered(self._waiting + self._waiting_large)
-        identity = _identity(readings, key)
-        commit = self._batcher.open_batch()
-        if not commit.has_room(identity, weight, numbers):
-            commit = self._batcher.with_room(lambda one: one.has_room(identity, weight, numbers))
-        group = commit.groups.get(identity)
-        commit.size += size
-        commit.numbers += numbers
-        waiter: Waiter = commit.loop.create_future()
-        if group is None:
-            commit.weight += weight
-            commit.groups[identity] = _Group(key, dict(readings), [waiter])
-        else:
-            group.add(readings)
-            group.waiters.append(waiter)
-        return await waiter
+        identity = identity_of(readings, key)
+        batch = self._batcher.open_batch()
+        if not batch.has_room(identity, weight, numbers):
+            batch = self._batcher.with_room(lambda one: one.has_room(identity, weight, numbers))
+        return await batch.add(identity, readings, key, size, weight, numbers)
 
     async def drain(self) -> None:
         """Returns when everything handed in is committed and answered."""
@@ -223,27 +127,26 @@ class Committer:
             new = request.counted - request.repeated
             self._counters.committed(size, new, request.repeated, time.perf_counter() - started)
 
-    async def _commit(self, commit: _Commit) -> None:
-        self._waiting -= commit.size
+    async def _commit(self, batch: CommitBatch) -> None:
+        self._waiting -= batch.size
         self._counters.gathered(self._waiting + self._waiting_large)
-        if commit.loop.time() >= commit.deadline:
+        if batch.loop.time() >= batch.deadline:
             raise Overloaded
-        groups = list(commit.groups.values())
-        # A number adds at most one part to a sum and two to a sum of squares.
-        may_be_heavy = commit.weight + 3 * commit.numbers // PARTS > MAX_WEIGHT
+        groups = [*batch.groups.values()]
+        may_be_heavy = batch.may_be_heavy()
         while groups:
-            run, groups = _cut(groups) if may_be_heavy else (groups, [])
+            run, groups = cut(groups, map(Group.weight, groups)) if may_be_heavy else (groups, [])
             try:
-                put_off = await self._send(run, commit.deadline)
+                put_off = await self._send(run, batch.deadline)
             except OutcomeUnknown as error:
-                put_off = await self._settle(run, commit.deadline, error)
+                put_off = await self._retry_until_known(run, batch.deadline, error)
             except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
                 put_off = []
                 for group in run:
                     fail_all(group.waiters, error)
             groups = put_off + groups
 
-    async def _commit_wide(self, group: _Group) -> None:
+    async def _commit_wide(self, group: Group) -> None:
         """Commits a group that the script found too wide; with a key, again until it is known what became of it."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._redis_timeout
@@ -262,14 +165,13 @@ class Committer:
                 fail_all(group.waiters, error)
                 return
             else:
-                size = sum([one.size for one in group.readings.values()])
-                _answer(group, committed.refusals[0], committed.duplicates[0], committed.states)
-                known = sum([group.readings[name].size for name in committed.duplicates[0]])
-                new = 0 if committed.refusals[0] else size - known
-                self._counters.committed(size, new, known, 0.0)
+                group.answer(committed.rejections[0], committed.duplicates[0], committed.states)
+                repeated = group.repeated(committed.duplicates[0])
+                recorded = 0 if committed.rejections[0] else group.size - repeated
+                self._counters.committed(group.size, recorded, repeated, 0.0)
                 return
 
-    async def _settle(self, groups: list[_Group], deadline: float, unknown: OutcomeUnknown) -> list[_Group]:
+    async def _retry_until_known(self, groups: list[Group], deadline: float, unknown: OutcomeUnknown) -> list[Group]:
         """Sends groups with keys again until it is known what became of them; the others are told that it is not."""
         keyed = [] if unknown.answered else [group for group in groups if group.key is not None]
         for group in groups:
@@ -288,7 +190,7 @@ class Committer:
                     return []
         return []
 
-    async def _send(self, groups: list[_Group], deadline: float) -> list[_Group]:
+    async def _send(self, groups: list[Group], deadline: float) -> list[Group]:
         """One commit of these groups; answers those who wait, and returns the groups that were put off.
 
         Raises what the store raises.
@@ -299,63 +201,20 @@ class Committer:
         seconds = time.perf_counter() - started
         readings = recorded = repeated = 0
         put_off = []
-        for number, (group, refusals, duplicates) in enumerate(
-            zip(groups, committed.refusals, committed.duplicates, strict=True)
-        ):
-            if refusals and committed.is_put_off(number):
+        for number, group in enumerate(groups):
+            rejections, duplicates = committed.rejections[number], committed.duplicates[number]
+            if rejections and committed.is_put_off(number):
                 put_off.append(group)
                 continue
-            if refusals and committed.is_wide(number):
+            if rejections and committed.is_wide(number):
                 job = asyncio.get_running_loop().create_task(self._commit_wide(group))
                 self._jobs.add(job)
                 job.add_done_callback(self._jobs.discard)
                 continue
-            size = sum([one.size for one in group.readings.values()])
-            readings += size
-            if not refusals:
-                recorded += size
-                repeated += sum([group.readings[name].size for name in duplicates])
-            _answer(group, refusals, duplicates, committed.states)
+            readings += group.size
+            if not rejections:
+                recorded += group.size
+                repeated += group.repeated(duplicates) if duplicates else 0
+            group.answer(rejections, duplicates, committed.states)
         self._counters.committed(readings, recorded - repeated, repeated, seconds)
         return put_off
-
-
-def _measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
-    """How many readings these are, their weight, and how many numbers."""
-    size = weight = numbers = 0
-    for one in readings.values():
-        size += one.size
-        weight += STREAM + one.shape.components
-        numbers += len(one.numbers)
-    return size, weight, numbers
-
-
-def _answer(group: _Group, refusals: list[Rejection], duplicates: frozenset[str], states: Mapping[str, State]) -> None:
-    if refusals:
-        fail_all(group.waiters, reason_of(group.readings, refusals))
-        return
-    repeated = sum([group.readings[name].size for name in duplicates]) if duplicates else 0
-    outcome = CommitOutcome(states, duplicates, repeated)
-    for waiter in group.waiters:
-        if not waiter.done():
-            waiter.set_result(outcome)
-
-
-def _cut(groups: list[_Group]) -> tuple[list[_Group], list[_Group]]:
-    """The first groups, as many as the script takes at once, and the others. A group is not divided."""
-    weight = 0
-    for number, group in enumerate(groups):
-        weight += group.weight()
-        if number and weight > MAX_WEIGHT:
-            return groups[:number], groups[number:]
-    return groups, []
-
-
-def _identity(readings: Mapping[str, Readings], key: Key | Stamps | None) -> object:
-    """What requests have in common that stand or fall together. One with a key stands alone."""
-    if key is not None:
-        return object()
-    if len(readings) == 1:  # The usual case, without a set.
-        ((name, one),) = readings.items()
-        return name, one.shape.text
-    return frozenset((name, one.shape.text) for name, one in readings.items())

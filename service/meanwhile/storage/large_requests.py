@@ -14,9 +14,6 @@ What can still go wrong in the second pass is said as it is: ``PartlyRefused`` i
 in between, ``PartlyRecorded`` if Redis failed. With a key, sending the request again completes it.
 
 Size alone fails nothing: the time limit of a request goes for its first turn, and then for each slice.
-
-**Weight** is how long the script takes, in fifths of 25 microseconds: it adds a sum of five parts (two for the sum of a
-component, three for that of its squares, as of most sensors) in one of them, and reads and writes a stream in seven.
 """
 
 import asyncio
@@ -33,15 +30,9 @@ from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed, Rejection
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.store import Claim, Store
+from meanwhile.storage.weight import HEAVY, MAX_STRETCH, MAX_WEIGHT, STREAM, cut, weight_of
 from meanwhile.storage.wide_streams import Wide
 
-MAX_WEIGHT = 1_500  # Of a commit.
-HEAVY = 2 * MAX_WEIGHT  # A stream above that is merged by the worker (``wide_streams.py``).
-STREAM = 7  # The weight of a stream with nothing in it.
-STAMPS = 4  # Numbers of timestamps that are as heavy as a component usually is.
-PARTS = 5  # Of exact sums; as heavy as a component usually is.
-MAX_NUMBERS = 2 * 4_096  # Of a commit.
-MAX_STRETCH = 4_096  # Numbers of a request that are summed on the event loop; more are summed in a thread.
 PAUSE = 0.05  # Seconds before something is sent again.
 _CLAIMS = 500  # Streams in a check.
 
@@ -68,16 +59,10 @@ class PartlyRefused(Exception):
         self.reason = reason
 
 
-def weight_of(state: State) -> int:
-    """How heavy it is to merge this into a stored state."""
-    summary = state.summary
-    return STREAM + (sum(map(len, summary.sums)) + sum(map(len, summary.squares))) // PARTS
-
-
 class LargeRequest:
     """The readings of a request.
 
-    ``redis_timeout`` is in seconds; ``reason`` words refusals; ``turn`` is ``Batcher.between``.
+    ``redis_timeout`` is in seconds; ``reason`` words rejections; ``turn`` is ``Batcher.between``.
 
     ``recorded`` and ``duplicates`` say what has become of which streams so far.
     """
@@ -103,7 +88,7 @@ class LargeRequest:
         self.counted = 0  # Readings that the streams have now.
         self.repeated = 0  # Those of them that they had before.
         self.states: Mapping[str, State] = {}
-        self._refusals: list[Rejection] = []
+        self._rejections: list[Rejection] = []
 
     async def run(self, deadline: float) -> None:
         """Records the request; each run of the script in a turn of its own. By ``deadline`` the first has its turn.
@@ -113,15 +98,15 @@ class LargeRequest:
         if len(self._readings) > 1:
             await self._check(deadline)
         await self._record()
-        if self._refusals:
-            why = self._reason(self._readings, self._refusals)
+        if self._rejections:
+            why = self._reason(self._readings, self._rejections)
             if not self.recorded:
                 raise why
-            raise PartlyRefused(self.recorded, [refusal.stream for refusal in self._refusals], why)
+            raise PartlyRefused(self.recorded, [rejection.stream for rejection in self._rejections], why)
 
     async def _check(self, deadline: float) -> None:
         names = iter(self._readings)
-        refusals: list[Rejection] = []
+        rejections: list[Rejection] = []
         put_off: list[str] = []
         new = 0
         while some := put_off + list(islice(names, _CLAIMS - len(put_off))):
@@ -138,9 +123,9 @@ class LargeRequest:
                 if committed.is_put_off(number):
                     put_off.append(name)
                 elif not committed.is_wide(number):  # Of which the script says more when it is recorded.
-                    refusals += committed.refusals[number]
-        if refusals:
-            raise self._reason(self._readings, refusals)
+                    rejections += committed.rejections[number]
+        if rejections:
+            raise self._reason(self._readings, rejections)
 
     async def _record(self) -> None:
         for names in self._slices():
@@ -148,7 +133,7 @@ class LargeRequest:
             states = await background_thread.run(self._sum, names) if numbers > MAX_STRETCH else self._sum(names)
             waiting = names
             while waiting:
-                run, waiting = _cut(states, waiting)
+                run, waiting = cut(waiting, (weight_of(states[name]) for name in waiting))
                 waiting = await self._send({name: states[name] for name in run}) + waiting
 
     def _slices(self) -> Iterator[list[str]]:
@@ -179,7 +164,7 @@ class LargeRequest:
             async with self._turn():
                 return await self._store.commit(groups, asyncio.get_running_loop().time() + self._redis_timeout, keys)
 
-        committed = await self._insist(commit, names)
+        committed = await self._retry_until_known(commit, names)
         put_off = self._settle(names, committed)
         for number, name in enumerate(names):
             if committed.is_wide(number):
@@ -188,9 +173,9 @@ class LargeRequest:
 
     async def _send_wide(self, states: dict[str, State]) -> list[str]:
         names = [*states]
-        return self._settle(names, await self._insist(lambda: self._wide.commit(states, self._key), names))
+        return self._settle(names, await self._retry_until_known(lambda: self._wide.commit(states, self._key), names))
 
-    async def _insist(self, commit: Callable[[], Awaitable[Committed]], names: list[str]) -> Committed:
+    async def _retry_until_known(self, commit: Callable[[], Awaitable[Committed]], names: list[str]) -> Committed:
         """Commits; again if it was not run, and with a key also if it may have been. Raises ``PartlyRecorded``."""
         loop = asyncio.get_running_loop()
         is_unknown = False
@@ -217,8 +202,8 @@ class LargeRequest:
                 put_off.append(name)
             elif committed.is_wide(number):
                 continue
-            elif committed.refusals[number]:
-                self._refusals += committed.refusals[number]
+            elif committed.rejections[number]:
+                self._rejections += committed.rejections[number]
             else:
                 size = self._readings[name].size
                 self.counted += size
@@ -232,7 +217,7 @@ class LargeRequest:
         return put_off
 
     def _broken_off(self, names: list[str], *, is_unknown: bool, error: Exception) -> Exception:
-        done = {*self.recorded, *self.duplicates, *(refusal.stream for refusal in self._refusals)}
+        done = {*self.recorded, *self.duplicates, *(rejection.stream for rejection in self._rejections)}
         if not done and not is_unknown:
             return StoreUnavailable()
         if not done and len(names) == len(self._readings):
@@ -245,13 +230,3 @@ class LargeRequest:
 
 def _claim(one: Readings) -> Claim:
     return Claim(one.shape.text, one.size, one.first, one.last, one.shape.components)
-
-
-def _cut(states: Mapping[str, State], names: list[str]) -> tuple[list[str], list[str]]:
-    """The first streams, as many as the script takes at once, and the others."""
-    weight = 0
-    for number, name in enumerate(names):
-        weight += weight_of(states[name])
-        if number and weight > MAX_WEIGHT:
-            return names[:number], names[number:]
-    return names, []

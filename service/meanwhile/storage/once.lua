@@ -1,25 +1,26 @@
 -- once.lua: what a stream remembers of what it has counted, so that nothing is counted twice. It is the body of a
--- function, once(now), that commit.lua calls when the first key or timestamp is there; now is in milliseconds since 1970.
--- service/idempotency.py explains the rules.
+-- function, once(now), that commit.lua calls when the first key or timestamp is there; now is in milliseconds since
+-- 1970. core/idempotency_keys.py explains the rules.
 --
 -- A state that has counted keys or timestamps has up to four members more:
 --
 --   PRODUCERS  an array of {producer, highest sequence, window of the 32 sequences below it, window of the 32 below
---              those, when it last counted (ms since 1970), floor}. The floor is there for a producer that came back from
---              RETIRED: of sequences below it nothing is known; the floor itself is counted.
+--              those, when it last counted (ms since 1970), floor}. The floor is there for a producer that came back
+--              from RETIRED: of sequences below it nothing is known; the floor itself is counted.
 --   RETIRED    {digest, highest sequence, hour, digest, highest sequence, hour, ...}: producers that made room, the one
 --              that did so first in front, by 52 bits of SHA-1 of their names; the hour (since 1970) they last counted.
 --   STAMPS     {seconds, ns, seconds, ns, ...}: the floor, then the latest timestamps counted, ascending. Of timestamps
 --              up to the floor nothing is known, except that they were counted if they stand here.
 --   BATCHES    {digest, digest, ...}: the last batches of timestamps that were counted whole, the oldest in front.
 --
--- All times are those of the Redis server, now among them. No clock decides whether something is counted twice; it only decides which
--- producer is remembered without its window, and which sequences and timestamps are too far in the future.
+-- All times are those of the Redis server, now among them. No clock decides whether something is counted twice; it only
+-- decides which producer is remembered without its window, and which sequences and timestamps are too far in the
+-- future.
 
-local PRODUCERS, RETIRED, STAMPS, BATCHES = 10, 11, 12, 13
+-- The members of an entry of PRODUCERS.
+local NAME, HIGHEST, NEAR_WINDOW, FAR_WINDOW, COUNTED_AT, FLOOR = 1, 2, 3, 4, 5, 6
 local MAX_PRODUCERS, MAX_RETIRED, MAX_STAMPS, MAX_BATCHES = 16, 1000, 64, 16
 
-local KEY_TOO_OLD, TOO_MANY_PRODUCERS, PARTLY_COUNTED, KEY_AHEAD, MIXED = 1, 2, 4, 5, 6
 local NEW, DUPLICATE = 'new', 'duplicate'
 
 local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence has come.
@@ -43,7 +44,7 @@ end
 -- The highest sequence of a producer, its entry, or else its place in RETIRED; nothing if it is not remembered.
 local function find(state, producer)
   for _, entry in ipairs(state and state[PRODUCERS] or {}) do
-    if entry[1] == producer then return entry[2], entry end
+    if entry[NAME] == producer then return entry[HIGHEST], entry end
   end
   local retired = state and state[RETIRED] or {}
   local digest = #retired > 0 and digest_of(producer)
@@ -79,11 +80,11 @@ local function check(state, producer, sequence, first)
     if highest >= sequence then return DUPLICATE end
     if highest >= first then return PARTLY_COUNTED, highest end
   elseif highest and sequence <= highest then
-    local floor = entry and entry[6] or not entry and highest
+    local floor = entry and entry[FLOOR] or not entry and highest
     local below = highest - sequence - 1  -- 0 for the sequence just below the highest.
     if below == -1 or sequence == floor then return DUPLICATE end
     if below >= 64 or (floor and sequence < floor) then return KEY_TOO_OLD end
-    return has_bit(entry[below < 32 and 3 or 4], below % 32) and DUPLICATE or NEW
+    return has_bit(entry[below < 32 and NEAR_WINDOW or FAR_WINDOW], below % 32) and DUPLICATE or NEW
   end
   if is_ahead(sequence, highest) then return KEY_AHEAD end
   return (highest or has_room(state)) and NEW or TOO_MANY_PRODUCERS
@@ -94,12 +95,12 @@ local function retire(state)
   local producers, retired = state[PRODUCERS], state[RETIRED] or {}
   local longest = 1
   for i, entry in ipairs(producers) do
-    entry[5] = math.min(entry[5], now)  -- It is later only by a clock that was wrong.
-    if entry[5] < producers[longest][5] then longest = i end
+    entry[COUNTED_AT] = math.min(entry[COUNTED_AT], now)  -- It is later only by a clock that was wrong.
+    if entry[COUNTED_AT] < producers[longest][COUNTED_AT] then longest = i end
   end
   local entry = table.remove(producers, longest)
   while #retired > 3 * (MAX_RETIRED - 1) do table.remove(retired, 1) end
-  for _, number in ipairs({digest_of(entry[1]), entry[2], math.floor(entry[5] / 3600000)}) do
+  for _, number in ipairs({digest_of(entry[NAME]), entry[HIGHEST], math.floor(entry[COUNTED_AT] / 3600000)}) do
     retired[#retired + 1] = number
   end
   state[RETIRED] = retired
@@ -117,32 +118,32 @@ local function mark(state, producer, sequence, first)
     entry = {producer, highest or sequence, 0, 0, now, highest}
     table.insert(state[PRODUCERS], entry)
   end
-  local up = sequence - entry[2]
+  local up = sequence - entry[HIGHEST]
   if first then
-    entry[2], entry[3], entry[4], entry[6] = sequence, ALL, ALL, nil
+    entry[HIGHEST], entry[NEAR_WINDOW], entry[FAR_WINDOW], entry[FLOOR] = sequence, ALL, ALL, nil
   elseif up < 0 then
     local below = -up - 1
-    local word = below < 32 and 3 or 4
-    entry[word] = entry[word] + 2 ^ (below % 32)
+    local window = below < 32 and NEAR_WINDOW or FAR_WINDOW
+    entry[window] = entry[window] + 2 ^ (below % 32)
   elseif up > 0 then
-    local near, far = entry[3], entry[4]
+    local near, far = entry[NEAR_WINDOW], entry[FAR_WINDOW]
     if up < 32 then
-      entry[4] = (far * 2 ^ up) % 2 ^ 32 + math.floor(near / 2 ^ (32 - up))
-      entry[3] = (near * 2 ^ up) % 2 ^ 32
+      entry[FAR_WINDOW] = (far * 2 ^ up) % 2 ^ 32 + math.floor(near / 2 ^ (32 - up))
+      entry[NEAR_WINDOW] = (near * 2 ^ up) % 2 ^ 32
     elseif up < 64 then
-      entry[4] = (near * 2 ^ (up - 32)) % 2 ^ 32
-      entry[3] = 0
+      entry[FAR_WINDOW] = (near * 2 ^ (up - 32)) % 2 ^ 32
+      entry[NEAR_WINDOW] = 0
     else
-      entry[3], entry[4] = 0, 0
+      entry[NEAR_WINDOW], entry[FAR_WINDOW] = 0, 0
     end
     if up <= 32 then
-      entry[3] = entry[3] + 2 ^ (up - 1)  -- The highest until now.
+      entry[NEAR_WINDOW] = entry[NEAR_WINDOW] + 2 ^ (up - 1)  -- The highest until now.
     elseif up <= 64 then
-      entry[4] = entry[4] + 2 ^ (up - 33)
+      entry[FAR_WINDOW] = entry[FAR_WINDOW] + 2 ^ (up - 33)
     end
-    entry[2] = sequence
+    entry[HIGHEST] = sequence
   end
-  entry[5] = now
+  entry[COUNTED_AT] = now
 end
 
 local function is_before(seconds, ns, other_seconds, other_ns)
@@ -215,9 +216,10 @@ local function is_memory(state)
   local producers, retired, stamps = state[PRODUCERS], state[RETIRED], state[STAMPS]
   if producers ~= nil and not is_list(producers, 'table') then return false end
   for _, entry in ipairs(producers or {}) do
-    if type(entry[1]) ~= 'string' then return false end
-    if not is_list({entry[2], entry[3], entry[4], entry[5]}, 'number', 4) then return false end
-    if entry[6] ~= nil and type(entry[6]) ~= 'number' then return false end
+    if type(entry[NAME]) ~= 'string' then return false end
+    local numbers = {entry[HIGHEST], entry[NEAR_WINDOW], entry[FAR_WINDOW], entry[COUNTED_AT]}
+    if not is_list(numbers, 'number', 4) then return false end
+    if entry[FLOOR] ~= nil and type(entry[FLOOR]) ~= 'number' then return false end
   end
   if retired ~= nil and not (is_list(retired, 'number') and #retired % 3 == 0) then return false end
   if stamps ~= nil and not (is_list(stamps, 'number') and #stamps % 2 == 0) then return false end

@@ -72,25 +72,25 @@ _REASONS: dict[RejectReason | None, type[Exception]] = {
     RejectReason.UNREADABLE: Unreadable,
     RejectReason.KEY_TOO_OLD: KeyTooOld,
     RejectReason.TOO_MANY_PRODUCERS: TooManyProducers,
-    RejectReason.CROWDED: TooManyStreams,
+    RejectReason.TOO_MANY_STREAMS: TooManyStreams,
     RejectReason.KEY_AHEAD: KeyAhead,
 }
 
 
-def reason_of(readings: Mapping[str, Readings], refusals: list[Rejection]) -> Exception:
+def reason_of(readings: Mapping[str, Readings], rejections: list[Rejection]) -> Exception:
     """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
     conflicts = [
-        Conflict(refusal.stream, refusal.shape, readings[refusal.stream].shape)
-        for refusal in refusals
-        if refusal.shape is not None
+        Conflict(rejection.stream, rejection.shape, readings[rejection.stream].shape)
+        for rejection in rejections
+        if rejection.shape is not None
     ]
     if conflicts:
         return ShapeConflict(conflicts)
-    full = [refusal.stream for refusal in refusals if refusal.why is RejectReason.TOO_MANY_READINGS]
+    full = [rejection.stream for rejection in rejections if rejection.reason is RejectReason.STREAM_FULL]
     if full:
         return StreamFull(full)
-    for refusal in refusals:
-        if refusal.stamps is not None:
-            return MixedStamps(refusal.stamps)
-    highest = {refusal.stream: refusal.highest for refusal in refusals if refusal.highest is not None}
-    return PartlyCounted(highest) if highest else _REASONS[refusals[0].why]()
+    for rejection in rejections:
+        if rejection.stamps is not None:
+            return MixedStamps(rejection.stamps)
+    highest = {rejection.stream: rejection.highest for rejection in rejections if rejection.highest is not None}
+    return PartlyCounted(highest) if highest else _REASONS[rejections[0].reason]()

@@ -4,6 +4,7 @@ One key a stream, ``<prefix>:stream:<name>``, which holds its state in the form 
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
@@ -14,8 +15,8 @@ from redis.exceptions import ResponseError
 
 from meanwhile.core.idempotency_keys import Key, Stamps
 from meanwhile.core.shapes import NUMBER
-from meanwhile.core.state import VERSION, State, Unreadable, decode, to_record
-from meanwhile.storage.commit_reply import Committed, committed
+from meanwhile.core.state import MEMBERS, VERSION, State, Unreadable, decode, to_record
+from meanwhile.storage.commit_reply import Committed, RejectReason, committed
 from meanwhile.storage.redis_client import OutcomeUnknown, RedisClient, Script, StoreUnavailable
 from meanwhile.storage.stream_listing import StreamListing
 
@@ -56,11 +57,20 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def script(flags: str = "") -> bytes:
-    """The source of the script that writes; ``flags`` are those of its first line."""
-    once, commit = [
-        resources.files("meanwhile").joinpath("storage", name).read_text() for name in ("once.lua", "commit.lua")
+    """The source of the script that writes; ``flags`` are those of its first line.
+
+    The members of a state and the reasons of a rejection, which the script has by name, get the numbers that they have
+    in Python. So the names cost nothing in a run, and there is one list of each.
+    """
+    once, swap, commit = [
+        resources.files("meanwhile").joinpath("storage", f"{name}.lua").read_text()
+        for name in ("once", "swap", "commit")
     ]
-    return f"#!lua flags={flags}\nlocal function once(now)\n{once}end\n{commit}".encode()
+    numbers = {name.upper(): place for place, name in enumerate(MEMBERS, start=1)}
+    numbers |= {reason.name: reason.value for reason in RejectReason}
+    functions = f"local function once(now)\n{once}end\nlocal function swap(merge_head)\n{swap}end\n"
+    source = f"#!lua flags={flags}\n{functions}{commit}"
+    return re.sub(r"\b[A-Z_]+\b", lambda word: str(numbers.get(word[0], word[0])), source).encode()
 
 
 class Store:
@@ -112,7 +122,7 @@ class Store:
         Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
         """
         records = [{name: to_record(state) for name, state in group.items()} for group in groups]
-        return await self._judge(records, keys, ("", "1") if however_wide else (), deadline)
+        return await self._commit_groups(records, keys, ("", "1") if however_wide else (), deadline)
 
     async def swap(
         self, states: Mapping[str, State], swaps: Mapping[str, Swap], key: Key | Stamps | None, deadline: float
@@ -128,7 +138,7 @@ class Store:
         keys = NO_KEYS if key is None else {0: key}
         places = {name: (swap.digest, swap.memory, 6 + place) for place, (name, swap) in enumerate(swaps.items())}
         sums = [swap.sums for swap in swaps.values()]  # cmsgpack takes no bytes.
-        return await self._judge([record], keys, ("", "", *sums), deadline, places)
+        return await self._commit_groups([record], keys, ("", "", *sums), deadline, places)
 
     async def check(
         self, groups: Sequence[Mapping[str, Claim]], key: Key | Stamps | None, reserved: int, deadline: float
@@ -140,11 +150,11 @@ class Store:
         records = [{name: (VERSION, *claim) for name, claim in group.items()} for group in groups]
         keys = NO_KEYS if key is None else dict.fromkeys(range(len(groups)), key)
         try:
-            return await self._judge(records, keys, (str(reserved),), deadline)
+            return await self._commit_groups(records, keys, (str(reserved),), deadline)
         except OutcomeUnknown as error:
             raise StoreUnavailable from error  # It may have run; it has changed nothing.
 
-    async def _judge(
+    async def _commit_groups(
         self,
         groups: Sequence[Mapping[str, Sequence[Any]]],
         keys: Mapping[int, Key | Stamps],
@@ -170,8 +180,8 @@ class Store:
                 ]
             encoded.append((entries, *(key or ())[:3]))  # No range is a nil at the end, which Lua takes for nothing.
         names = list(positions)
-        verdicts, *stored = await self._run(self._record, names, encoded, deadline, more)
-        return committed(names, verdicts, stored)
+        replies, *stored = await self._run(self._record, names, encoded, deadline, more)
+        return committed(names, replies, stored)
 
     async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
         """The states of streams, as of one moment; None for a stream that does not exist."""
@@ -216,11 +226,11 @@ class Store:
         shape = NUMBER
         while True:
             entry = (1, False, (shape.text, shape.components))
-            verdicts, stored = await self._run(self._forget, [name], [([entry],)], deadline)
-            outcome = committed([name], verdicts, [stored])
-            if not outcome.refusals[0]:
+            replies, stored = await self._run(self._forget, [name], [([entry],)], deadline)
+            outcome = committed([name], replies, [stored])
+            if not outcome.rejections[0]:
                 return outcome.states.get(name)
-            found = outcome.refusals[0][0].shape
+            found = outcome.rejections[0][0].shape
             if found is None:
                 raise Unreadable
             shape = found

@@ -23,13 +23,14 @@ from math import isfinite
 from os.path import commonprefix
 
 import msgspec
-from starlette.types import Receive, Scope
 
 from meanwhile.api.auth import check_prefix_of
-from meanwhile.api.endpoint import EndlessReply, Endpoint
 from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.openapi import document
+from meanwhile.api.operation import Operation
 from meanwhile.api.query import parameters
+from meanwhile.api.reply import EndlessReply
+from meanwhile.api.request import Request
 from meanwhile.api.routes.streams import everything, single
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
@@ -99,20 +100,20 @@ def frame(name: str, state: State | None, size: int) -> bytes:
     return b"event: state\ndata: %b\n\n" % _encode(everything(name, state) | {"state_bytes": size})
 
 
-def endpoints(live: Poller, reader: Reader) -> list[Endpoint]:
+def operations(live: Poller, reader: Reader) -> list[Operation]:
     """The routes that watch."""
 
-    async def watch_stream(scope: Scope, receive: Receive) -> EndlessReply:
+    async def watch_stream(request: Request) -> EndlessReply:
         """The state of a stream now and at each change, as server-sent events, with a comment every 15 seconds."""
-        name = check_name(scope["path_params"]["stream"])
-        interval = _interval(single(_query(scope), "interval"))
+        name = check_name(request.stream)
+        interval = _interval(single(parameters(request), "interval"))
         if await reader.read(name) is None:
             raise NoSuchStream
-        return await stream([name], None, interval, scope)
+        return await stream([name], None, interval, request)
 
-    async def watch_streams(scope: Scope, receive: Receive) -> EndlessReply:
+    async def watch_streams(request: Request) -> EndlessReply:
         """The states of streams now and at each change, as server-sent events, with a comment every 15 seconds."""
-        query = _query(scope)
+        query = parameters(request)
         interval = _interval(single(query, "interval"))
         names = [check_name(name) for name in query.get("stream", [])]
         prefix = single(query, "prefix")
@@ -121,33 +122,33 @@ def endpoints(live: Poller, reader: Reader) -> list[Endpoint]:
         if len(names) > MOST_NAMES:
             raise Invalid(f"Expected at most {MOST_NAMES} streams.")
         for name in names:
-            check_prefix_of(name, scope["grant"].prefix)
+            check_prefix_of(name, request.grant.prefix)
         if not names:
-            prefix = scope["grant"].prefix if prefix is None else check_prefix(prefix)
-            check_prefix_of(prefix, scope["grant"].prefix)
-        return await stream(names, prefix, interval, scope)
+            prefix = request.grant.prefix if prefix is None else check_prefix(prefix)
+            check_prefix_of(prefix, request.grant.prefix)
+        return await stream(names, prefix, interval, request)
 
-    async def stream(names: list[str], prefix: str | None, interval: float, scope: Scope) -> EndlessReply:
-        subscription, count = await live.subscribe(names, prefix, interval, _position(scope))
+    async def stream(names: list[str], prefix: str | None, interval: float, request: Request) -> EndlessReply:
+        subscription, count = await live.subscribe(names, prefix, interval, _position(request))
         lowest = commonprefix(names) if prefix is None else prefix  # noqa: RUF071  # Of names, not of paths.
         return EndlessReply(_parts(subscription, live.epoch, count), EVENT_STREAM, subscription.end, lowest.startswith)
 
     refusals = (Invalid, TooManySubscribers, StoreUnavailable)
     return [
-        Endpoint(
-            "GET",
-            "/v1/streams/{stream:path}/events",
-            watch_stream,
+        Operation(
+            method="GET",
+            path="/v1/streams/{stream:path}/events",
+            handler=watch_stream,
             scope="read",
             reply=None,
             media_types={document.EVENTS: _EXAMPLE},
             parameters=[_INTERVAL, _LAST_EVENT_ID],
             refusals=(NoSuchStream, *refusals),
         ),
-        Endpoint(
-            "GET",
-            "/v1/events",
-            watch_streams,
+        Operation(
+            method="GET",
+            path="/v1/events",
+            handler=watch_streams,
             scope="read",
             reply=None,
             media_types={document.EVENTS: _EXAMPLE},
@@ -183,10 +184,6 @@ def _parts(subscription: Subscription, epoch: str, count: int) -> Callable[[], A
     return part
 
 
-def _query(scope: Scope) -> dict[str, list[str]]:
-    return parameters(scope)
-
-
 def _interval(text: str | None) -> float:
     if text is None:
         return 1.0
@@ -198,9 +195,7 @@ def _interval(text: str | None) -> float:
     return seconds
 
 
-def _position(scope: Scope) -> Position | None:
+def _position(request: Request) -> Position | None:
     """Where the client left off; what is no id of ours says nothing."""
-    for name, value in scope["headers"]:
-        if name == b"last-event-id" and (match := _ID.fullmatch(value)) is not None:
-            return Position(match[1].decode(), int(match[2]))
-    return None
+    match = _ID.fullmatch(request.headers.get(b"last-event-id") or b"")
+    return None if match is None else Position(match[1].decode(), int(match[2]))

@@ -18,15 +18,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
-from starlette.types import Receive, Scope
 
 from meanwhile.api import problems, timestamp_dedupe
-from meanwhile.api.auth import Headers, check_prefix_of
-from meanwhile.api.endpoint import Endpoint, Handler, Reply, json_reply
+from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.errors import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
+from meanwhile.api.headers import Headers
 from meanwhile.api.large_bodies import Places
 from meanwhile.api.openapi import document, models
+from meanwhile.api.operation import Handler, Operation
 from meanwhile.api.query import parameters
+from meanwhile.api.reply import Reply, json_reply
+from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits
@@ -58,20 +60,10 @@ _REFUSALS = (
 )
 
 
-class InfluxEndpoint(Endpoint):
-    """An endpoint whose errors are InfluxDB's."""
+class InfluxOperation(Operation):
+    """An operation whose errors are InfluxDB's."""
 
     needs_body: ClassVar[bool] = False  # Home Assistant writes nothing, to see whether it could.
-
-    def credentials(self, scope: Scope) -> Headers:
-        """The headers, and the user and password that InfluxDB 1 takes from the query of /write."""
-        if scope["path"] != "/write":
-            return super().credentials(scope)
-        query = parameters(scope, keep_blank=False)
-        if "p" not in query:
-            return super().credentials(scope)
-        basic = [base64.b64encode(f":{password}".encode()) for password in query["p"]]  # Several are refused.
-        return [*super().credentials(scope), *((b"authorization", b"Basic " + one) for one in basic)]
 
     def refuse(self, error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """The problem in the words of InfluxDB."""
@@ -88,6 +80,13 @@ class InfluxEndpoint(Endpoint):
         example = {"code": _CODES.get(status, "internal error"), "message": message, "error": message}
         content = {"schema": document.reference(models.InfluxProblem), "example": example}
         return document.Refusal(status, {"application/json": content})
+
+
+def _credentials(request: Request) -> Headers:
+    """The headers, and the user and password that InfluxDB 1 takes from the query of /write."""
+    query = parameters(request, keep_blank=False)
+    basic = [base64.b64encode(f":{password}".encode()) for password in query.get("p", [])]  # Several are refused.
+    return request.headers.with_more([(b"authorization", b"Basic " + one) for one in basic])
 
 
 def _status(problem: problems.ProblemType) -> int:
@@ -122,9 +121,9 @@ class Writer:
         self._dedupe = "timestamp" if dedupe else "off"
         self._require_key = require_key
 
-    async def write(self, scope: Scope, receive: Receive) -> None:
+    async def write(self, request: Request) -> None:
         """Records the good lines of a body; raises ``PartialWrite`` for the others."""
-        query = parameters(scope, keep_blank=False)
+        query = parameters(request, keep_blank=False)
         unit = PRECISIONS.get(query.get("precision", ["ns"])[-1])
         if unit is None:
             raise Invalid(f"Expected precision to be one of {', '.join(PRECISIONS)}.")
@@ -133,13 +132,13 @@ class Writer:
             raise Invalid("Expected dedupe to be timestamp or off.")
         if self._require_key and dedupe == "off":
             raise BadKey("Expected dedupe=timestamp: this service records nothing without a key.")
-        if dedupe == "off" and any(name == b"idempotency-key" for name, _ in scope["headers"]):
+        if dedupe == "off" and request.headers.get(b"idempotency-key") is not None:
             raise BadKey(
                 "Expected no Idempotency-Key: with dedupe=timestamp, points are counted once by their timestamps."
             )
-        body = await self._bodies.read(scope, receive, any_type)
+        body = await self._bodies.read(request, any_type)
         now = self._clock()
-        prefix = scope["grant"].prefix
+        prefix = request.grant.prefix
         arguments = (body, unit, now, self._pattern, self._limits)
         if dedupe == "off":
             async with self._places.decoded(line_protocol.decode, *arguments) as points:
@@ -182,50 +181,57 @@ def _decode_batches(
     return timestamp_dedupe.batches_of(line_protocol.decode(body, unit, now, pattern, limits))
 
 
-def endpoints(store: Store, writer: Writer, version: str) -> list[Endpoint]:
+def operations(store: Store, writer: Writer, version: str) -> list[Operation]:
     """The routes of InfluxDB."""
     name = (b"x-influxdb-version", f"2.7.0-meanwhile-{version}".encode())
 
-    async def write_influx_2(scope: Scope, receive: Receive) -> Reply:
+    async def write_influx_2(request: Request) -> Reply:
         """Records line protocol, as InfluxDB 2 does. Each numeric field is a reading."""
-        await writer.write(scope, receive)
+        await writer.write(request)
         return Reply(b"", status=204, headers=[name])
 
-    async def write_influx_1(scope: Scope, receive: Receive) -> Reply:
+    async def write_influx_1(request: Request) -> Reply:
         """Records line protocol, as InfluxDB 1 does. Each numeric field is a reading."""
-        await writer.write(scope, receive)
+        await writer.write(request)
         return Reply(b"", status=204, headers=[name])
 
-    async def ping_influx(scope: Scope, receive: Receive) -> Reply:
+    async def ping_influx(request: Request) -> Reply:
         """Answers while the process is up."""
         return Reply(b"", status=204, headers=[name])
 
-    async def check_influx_health(scope: Scope, receive: Receive) -> Reply:
+    async def check_influx_health(request: Request) -> Reply:
         """Answers when Redis answers, in the words of InfluxDB."""
         await store.ping(asyncio.get_running_loop().time() + _LONGEST_PING)
         reply = {"name": "meanwhile", "message": "ready for writes", "status": "pass", "checks": []}
         return json_reply(reply | {"version": version})
 
-    def writes(path: str, handler: Handler, names: dict[str, str]) -> Endpoint:
-        return InfluxEndpoint(
-            "POST",
-            path,
-            handler,
+    def writes(
+        path: str,
+        handler: Handler,
+        names: dict[str, str],
+        credentials: Callable[[Request], Headers] | None = None,
+    ) -> Operation:
+        return InfluxOperation(
+            method="POST",
+            path=path,
+            handler=handler,
             scope="write",
             reply=None,
             body={"text/plain": _LINES},
             parameters=[*_PARAMETERS, *(_parameter(name, description) for name, description in names.items())],
             refusals=_REFUSALS,
+            credentials=credentials,
         )
 
+    user = {"db": "Ignored.", "u": "Ignored.", "p": "An API key, if not in a header."}
     return [
         writes("/api/v2/write", write_influx_2, {"org": "Ignored.", "bucket": "Ignored."}),
-        writes("/write", write_influx_1, {"db": "Ignored.", "u": "Ignored.", "p": "An API key, if not in a header."}),
-        InfluxEndpoint("GET", "/ping", ping_influx, scope=None, reply=None),
-        InfluxEndpoint(
-            "GET",
-            "/health",
-            check_influx_health,
+        writes("/write", write_influx_1, user, _credentials),
+        InfluxOperation(method="GET", path="/ping", handler=ping_influx, scope=None, reply=None),
+        InfluxOperation(
+            method="GET",
+            path="/health",
+            handler=check_influx_health,
             scope=None,
             reply=models.InfluxHealth,
             refusals=(StoreUnavailable,),

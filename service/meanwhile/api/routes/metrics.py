@@ -3,11 +3,11 @@
 import asyncio
 from typing import Any
 
-from starlette.types import Receive, Scope
-
 from meanwhile.api.auth import check_prefix_of
-from meanwhile.api.endpoint import Endpoint, Reply
+from meanwhile.api.operation import Operation
 from meanwhile.api.query import parameters
+from meanwhile.api.reply import Reply
+from meanwhile.api.request import Request
 from meanwhile.api.routes.streams import limit_of, single
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
@@ -46,36 +46,38 @@ _PARAMETERS: list[dict[str, Any]] = [
 ]
 
 
-def endpoints(
+def operations(
     store: Store, counters: Counters, examination: Examination, version: str, redis_timeout: float
-) -> list[Endpoint]:
+) -> list[Operation]:
     """The routes that Prometheus scrapes. One answer reads from the store for at most ``redis_timeout`` seconds."""
 
-    async def read_metrics(scope: Scope, receive: Receive) -> Reply:
+    async def read_metrics(request: Request) -> Reply:
         """What the service counts of itself: requests, readings, commits, refusals; summed over all workers."""
         problems = {name: name in examination.problems for name in PROBLEMS}
-        return _reply(*prometheus_text.encode(prometheus_text.of_service(counters, problems, version), _accept(scope)))
+        return _reply(
+            *prometheus_text.encode(prometheus_text.of_service(counters, problems, version), _accept(request))
+        )
 
-    async def read_stream_metrics(scope: Scope, receive: Receive) -> Reply:
+    async def read_stream_metrics(request: Request) -> Reply:
         """Averages, counts and times of the streams, as many as fit the limit; says whether there are more."""
-        query = parameters(scope)
-        prefix = check_prefix(single(query, "prefix") or scope["grant"].prefix)
-        check_prefix_of(prefix, scope["grant"].prefix)
+        query = parameters(request)
+        prefix = check_prefix(single(query, "prefix") or request.grant.prefix)
+        check_prefix_of(prefix, request.grant.prefix)
         limit = limit_of(single(query, "limit"), _AVERAGES, MOST_AVERAGES)
         deadline = asyncio.get_running_loop().time() + redis_timeout
         streams, is_cut = await _collect(store, prefix, limit, deadline)
         # Ten thousand averages take a while, and recording must not wait for it.
         encoded = await background_thread.run(
-            prometheus_text.encode, prometheus_text.of_streams(streams, is_cut=is_cut), _accept(scope)
+            prometheus_text.encode, prometheus_text.of_streams(streams, is_cut=is_cut), _accept(request)
         )
         return _reply(*encoded)
 
     return [
-        Endpoint("GET", "/metrics", read_metrics, scope="read", reply=None, media_types=_TEXTS),
-        Endpoint(
-            "GET",
-            "/metrics/streams",
-            read_stream_metrics,
+        Operation(method="GET", path="/metrics", handler=read_metrics, scope="read", reply=None, media_types=_TEXTS),
+        Operation(
+            method="GET",
+            path="/metrics/streams",
+            handler=read_stream_metrics,
             scope="read",
             reply=None,
             media_types=_TEXTS,
@@ -110,8 +112,8 @@ def _flat(streams: dict[str, State]) -> list[prometheus_text.StreamSample]:
     return [(name, *state) for name, state in sorted(streams.items())]
 
 
-def _accept(scope: Scope) -> str:
-    return ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"accept")
+def _accept(request: Request) -> str:
+    return b",".join(request.headers.all(b"accept")).decode("latin-1")
 
 
 def _reply(body: bytes, media_type: str) -> Reply:

@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from starlette.types import Receive, Scope
-
-from meanwhile.api.endpoint import Endpoint, Reply, json_reply
 from meanwhile.api.openapi import models
+from meanwhile.api.operation import Operation
+from meanwhile.api.reply import Reply, json_reply
+from meanwhile.api.request import Request
 
 
-def endpoints(document: Callable[[], dict[str, Any]]) -> list[Endpoint]:
+def operations(document: Callable[[], dict[str, Any]]) -> list[Operation]:
     """The route of the document; it follows the same keys as what it describes."""
 
-    async def read_contract(scope: Scope, receive: Receive) -> Reply:
+    async def read_contract(request: Request) -> Reply:
         """This document."""
         return json_reply(await asyncio.to_thread(document))  # The first time it takes a tenth of a second.
 
-    return [Endpoint("GET", "/openapi.json", read_contract, scope="read", reply=models.Document)]
+    return [Operation(method="GET", path="/openapi.json", handler=read_contract, scope="read", reply=models.Document)]

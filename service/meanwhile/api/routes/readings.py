@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from starlette.types import Receive, Scope
-
 from meanwhile.api.auth import check_prefix_of
-from meanwhile.api.endpoint import Endpoint, Reply, json_reply
 from meanwhile.api.errors import (
     BadEncoding,
     BadKey,
@@ -19,6 +16,9 @@ from meanwhile.api.errors import (
 )
 from meanwhile.api.large_bodies import SMALL, Places
 from meanwhile.api.openapi import document, models
+from meanwhile.api.operation import Operation
+from meanwhile.api.reply import Reply, json_reply
+from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type, media_type
 from meanwhile.api.upload import Uploads
 from meanwhile.core import idempotency_keys
@@ -29,7 +29,8 @@ from meanwhile.core.stream_names import FORM, LONGEST_NAME, check_name
 from meanwhile.formats import json_readings, senml
 from meanwhile.formats.strict_json import Malformed
 from meanwhile.storage.batcher import Overloaded
-from meanwhile.storage.committer import CommitOutcome, Committer
+from meanwhile.storage.commit_batch import CommitOutcome
+from meanwhile.storage.committer import Committer
 from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyAhead, KeyTooOld, ShapeConflict, StreamFull, TooManyProducers
@@ -104,7 +105,7 @@ _LINES: dict[str, Any] = {
 }
 
 
-def endpoints(
+def operations(
     committer: Committer,
     clock: Callable[[], int],
     limits: Limits,
@@ -113,18 +114,18 @@ def endpoints(
     places: Places,
     *,
     require_key: bool,
-) -> list[Endpoint]:
+) -> list[Operation]:
     """The routes that record. ``clock`` gives milliseconds since 1970.
 
     With ``require_key`` every request needs an idempotency key.
     """
 
-    async def record_readings(scope: Scope, receive: Receive) -> Reply:
+    async def record_readings(request: Request) -> Reply:
         """Records readings of one stream, all or none, and answers with the state as of the commit that holds them."""
-        name = check_name(scope["path_params"]["stream"])
-        body = await bodies.read(scope, receive)
+        name = check_name(request.stream)
+        body = await bodies.read(request)
         now = clock()
-        key = _key_of(scope, require_key)
+        key = _key_of(request, require_key)
         if len(body) <= SMALL:  # The usual case, without a context manager.
             states, duplicates, _ = await committer.record({name: json_readings.decode(body, now, limits)}, key)
         else:
@@ -134,27 +135,26 @@ def endpoints(
         reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
         return json_reply(reply | {"duplicate": True} if duplicates else reply)
 
-    async def record_batch(scope: Scope, receive: Receive) -> Reply:
+    async def record_batch(request: Request) -> Reply:
         """Records readings of many streams, all or none; of NDJSON, those of the lines before the first wrong one."""
-        kind = media_type(scope, _MEDIA_TYPES)
+        kind = media_type(request.headers, _MEDIA_TYPES)
         if kind in _NDJSON:
-            return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
-        body = await bodies.read(scope, receive, any_type)
+            return json_reply(await uploads.record(request, _key_of(request, require_key)))
+        body = await bodies.read(request, any_type)
         now = clock()
-        key = _key_of(scope, require_key)
+        key = _key_of(request, require_key)
         async with places.decoded(_DECODERS[kind], body, now, limits) as (batch, skipped):
-            return json_reply(await record(scope, batch, skipped, key))
+            return json_reply(await record(request.grant.prefix, batch, skipped, key))
 
-    async def upload_readings(scope: Scope, receive: Receive) -> Reply:
+    async def upload_readings(request: Request) -> Reply:
         """Records NDJSON as POST does; this is what curl -T sends."""
-        if media_type(scope, _MEDIA_TYPES) not in _NDJSON:
+        if media_type(request.headers, _MEDIA_TYPES) not in _NDJSON:
             raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}; with POST also other types.")
-        return json_reply(await uploads.record(scope, receive, _key_of(scope, require_key)))
+        return json_reply(await uploads.record(request, _key_of(request, require_key)))
 
-    async def record(scope: Scope, batch: dict[str, Readings], skipped: int | None, key: Key | None) -> dict[str, int]:
-        if scope["grant"].prefix:
-            for name in batch:
-                check_prefix_of(name, scope["grant"].prefix)
+    async def record(prefix: str, batch: dict[str, Readings], skipped: int | None, key: Key | None) -> dict[str, int]:
+        for name in batch if prefix else ():
+            check_prefix_of(name, prefix)
         streams, size = len(batch), sum([one.size for one in batch.values()])  # The committer takes the batch over.
         _, duplicates, repeated = await committer.record(batch, key) if batch else _NOTHING
         reply = {"readings": size - repeated, "streams": streams - len(duplicates)}
@@ -165,20 +165,20 @@ def endpoints(
         return reply
 
     return [
-        Endpoint(
-            "POST",
-            "/v1/streams/{stream:path}/readings",
-            record_readings,
+        Operation(
+            method="POST",
+            path="/v1/streams/{stream:path}/readings",
+            handler=record_readings,
             scope="write",
             parameters=[_KEY],
             reply=models.Recorded,
             body=_ONE,
             refusals=_REFUSALS,
         ),
-        Endpoint(
-            "POST",
-            "/v1/readings",
-            record_batch,
+        Operation(
+            method="POST",
+            path="/v1/readings",
+            handler=record_batch,
             scope="write",
             parameters=[_KEY],
             reply=models.BatchRecorded,
@@ -186,10 +186,10 @@ def endpoints(
             | dict.fromkeys(_NDJSON, _LINES),
             refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),
-        Endpoint(
-            "PUT",
-            "/v1/readings",
-            upload_readings,
+        Operation(
+            method="PUT",
+            path="/v1/readings",
+            handler=upload_readings,
             scope="write",
             parameters=[_KEY],
             reply=models.BatchRecorded,
@@ -199,11 +199,11 @@ def endpoints(
     ]
 
 
-def _key_of(scope: Scope, is_required: bool) -> Key | None:
-    values = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-    if not values and not is_required:
+def _key_of(request: Request, is_required: bool) -> Key | None:
+    if request.headers.get(b"idempotency-key") is None and not is_required:
         return None
-    key = idempotency_keys.parse(values[0].decode("latin-1"), scope["grant"].owner) if len(values) == 1 else None
+    values = request.headers.all(b"idempotency-key")
+    key = idempotency_keys.parse(values[0].decode("latin-1"), request.grant.owner) if len(values) == 1 else None
     if key is None:
         raise BadKey(idempotency_keys.FORM)
     return key

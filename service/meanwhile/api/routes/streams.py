@@ -3,13 +3,13 @@
 import asyncio
 from typing import Any
 
-from starlette.types import Receive, Scope
-
 from meanwhile.api.auth import check_prefix_of
-from meanwhile.api.endpoint import TEXT, Endpoint, Reply, json_reply
 from meanwhile.api.errors import BadCursor, NoSuchStream
 from meanwhile.api.openapi import models
+from meanwhile.api.operation import Operation
 from meanwhile.api.query import parameters
+from meanwhile.api.reply import TEXT, Reply, json_reply
+from meanwhile.api.request import Request
 from meanwhile.core import times
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
@@ -50,50 +50,50 @@ _PARAMETERS: list[dict[str, Any]] = [
 _REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
 
 
-def endpoints(store: Store, reader: Reader, redis_timeout: float) -> list[Endpoint]:
+def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Operation]:
     """The routes that read. ``redis_timeout`` (seconds) bounds those that do not go through the reader."""
 
     def deadline() -> float:
         return asyncio.get_running_loop().time() + redis_timeout
 
-    async def read(scope: Scope) -> tuple[str, State]:
-        name = check_name(scope["path_params"]["stream"])
+    async def read(request: Request) -> tuple[str, State]:
+        name = check_name(request.stream)
         state = await reader.read(name)
         if state is None:
             raise NoSuchStream
         return name, state
 
-    async def read_average(scope: Scope, receive: Receive) -> Reply:
+    async def read_average(request: Request) -> Reply:
         """The average of a stream. With Accept: text/plain just the number, or the array or object as JSON."""
-        name, (shape, summary) = await read(scope)
+        name, (shape, summary) = await read(request)
         average = shape.value(summary.averages())
-        if _prefers_text(scope):
+        if _prefers_text(request):
             return Reply(json_reply(average).body, TEXT)
         last = times.to_text(summary.last)
         return json_reply({"stream": name, "average": average, "count": summary.count, "last_reading_at": last})
 
-    async def read_count(scope: Scope, receive: Receive) -> Reply:
+    async def read_count(request: Request) -> Reply:
         """The step count of a stream: how many readings it has received."""
-        name, state = await read(scope)
+        name, state = await read(request)
         return json_reply({"stream": name, "count": state.summary.count})
 
-    async def read_stream(scope: Scope, receive: Receive) -> Reply:
+    async def read_stream(request: Request) -> Reply:
         """Everything that is known of a stream."""
-        return json_reply(await told(*await read(scope)))
+        return json_reply(await told(*await read(request)))
 
-    async def delete_stream(scope: Scope, receive: Receive) -> Reply:
+    async def delete_stream(request: Request) -> Reply:
         """Forgets a stream and answers with its last state, in one step."""
-        name = check_name(scope["path_params"]["stream"])
+        name = check_name(request.stream)
         state = await store.forget(name, deadline())
         if state is None:
             raise NoSuchStream
         return json_reply(await told(name, state))
 
-    async def list_streams(scope: Scope, receive: Receive) -> Reply:
+    async def list_streams(request: Request) -> Reply:
         """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
-        query = parameters(scope)
+        query = parameters(request)
         prefix = check_prefix(single(query, "prefix") or "")
-        check_prefix_of(prefix, scope["grant"].prefix)
+        check_prefix_of(prefix, request.grant.prefix)
         limit = limit_of(single(query, "limit"), _NAMES, MOST_NAMES)
         cursor = single(query, "cursor")
         try:
@@ -104,30 +104,39 @@ def endpoints(store: Store, reader: Reader, redis_timeout: float) -> list[Endpoi
 
     stream = "/v1/streams/{stream:path}"
     return [
-        Endpoint(
-            "GET",
-            f"{stream}/average",
-            read_average,
+        Operation(
+            method="GET",
+            path=f"{stream}/average",
+            handler=read_average,
             scope="read",
             reply=models.StreamAverage,
             refusals=_REFUSALS,
             media_types={"text/plain": "21.75"},
         ),
-        Endpoint("GET", f"{stream}/count", read_count, scope="read", reply=models.StreamCount, refusals=_REFUSALS),
-        Endpoint(
-            "GET",
-            "/v1/streams",
-            list_streams,
+        Operation(
+            method="GET",
+            path=f"{stream}/count",
+            handler=read_count,
+            scope="read",
+            reply=models.StreamCount,
+            refusals=_REFUSALS,
+        ),
+        Operation(
+            method="GET",
+            path="/v1/streams",
+            handler=list_streams,
             scope="read",
             reply=models.StreamNames,
             parameters=_PARAMETERS,
             refusals=(BadCursor, Invalid, StoreUnavailable),
         ),
-        Endpoint("GET", stream, read_stream, scope="read", reply=models.StreamState, refusals=_REFUSALS),
-        Endpoint(
-            "DELETE",
-            stream,
-            delete_stream,
+        Operation(
+            method="GET", path=stream, handler=read_stream, scope="read", reply=models.StreamState, refusals=_REFUSALS
+        ),
+        Operation(
+            method="DELETE",
+            path=stream,
+            handler=delete_stream,
             scope="admin",
             reply=models.StreamState,
             refusals=(*_REFUSALS, OutcomeUnknown),
@@ -175,9 +184,9 @@ def limit_of(text: str | None, default: int, most: int) -> int:
     return int(text)
 
 
-def _prefers_text(scope: Scope) -> bool:
+def _prefers_text(request: Request) -> bool:
     """Whether Accept names text/plain and does not want JSON more (RFC 9110: the most specific range decides)."""
-    accepted = b",".join([value for name, value in scope["headers"] if name == b"accept"]).lower()
+    accepted = b",".join(request.headers.all(b"accept")).lower()
     if b"text/plain" not in accepted:
         return False
     weights = dict(map(_weigh, accepted.decode("latin-1").split(",")))
