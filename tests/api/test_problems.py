@@ -168,9 +168,9 @@ async def test_409_names_the_stream_its_shape_and_the_one_received(client: httpx
     assert 409 == reply.status_code
     assert {
         "type": "urn:meanwhile:problem:shape-conflict",
-        "title": "The stream has another shape",
+        "title": "The stream has a different shape",
         "status": 409,
-        "detail": "All readings of a stream have the shape of its first.",
+        "detail": "Every reading of a stream must have the same shape as its first reading.",
         "conflicts": [{"stream": "s", "expected": "a number", "received": "an array of 2 numbers"}],
     } == problem(reply)
     assert 1 == await count(client, "s")
@@ -630,6 +630,6 @@ async def test_500_is_a_problem_that_gives_nothing_away(
         "type": "urn:meanwhile:problem:internal-error",
         "title": "Internal error",
         "status": 500,
-        "detail": "This is a bug in the service. The cause is in its log.",
+        "detail": "This is a bug in the service. Its log shows the cause.",
     } == problem(reply)
     assert SECRET in caplog.text

@@ -161,7 +161,7 @@ def test_send_leaves_out_only_what_the_service_refuses(running: Service, tmp_pat
     assert sent.returncode == 1
     assert (4, 3.25) == (state(running, "c/good")["count"], state(running, "c/good")["average"])
     assert 1 == state(running, "c/vector")["count"]
-    assert "refused for c/vector: 409: The stream has another shape" in sent.stdout
+    assert "refused for c/vector: 409: The stream has a different shape" in sent.stdout
     assert "refused 2 cells of good:" in sent.stdout
     assert "first in line 4\n" in sent.stdout
     assert "4 readings recorded" in sent.stdout
@@ -405,5 +405,5 @@ def test_certificates_beside_a_url_without_tls_are_refused(tmp_path: Path) -> No
     refused = meanwhile("mqtt", "--url", "mqtt://127.0.0.1:9", "--ca", str(tmp_path / "ca.pem"))
     assert (2, True) == (
         refused.returncode,
-        "--ca: Expected it beside a URL that starts with mqtts://" in refused.stderr,
+        "--ca: Expected a URL that starts with mqtts:// with this option" in refused.stderr,
     )
