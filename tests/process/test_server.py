@@ -148,7 +148,7 @@ def test_a_worker_that_has_lost_its_parent_and_still_has_the_port_is_waited_for(
         running.process.wait()
         running.start(port, until_live=False)
         try:
-            eventually(lambda: f"port {port} is in use, and workers of a service that was killed" in running.log)
+            eventually(lambda: f"port {port} is in use by workers of a service that was killed" in running.log)
         finally:
             os.kill(orphan, signal.SIGCONT)
         eventually(running.is_up)
