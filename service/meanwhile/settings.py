@@ -38,7 +38,7 @@ class Settings(BaseSettings):
         None,
         pattern=r"^(redis|rediss|unix)://\S+$",
         description="URL of the Redis or Valkey that stores the streams: redis://, rediss:// (TLS) or unix://. "
-        "Without it, the service starts an embedded Valkey.",
+        "Without it, an embedded Valkey is used.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir,
@@ -118,7 +118,8 @@ class Settings(BaseSettings):
     )
     line_protocol_stream: str = Field(
         line_protocol_names.DEFAULT,
-        description="Pattern for the name of the stream that a line protocol field goes to.",
+        description="Pattern of the stream name for a line protocol field, made of text, {measurement}, {tags}, "
+        "{pairs} and {field}.",
     )
     line_protocol_dedupe: bool = Field(
         False, description="Count each line protocol point once, by its timestamp, as ?dedupe=timestamp does."

@@ -440,7 +440,7 @@ async def test_503_while_redis_is_away(api: Api, method: str, path: str, content
             "type": "urn:meanwhile:problem:store-unavailable",
             "title": "Redis is not available",
             "status": 503,
-            "detail": "Nothing was recorded, read or deleted. Send it again.",
+            "detail": "Nothing was recorded, read or deleted. Send the request again.",
         } == problem(reply)
         assert 200 == (await client.get("/livez")).status_code
 
@@ -544,7 +544,7 @@ async def test_504_when_a_write_was_sent_and_no_answer_came(api: Api, method: st
             "type": "urn:meanwhile:problem:outcome-unknown",
             "title": "It is unknown whether the request was recorded",
             "status": 504,
-            "detail": "The request was sent to Redis, which did not answer in time.",
+            "detail": "The request was sent to Redis, which did not reply in time.",
         } == problem(reply)
         assert "retry-after" not in reply.headers
         # Unknown is the truth: it may have run when the server went on. It has not run twice, and all goes on.

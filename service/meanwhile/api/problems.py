@@ -156,7 +156,11 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     ),
     NotReady: ProblemType(503, "not-ready", "Redis does not meet the requirements of the service", None, 10),
     StoreUnavailable: ProblemType(
-        503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
+        503,
+        "store-unavailable",
+        "Redis is not available",
+        "Nothing was recorded, read or deleted. Send the request again.",
+        1,
     ),
     Unreadable: ProblemType(
         503,
@@ -184,7 +188,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
         504,
         "outcome-unknown",
         "It is unknown whether the request was recorded",
-        "The request was sent to Redis, which did not answer in time.",
+        "The request was sent to Redis, which did not reply in time.",
     ),
 }
 _FROM_THE_FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}

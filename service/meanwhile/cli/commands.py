@@ -129,7 +129,7 @@ def send(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file with a header row.")],
     prefix: Annotated[str, typer.Option(help="Prefix of the stream names.")] = "",
     missing: Annotated[
-        list[str] | None, typer.Option(help="Cell that means no reading, as an empty cell does. Repeatable.")
+        list[str] | None, typer.Option(help="Text of a cell that means no reading, as an empty cell does. Repeatable.")
     ] = None,
     delimiter: Annotated[str, typer.Option(help="Character that separates the cells.")] = ",",
     url: Url = _DEFAULT_URL,
@@ -137,9 +137,9 @@ def send(
 ) -> None:
     """Send every numeric column of a CSV file to the stream <prefix><column>.
 
-    A column is numeric if its first cell that is not missing is a number. Characters that a stream name cannot contain
-    become "_". Sending the same file again with the same options changes nothing, so repeat the command if it was
-    interrupted.
+    A column is numeric if its first cell that is not missing is a number.
+    Characters that a stream name cannot contain become "_".
+    If it was interrupted, repeat the same command: no reading is counted twice.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -214,8 +214,10 @@ def _number(count: int, noun: str) -> str:
 @app.command("key")
 def make_key(
     name: Annotated[str, typer.Argument(help="Name of the key, such as the device that uses it.")],
-    scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeatable. Default: write.")] = None,
-    prefix: Annotated[str, typer.Option(help="Allow only streams whose names start with this.")] = "",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What the key allows: read, write or admin. Repeatable. Default: write.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Allow only streams whose names start with this text.")] = "",
 ) -> None:
     """Create an API key: print its entry for the file of API keys, and show the key itself once."""
     scopes = scope or ["write"]
@@ -250,7 +252,7 @@ def average(
 
 @app.command("watch")
 def watch_streams(
-    prefix: Annotated[str | None, typer.Argument(help="Show only streams whose names start with this.")] = None,
+    prefix: Annotated[str | None, typer.Argument(help="Show only streams whose names start with this text.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Print the table once and exit.")] = False,
     url: Url = _DEFAULT_URL,
     key: Secret = None,
@@ -285,7 +287,9 @@ def play_demo(
     def report(batch: Mapping[str, list[Any]]) -> None:
         nonlocal sent
         if sent == 0:
-            typer.echo(f"Sending to demo/... at {url} until Ctrl-C. Open that page, or run: meanwhile watch demo/")
+            typer.echo(
+                f"Sending readings to demo/... until Ctrl-C. To watch them, open {url} or run: meanwhile watch demo/"
+            )
         sent += sum(map(len, batch.values()))
 
     try:

@@ -3,7 +3,7 @@
 The parent process binds the socket, so a port in use is reported before anything else starts, and all workers share the
 socket. It starts the embedded Valkey before the workers and stops it after the last worker has finished. With one
 worker, the parent serves requests itself. Workers whose parent is gone stop by themselves, so a killed parent leaves no
-process behind.
+workers behind.
 """
 
 import asyncio
