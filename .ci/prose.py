@@ -108,7 +108,7 @@ def of_python(text: str) -> Lines:
         if kind == "OP" and depth == 0:
             previous = (False, -1)
         if kind == "COMMENT":
-            content = without(rf"{CODE}|\b(noqa|type): .*?(#|$)", token.string.lstrip("# "))
+            content = without(rf"{CODE}|\b(noqa|type: ignore)\b.*?(#|$)", token.string.lstrip("# "))
         elif kind == "FSTRING_MIDDLE" or (kind == "STRING" and depth == 0):
             content = re.sub(r"^\w*(\"\"\"|'''|\"|')|(\"\"\"|'''|\"|')$", "", token.string)
             content = without(r"^ *(>>>|\.\.\.).*?$|\\n|\{[^{}]*\}", without(CODE, content))
@@ -119,6 +119,8 @@ def of_python(text: str) -> Lines:
             found.append((0, ""))
             if kind == "STRING" and " " not in content.strip():
                 content = GAP
+        if kind == "FSTRING_MIDDLE":
+            content = GAP + content  # After the start, or after a replacement field.
         found += enumerate(content.split("\n"), start=line)
         previous = (is_comment, token.end[0])
     return found
