@@ -93,9 +93,7 @@ def _announce(url: str, where: str, keys: int | None) -> None:
     typer.echo(f"Meanwhile listens on {url} and stores its streams in {where}.")
     if keys is not None:
         configured = "1 API key is" if keys == 1 else f"{keys} API keys are"
-        typer.echo(
-            f"Every request needs an API key ({configured} configured), as in: -H 'Authorization: Bearer <key>'."
-        )
+        typer.echo(f"Every request needs an API key ({configured} configured): -H 'Authorization: Bearer <key>'.")
     else:
         typer.echo("No API keys are set: anyone who can reach this address can read, write and delete.")
     typer.echo(
@@ -139,7 +137,7 @@ def send(
 
     A column is numeric if its first cell that is not missing is a number.
     Characters that a stream name cannot contain become "_".
-    If it was interrupted, repeat the same command: no reading is counted twice.
+    If it was interrupted, run the command again: no reading is counted twice.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -196,7 +194,7 @@ def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
         if not column.is_numeric:
             why = "no readings" if column.is_numeric is None else "not numeric"
             typer.echo(
-                f"skipped {column.header}: {why}" if column.header.strip() else "skipped a column without a header"
+                f"skipped {column.header}: {why}" if column.header.strip() else "skipped a column without header"
             )
         if column.malformed:
             cells = f"{_number(column.malformed, 'cell')} of {column.header}"
@@ -287,9 +285,7 @@ def play_demo(
     def report(batch: Mapping[str, list[Any]]) -> None:
         nonlocal sent
         if sent == 0:
-            typer.echo(
-                f"Sending readings to demo/... until Ctrl-C. To watch them, open {url} or run: meanwhile watch demo/"
-            )
+            typer.echo(f"Sending readings to demo/... until Ctrl-C. To watch, open {url} or run: meanwhile watch demo/")
         sent += sum(map(len, batch.values()))
 
     try:
