@@ -1,6 +1,7 @@
-"""Looks for known vulnerabilities in the locked dependencies, where a source of advisories can be reached.
+"""Checks the locked dependencies for known vulnerabilities, if a source of advisories can be reached.
 
-pip-audit ends with the same status when it finds something and when it cannot ask; this tells the two apart.
+pip-audit exits with the same status when it finds a vulnerability and when it cannot reach a source of advisories. This
+script distinguishes the two.
 """
 
 import json
@@ -23,16 +24,16 @@ def main() -> int:
         dependencies = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):
         reason = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        sys.stdout.write(f"audit skipped: no source of advisories could be asked ({reason})\n")
+        sys.stdout.write(f"audit skipped: cannot reach a source of advisories ({reason})\n")
         return 0
     asked = [dependency for dependency in dependencies if "skip_reason" not in dependency]
     if not asked:
-        sys.stdout.write("audit skipped: no source of advisories knows any of the dependencies from here\n")
+        sys.stdout.write("audit skipped: the source of advisories knows none of the dependencies\n")
         return 0
     found = [(one["name"], one["version"], bug["id"]) for one in asked for bug in one["vulns"]]
     for name, version, advisory in found:
         sys.stdout.write(f"{name} {version}: {advisory}\n")
-    sys.stdout.write(f"audited {len(asked)} of {len(dependencies)} dependencies: {len(found)} known vulnerabilities\n")
+    sys.stdout.write(f"audited {len(asked)} of {len(dependencies)} dependencies, known vulnerabilities: {len(found)}\n")
     return 1 if found else 0
 
 

@@ -1,6 +1,6 @@
-"""``meanwhile``, also as ``python -m meanwhile``.
+"""The command ``meanwhile``, also available as ``python -m meanwhile``.
 
-The command line is imported only to run it: every worker process imports the main module of its parent again.
+``main`` imports the command line itself, because every worker process imports the main module of its parent again.
 """
 
 import errno
@@ -20,8 +20,8 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # The interpreter flushes once more.
-        sys.stderr.write("The output cannot be written: no space is left.\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # The interpreter flushes again when it exits.
+        sys.stderr.write("Cannot write the output: no space left on device.\n")
         raise SystemExit(1) from None
 
 

@@ -168,9 +168,9 @@ async def test_409_names_the_stream_its_shape_and_the_one_received(client: httpx
     assert 409 == reply.status_code
     assert {
         "type": "urn:meanwhile:problem:shape-conflict",
-        "title": "The stream has another shape",
+        "title": "The stream has a different shape",
         "status": 409,
-        "detail": "All readings of a stream have the shape of its first.",
+        "detail": "Every reading of a stream must have the same shape as its first reading.",
         "conflicts": [{"stream": "s", "expected": "a number", "received": "an array of 2 numbers"}],
     } == problem(reply)
     assert 1 == await count(client, "s")
@@ -440,7 +440,7 @@ async def test_503_while_redis_is_away(api: Api, method: str, path: str, content
             "type": "urn:meanwhile:problem:store-unavailable",
             "title": "Redis is not available",
             "status": 503,
-            "detail": "Nothing was recorded, read or deleted. Send it again.",
+            "detail": "Nothing was recorded, read or deleted. Send the request again.",
         } == problem(reply)
         assert 200 == (await client.get("/livez")).status_code
 
@@ -544,7 +544,7 @@ async def test_504_when_a_write_was_sent_and_no_answer_came(api: Api, method: st
             "type": "urn:meanwhile:problem:outcome-unknown",
             "title": "It is unknown whether the request was recorded",
             "status": 504,
-            "detail": "The request was sent to Redis, which did not answer in time.",
+            "detail": "The request was sent to Redis, which did not reply in time.",
         } == problem(reply)
         assert "retry-after" not in reply.headers
         # Unknown is the truth: it may have run when the server went on. It has not run twice, and all goes on.
@@ -630,6 +630,6 @@ async def test_500_is_a_problem_that_gives_nothing_away(
         "type": "urn:meanwhile:problem:internal-error",
         "title": "Internal error",
         "status": 500,
-        "detail": "This is a bug in the service. The cause is in its log.",
+        "detail": "This is a bug in the service. Its log shows the cause.",
     } == problem(reply)
     assert SECRET in caplog.text

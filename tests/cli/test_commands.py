@@ -129,8 +129,8 @@ def test_average_of_what_is_no_name_is_refused(running: Service, stream: str) ->
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://127.0.0.1:1", "There is no service at http://127.0.0.1:1."),
-        ("nonsense", "nonsense is not a URL that starts with http:// or https://."),
+        ("http://127.0.0.1:1", "Cannot connect to the service at http://127.0.0.1:1."),
+        ("nonsense", "nonsense is not a valid URL that starts with http:// or https://."),
     ],
 )
 def test_average_does_not_wait_for_a_service_that_is_not_there(url: str, reason: str) -> None:
@@ -146,7 +146,7 @@ def test_send_counts_what_is_missing_and_refuses_what_is_no_number(running: Serv
     sent = meanwhile("send", str(file), "--missing", "n/a", "--url", running.url)
     assert sent.returncode == 1
     assert (
-        "refused 1 cells of b/t: expected numbers that are 0 or have a magnitude from 1e-140 to 1e+140, first"
+        "refused 1 cell of b/t, first in line 4: expected numbers that are 0 or have a magnitude from 1e-140 to 1e+140"
         in sent.stdout
     )
     assert (2, 3.0) == (state(running, "b_t")["count"], state(running, "b_t")["average"])
@@ -161,9 +161,8 @@ def test_send_leaves_out_only_what_the_service_refuses(running: Service, tmp_pat
     assert sent.returncode == 1
     assert (4, 3.25) == (state(running, "c/good")["count"], state(running, "c/good")["average"])
     assert 1 == state(running, "c/vector")["count"]
-    assert "refused for c/vector: 409: The stream has another shape" in sent.stdout
-    assert "refused 2 cells of good:" in sent.stdout
-    assert "first in line 4\n" in sent.stdout
+    assert "refused for c/vector: 409: The stream has a different shape" in sent.stdout
+    assert "refused 2 cells of good, first in line 4: expected numbers" in sent.stdout
     assert "4 readings recorded" in sent.stdout
 
 
@@ -219,7 +218,7 @@ def test_an_open_quote_is_said_and_not_taken_for_the_rest_of_the_file(running: S
 @pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999", "ftp://x", "127.0.0.1:8000", "http://"])
 def test_a_url_that_is_none_is_said_at_once(url: str) -> None:
     said = meanwhile("average", "a", "--url", url)
-    assert (1, f"{url} is not a URL that starts with http:// or https://.\n") == (said.returncode, said.stderr)
+    assert (1, f"{url} is not a valid URL that starts with http:// or https://.\n") == (said.returncode, said.stderr)
 
 
 def test_the_entry_of_a_key_with_any_name_is_read_again(tmp_path: Path) -> None:
@@ -270,16 +269,16 @@ def test_an_index_without_a_header_is_left_out(running: Service, tmp_path: Path)
     file.write_text(",f/x\n0,1.5\n1,2.5\n")
     sent = meanwhile("send", str(file), "--url", running.url)
     assert (0, 2.0) == (sent.returncode, state(running, "f_x")["average"])
-    assert "skipped a column without a header" in sent.stdout
+    assert "skipped a column without header" in sent.stdout
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "readings.csv"
     file.write_text("x\n1\n")
     for arguments, said in [
-        (["send", str(file), "--delimiter", ";;"], "--delimiter: Expected one character."),
-        (["send", "/dev/null"], "/dev/null is no regular file"),
-        (["key", ""], "Expected a name of printable characters for the key."),
+        (["send", str(file), "--delimiter", ";;"], "--delimiter: Expected a single character."),
+        (["send", "/dev/null"], "/dev/null is not a regular file"),
+        (["key", ""], "Expected a name for the key, made of printable characters."),
         (["key", "gateway", "--prefix", "no prefix"], "--prefix: A prefix is the start of a stream name"),
         (["mqtt", "--topic", "a#"], "--topic: "),
         (["mqtt", "--url", "mqtt://127.0.0.1:99999"], "--url: "),
@@ -303,9 +302,9 @@ def test_ctrl_c_says_how_far_send_came_and_that_it_waits_for_a_service_that_is_a
     command = [sys.executable, "-m", "meanwhile", "send", str(file), "--url", "http://127.0.0.1:9"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment()) as sending:
         assert sending.stderr is not None
-        assert "There is no service at http://127.0.0.1:9. Waiting for it.\n" == sending.stderr.readline()
+        assert "Cannot connect to the service at http://127.0.0.1:9. Retrying.\n" == sending.stderr.readline()
         sending.send_signal(signal.SIGINT)
-        assert "Stopped; 0 readings were recorded." in sending.stderr.read()
+        assert "Stopped. Recorded: 0 readings." in sending.stderr.read()
     assert 130 == sending.returncode
 
 
@@ -365,7 +364,7 @@ def test_a_key_is_shown_once_and_opens_the_service_for_send_and_average(tmp_path
 def test_a_key_of_an_unknown_scope_is_not_made() -> None:
     refused = meanwhile("key", "laptop", "--scope", "root")
     assert (2, "") == (refused.returncode, refused.stdout)
-    assert "Unknown scope root; there are read, write, admin." in refused.stderr
+    assert "Unknown scope root. The scopes are read, write, admin." in refused.stderr
 
 
 def test_a_file_of_keys_that_cannot_be_used_keeps_the_service_from_starting(tmp_path: Path) -> None:
@@ -397,7 +396,7 @@ def test_output_that_finds_no_space_is_said_in_one_line() -> None:
             env=clean_environment(),
             check=False,
         )
-    assert (1, "The output cannot be written: no space is left.\n") == (ran.returncode, ran.stderr)
+    assert (1, "Cannot write the output: no space left on device.\n") == (ran.returncode, ran.stderr)
 
 
 def test_certificates_beside_a_url_without_tls_are_refused(tmp_path: Path) -> None:
@@ -405,5 +404,5 @@ def test_certificates_beside_a_url_without_tls_are_refused(tmp_path: Path) -> No
     refused = meanwhile("mqtt", "--url", "mqtt://127.0.0.1:9", "--ca", str(tmp_path / "ca.pem"))
     assert (2, True) == (
         refused.returncode,
-        "--ca: Expected it beside a URL that starts with mqtts://" in refused.stderr,
+        "--ca: Expected a URL that starts with mqtts:// with this option" in refused.stderr,
     )

@@ -132,9 +132,9 @@ def test_a_header_makes_a_stream_name_unless_nothing_usable_is_left_of_it(header
 @pytest.mark.parametrize(
     ("what", "content"),
     [
-        ("no stream name", b"***\n1\n"),
-        ("no stream name", b"average\n1\n"),
-        ("no stream name", b"..\n1\n"),
+        ("a valid stream name", b"***\n1\n"),
+        ("a valid stream name", b"average\n1\n"),
+        ("a valid stream name", b"..\n1\n"),
         ("same stream", b"a b,a_b\n1,1\n"),
         ("same stream", b"a,a\n1,1\n"),
         ("UTF-8", b"\xff\n1\n"),

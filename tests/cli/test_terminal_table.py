@@ -89,7 +89,7 @@ def test_watch_once_prints_what_the_demo_sent(running: Service) -> None:
 
 def test_watch_says_what_is_wrong(running: Service) -> None:
     away = meanwhile("watch", "--once", "--url", "http://127.0.0.1:1")
-    assert (1, "There is no service at http://127.0.0.1:1.\n") == (away.returncode, away.stderr)
+    assert (1, "Cannot connect to the service at http://127.0.0.1:1.\n") == (away.returncode, away.stderr)
     refused = meanwhile("watch", "a*", "--url", running.url)
     assert 1 == refused.returncode
     assert refused.stderr.startswith("422")

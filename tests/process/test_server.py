@@ -33,7 +33,7 @@ from tests.support.servers import (
 def test_start_up_says_where_it_listens_where_the_data_is_and_how_to_post() -> None:
     with service() as running:
         assert "No API keys are set" in running.log
-        assert f"Meanwhile listens on {running.url} and keeps its streams in {running.data_dir}." in running.log
+        assert f"Meanwhile listens on {running.url} and stores its streams in {running.data_dir}." in running.log
         assert f"curl {running.url}/v1/streams/kitchen/temperature/readings" in running.log
         assert "-d '{\"value\": 21.4}'" in running.log
 
@@ -148,7 +148,7 @@ def test_a_worker_that_has_lost_its_parent_and_still_has_the_port_is_waited_for(
         running.process.wait()
         running.start(port, until_live=False)
         try:
-            eventually(lambda: f"port {port} is in use, and workers of a service that was killed" in running.log)
+            eventually(lambda: f"port {port} is in use by workers of a service that was killed" in running.log)
         finally:
             os.kill(orphan, signal.SIGCONT)
         eventually(running.is_up)

@@ -93,7 +93,9 @@ def test_without_any_room_it_says_what_to_do(places: list[Path]) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))  # Python ignores SIGXFSZ, so writing more is an error.
     try:
-        with pytest.raises(NoSharedDirectory, match=r"and 100 bytes in it .* Make room, set TMPDIR, or use one worker"):
+        with pytest.raises(
+            NoSharedDirectory, match=r"which needs 100 bytes .* Free some space, set TMPDIR, or use one worker"
+        ):
             shared_directory(100).__enter__()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

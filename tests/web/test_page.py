@@ -110,7 +110,7 @@ async def test_a_stream_has_a_view_of_its_own(browser: Browser, url: str) -> Non
         assert f"curl {url}/v1/streams/room/t/average" in await page.locator("#curl-read").inner_text()
         await page.locator("#by-hand").get_by_label("Value").fill("30")
         await page.get_by_role("button", name="Send", exact=True).click()
-        await expect(page.locator("#by-hand .result")).to_have_text("Recorded: it is number 3.")
+        await expect(page.locator("#by-hand .result")).to_have_text("Recorded. The stream now has 3 readings.")
         await expect(page.locator("#big")).to_have_text("24.5")
         await expect(page.locator("#chart canvas")).to_be_visible()
         painted = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].some((x) => x)"
@@ -161,7 +161,7 @@ async def test_a_page_that_needs_a_key_asks_for_it(browser: Browser, shared_valk
                 assert await is_accessible(page)
                 await page.get_by_label("Key", exact=True).fill("mw_wrong")
                 await page.keyboard.press("Enter")
-                await expect(page.locator("#key-reason")).to_have_text("The service does not know this key.")
+                await expect(page.locator("#key-reason")).to_have_text("The key is not valid.")
                 await page.get_by_label("Key", exact=True).fill(secret)
                 await page.keyboard.press("Enter")
                 await expect(row(page, "in/a")).to_be_visible()

@@ -1,15 +1,15 @@
-"""The error table: which exception is answered with which status, as RFC 9457 problem details.
+"""The error table: maps each exception to a status and to RFC 9457 problem details.
 
-Code raises what happened; only this module knows how HTTP says it. The body never repeats what the client sent, so
-nothing that cannot be encoded, and no secret, can come back in it.
+Other modules raise an exception for what happened; only this one knows the reply. A reply never repeats what the client
+sent, so it cannot contain a secret, or text that cannot be encoded.
 
-    400 404 405 409 411 413 415        not recorded, and never will be: fix the request
-    421 422 431 501                    likewise
-    401 403                            not recorded: no key, or not one for this
-    408                                an upload said nothing for too long: its lines until then are recorded
-    503 with Retry-After               not recorded: send again
-    504                                unknown: it was sent to Redis and no answer came in time
-    500                                a bug
+    400 404 405 409 411 413 415        not recorded, and sending it again does not help: fix the request
+    421 422 431 501                    the same
+    401 403                            not recorded: the API key is missing or does not allow this
+    408                                an upload was idle for too long: the lines before that are recorded
+    503 with Retry-After               not recorded: send the request again
+    504                                unknown: the request was sent to Redis, which did not reply in time
+    500                                a bug in the service
 """
 
 import logging
@@ -51,13 +51,13 @@ from meanwhile.storage.rejections import KeyAhead, KeyTooOld, ShapeConflict, Str
 from meanwhile.storage.store import TooManyStreams
 
 log = logging.getLogger(__name__)
-_MAX_NAMED = 100  # Streams in an answer.
+_MAX_NAMED = 100  # Streams that a reply names.
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:meanwhile:problem:"
 
 
 class ProblemType(NamedTuple):
-    """How an exception is answered. ``detail`` stands where the exception brings none of its own."""
+    """The reply to an exception. ``detail`` takes precedence over the detail of the exception."""
 
     status: int
     type: str
@@ -84,28 +84,32 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     NoSuchStream: ProblemType(404, "no-such-stream", "No such stream", "Nothing has been recorded under this name."),
     Idle: ProblemType(408, "idle", "The upload was idle for too long"),
     ShapeConflict: ProblemType(
-        409, "shape-conflict", "The stream has another shape", "All readings of a stream have the shape of its first."
+        409,
+        "shape-conflict",
+        "The stream has a different shape",
+        "Every reading of a stream must have the same shape as its first reading.",
     ),
     KeyTooOld: ProblemType(
         409,
         "key-too-old",
         "The idempotency key is too old",
-        "A stream has already counted much later sequences of this producer and cannot tell whether it counted this "
-        "one.",
+        "A stream has already counted much later sequence numbers of this producer, and cannot tell whether it "
+        "counted this one.",
     ),
     KeyAhead: ProblemType(
         409,
         "key-ahead",
         "The idempotency key is in the future",
-        "The sequence reads as a time more than a day in the future, which would make all later ones too old. Nothing "
-        "was recorded. Correct the clock of the producer, or choose sequences that do not read as times.",
+        "The sequence number looks like a time more than a day in the future. Accepting it would make later requests "
+        "of this producer too old. Nothing was recorded. Correct the clock of the producer, or use sequence numbers "
+        "that do not look like times.",
     ),
     TooManyProducers: ProblemType(
         503,
         "too-many-producers",
         "The stream has too many producers",
-        "A stream remembers 1,016 producers of idempotency keys; one that is idle for an hour makes room. Nothing was "
-        "recorded. Send the request again.",
+        "A stream remembers 1,016 producers of idempotency keys. It accepts a new one after an earlier one has been "
+        "idle for an hour. Nothing was recorded. Send the request again.",
         60,
     ),
     StreamFull: ProblemType(
@@ -118,7 +122,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     BodyTooLarge: ProblemType(413, "too-large", "The body is too large"),
     TooMany: ProblemType(413, "too-many-readings", "Too many readings"),
     UnsupportedMediaType: ProblemType(415, "unsupported-media-type", "The media type is not supported"),
-    Misdirected: ProblemType(421, "misdirected", "The service does not answer to this host"),
+    Misdirected: ProblemType(421, "misdirected", "The host name is not allowed"),
     Invalid: ProblemType(422, "invalid", "The request is not valid"),
     BadTransferCoding: ProblemType(501, "transfer-coding", "The transfer coding is not supported"),
     TooManyConnections: ProblemType(
@@ -131,65 +135,70 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     Overloaded: ProblemType(
         503, "overloaded", "Too many readings are waiting", "Nothing in this request was recorded. Send it again.", 1
     ),
-    Stopping: ProblemType(503, "stopping", "The service is shutting down", "Send the rest again.", 1),
+    Stopping: ProblemType(503, "stopping", "The service is shutting down", "Send the remaining lines again.", 1),
     TooManyUploads: ProblemType(
         503, "too-many-uploads", "Too many uploads are open", "Nothing in this request was recorded. Send it again.", 1
     ),
     TooManySubscribers: ProblemType(
         503,
         "too-many-subscribers",
-        "The limit of event streams is reached",
-        "Ask for the states with GET, or try again later.",
+        "Too many event streams are open",
+        "Read the states with GET, or try again later.",
         10,
     ),
     TooManyStreams: ProblemType(
         503,
         "too-many-streams",
-        "The limit of streams is reached",
-        "The service creates no new streams, and nothing in this request was recorded. Existing streams still accept "
+        "The maximum number of streams is reached",
+        "The service creates no new streams. Nothing in this request was recorded. Existing streams still accept "
         "readings.",
         60,
     ),
-    NotReady: ProblemType(503, "not-ready", "Redis cannot keep the service's promises", None, 10),
+    NotReady: ProblemType(503, "not-ready", "Redis does not meet the requirements of the service", None, 10),
     StoreUnavailable: ProblemType(
-        503, "store-unavailable", "Redis is not available", "Nothing was recorded, read or deleted. Send it again.", 1
+        503,
+        "store-unavailable",
+        "Redis is not available",
+        "Nothing was recorded, read or deleted. Send the request again.",
+        1,
     ),
     Unreadable: ProblemType(
         503,
         "unreadable",
         "The stored state cannot be read",
-        "The stream's key in Redis holds a value that this version did not write. Nothing was changed.",
+        "The key of the stream in Redis holds a value that this version of the service did not write. Nothing was "
+        "changed.",
         60,
     ),
     PartlyRefused: ProblemType(
         409,
         "partly-refused",
-        "Some streams rejected their readings",
-        "Another client had created them with another shape in the meantime. The other streams recorded their "
-        "readings.",
+        "The readings of some streams were refused",
+        "Another client created these streams with a different shape in the meantime. The readings of all other "
+        "streams were recorded.",
     ),
     PartlyRecorded: ProblemType(
         504,
         "partly-recorded",
         "Redis failed while the request was being recorded",
-        "Some streams recorded their readings and others did not. With an Idempotency-Key, send the request again: it "
-        "completes what is missing and doubles nothing.",
+        "The readings of some streams were recorded, those of others were not. If the request has an Idempotency-Key, "
+        "send it again: the missing readings are recorded and none is counted twice.",
     ),
     OutcomeUnknown: ProblemType(
         504,
         "outcome-unknown",
         "It is unknown whether the request was recorded",
-        "The request was sent to Redis, which did not answer in time.",
+        "The request was sent to Redis, which did not reply in time.",
     ),
 }
 _FROM_THE_FRAMEWORK = {404: "not-found", 405: "method-not-allowed"}
 _OTHER = "http"
-_BUG = ProblemType(500, "internal-error", "Internal error", "This is a bug in the service. The cause is in its log.")
+_BUG = ProblemType(500, "internal-error", "Internal error", "This is a bug in the service. Its log shows the cause.")
 REASONS = (*(problem.type for problem in TABLE.values()), *_FROM_THE_FRAMEWORK.values(), _OTHER, _BUG.type)
 
 
 def reason(error: Exception) -> str:
-    """The type of the problem that ``error`` is; one of ``REASONS``."""
+    """The problem type of ``error``, one of ``REASONS``."""
     if isinstance(error, Interrupted):
         return reason(error.error)
     if isinstance(error, HTTPException):
@@ -198,12 +207,13 @@ def reason(error: Exception) -> str:
 
 
 def describe(error: Exception) -> tuple[ProblemType, dict[str, Any]]:
-    """The problem that ``error`` is, and the members of the body that says so."""
+    """The problem type of ``error`` and the members of the reply's body."""
     if isinstance(error, Interrupted):
         problem, why = describe(error.error)
         if problem.status >= 500 and problem is not _BUG:
-            known = "Of those after it, it is not known." if problem.status == 504 else "Those after it are not."
-            why["detail"] = f"The first {error.recorded} lines are recorded. {known}"
+            is_unknown = problem.status == 504
+            later = "Whether later lines were recorded is unknown." if is_unknown else "Later lines are not recorded."
+            why["detail"] = f"{_recorded_lines(error.recorded)} {later}"
         where = {} if error.line is None else {"line": error.line}
         return problem, why | where | {"recorded": error.recorded}
     if isinstance(error, HTTPException):
@@ -235,13 +245,19 @@ def describe(error: Exception) -> tuple[ProblemType, dict[str, Any]]:
     return problem, members
 
 
+def _recorded_lines(count: int) -> str:
+    if count == 0:
+        return "No line is recorded."
+    return "The first line is recorded." if count == 1 else f"The first {count} lines are recorded."
+
+
 def _few(streams: Sequence[str]) -> dict[str, Any]:
-    """How many streams these are, and the names of the first."""
+    """The number of streams, and the names of the first ones."""
     return {"count": len(streams), "streams": streams[:_MAX_NAMED]}
 
 
 def encode(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of the answer to ``error``."""
+    """Status, headers and body of the reply to ``error``."""
     problem, members = describe(error)
     body = msgspec.json.encode(members)
     content = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
@@ -249,7 +265,7 @@ def encode(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
 
 
 def headers_of(error: Exception, problem: ProblemType) -> list[tuple[bytes, bytes]]:
-    """The headers that say what to do about ``error``, whatever words its answer has."""
+    """The headers that tell a client what to do about ``error``; they do not depend on the form of the body."""
     headers: list[tuple[bytes, bytes]] = []
     if problem.retry_after is not None:
         headers.append((b"retry-after", str(problem.retry_after).encode()))

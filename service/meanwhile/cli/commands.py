@@ -1,6 +1,6 @@
 """The command line: ``meanwhile serve``, ``mqtt``, ``send``, ``average``, ``watch``, ``demo`` and ``key``.
 
-Each command imports what it alone needs when it runs: the service takes a second, and none should wait for another's.
+Each command imports its dependencies when it runs: importing the service takes a second, and most commands do without.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-Secret = Annotated[str | None, typer.Option(envvar="MEANWHILE_KEY", help="API key, where the service wants one.")]
-Url = Annotated[str, typer.Option(envvar="MEANWHILE_URL", help="Where the service is.")]
+Secret = Annotated[str | None, typer.Option(envvar="MEANWHILE_KEY", help="API key, if the service requires one.")]
+Url = Annotated[str, typer.Option(envvar="MEANWHILE_URL", help="URL of the service.")]
 _WHERE_STREAMS_ARE = (
-    *("redis_url", "data_dir", "prefix", "patience", "durability", "replicas", "max_streams", "max_components"),
-    *("max_names", "grace", "log_level"),
+    *("redis_url", "data_dir", "prefix", "redis_timeout", "durability", "replicas", "max_streams", "max_components"),
+    *("max_names", "shutdown_timeout", "log_level"),
 )
-_BATCH = 10_000  # Readings in a request, always: a part of a file has the same idempotency key whenever it is sent.
+_BATCH = 10_000  # Readings in a request; fixed, so that each part of a file always has the same idempotency key.
 _UNLIMITED = 10_000  # Columns.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -51,13 +51,13 @@ def general(
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
-    """Ends the program."""
+    """Prints the message to standard error and exits."""
     typer.echo(message, err=True)
     raise typer.Exit(code)
 
 
 def _console() -> "Console":
-    """Standard output, as wide as its lines where it is no terminal."""
+    """A console on standard output, with unlimited width if that is not a terminal."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -67,13 +67,13 @@ def _console() -> "Console":
 def _connected(url: str, key: str | None) -> "Client":
     from meanwhile.cli.http_client import Client
 
-    return Client(url, key, waiting=lambda reason: typer.echo(f"{reason} Waiting for it.", err=True))
+    return Client(url, key, waiting=lambda reason: typer.echo(f"{reason} Retrying.", err=True))
 
 
 @app.command()
 @from_settings((Settings, Settings.model_fields))
 def serve(**options: Any) -> None:
-    """Start the service; without a Redis URL also an embedded Valkey of its own."""
+    """Start the service. Without a Redis URL, it also starts an embedded Valkey."""
     settings = parse(Settings, options)
     from meanwhile.process.server import CannotListen
     from meanwhile.process.server import serve as run_service
@@ -90,14 +90,14 @@ def serve(**options: Any) -> None:
 
 
 def _announce(url: str, where: str, keys: int | None) -> None:
-    typer.echo(f"Meanwhile listens on {url} and keeps its streams in {where}.")
+    typer.echo(f"Meanwhile listens on {url} and stores its streams in {where}.")
     if keys is not None:
         configured = "1 API key is" if keys == 1 else f"{keys} API keys are"
         typer.echo(f"Every request needs an API key ({configured} configured): -H 'Authorization: Bearer <key>'.")
     else:
         typer.echo("No API keys are set: anyone who can reach this address can read, write and delete.")
     typer.echo(
-        "Send it a reading:\n\n"
+        "Send a reading:\n\n"
         f"    curl {url}/v1/streams/kitchen/temperature/readings \\\n"
         "      -H 'Content-Type: application/json' -d '{\"value\": 21.4}'\n"
     )
@@ -106,9 +106,9 @@ def _announce(url: str, where: str, keys: int | None) -> None:
 @app.command()
 @from_settings((MqttSettings, MqttSettings.model_fields), (Settings, _WHERE_STREAMS_ARE))
 def mqtt(**options: Any) -> None:
-    """Record what sensors publish at an MQTT broker, each message once; publish averages there, too.
+    """Record readings from an MQTT broker, each message once, and optionally publish the averages there.
 
-    Without a Redis URL it records into the embedded Valkey of a `meanwhile serve` on this machine.
+    Without a Redis URL, it records into the embedded Valkey of a `meanwhile serve` on this machine.
     """
     settings, mqtt_settings = parse(Settings, options), parse(MqttSettings, options)
     from meanwhile.mqtt.broker import BrokerError
@@ -124,19 +124,20 @@ def mqtt(**options: Any) -> None:
 
 @app.command()
 def send(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A CSV file with a header row.")],
-    prefix: Annotated[str, typer.Option(help="Start of the stream names.")] = "",
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file with a header row.")],
+    prefix: Annotated[str, typer.Option(help="Prefix of the stream names.")] = "",
     missing: Annotated[
-        list[str] | None, typer.Option(help="A cell that stands for no reading, besides the empty one. Repeatable.")
+        list[str] | None, typer.Option(help="Text of a cell that means no reading, as an empty cell does. Repeatable.")
     ] = None,
-    delimiter: Annotated[str, typer.Option(help="What separates the cells.")] = ",",
+    delimiter: Annotated[str, typer.Option(help="Character that separates the cells.")] = ",",
     url: Url = _DEFAULT_URL,
     key: Secret = None,
 ) -> None:
-    """Send every numeric column of a CSV file as the stream <prefix><column>.
+    """Send every numeric column of a CSV file to the stream <prefix><column>.
 
-    A column is numeric if its first cell that is not missing is a number. What a stream name cannot hold becomes "_".
-    The same file sent again with the same options changes nothing, so an interrupted send is simply repeated.
+    A column is numeric if its first cell that is not missing is a number.
+    Characters that a stream name cannot contain become "_".
+    If it was interrupted, run the command again: no reading is counted twice.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -145,34 +146,34 @@ def send(
     from meanwhile.cli.http_client import Outcome, Unsent
 
     if not file.is_file():
-        _fail(f"{file} is no regular file: it is read twice, to know it again and to send it.", 2)
+        _fail(f"{file} is not a regular file. It must be one, because it is read twice.", 2)
     if len(delimiter) != 1:
-        _fail("--delimiter: Expected one character.", 2)
+        _fail("--delimiter: Expected a single character.", 2)
     outcome = Outcome()
     terminal = Console(stderr=True)
     producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter)}"
     try:
         with (
-            CsvReader(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as sheet,
+            CsvReader(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as reader,
             _connected(url, key) as client,
             Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
         ):
-            task = progress.add_task(file.name, total=sheet.size)
-            for number, readings in enumerate(sheet.batches(_BATCH)):
+            task = progress.add_task(file.name, total=reader.size)
+            for number, readings in enumerate(reader.batches(_BATCH)):
                 client.record(readings, producer, number * _BATCH, outcome)
-                progress.update(task, completed=sheet.position)
-            columns = sheet.columns
+                progress.update(task, completed=reader.position)
+            columns = reader.columns
     except (Unsent, Unusable) as error:
-        before = f"\n{sum(outcome.recorded.values())} readings were recorded before that." if outcome.recorded else ""
+        before = f"\nRecorded before that: {_number(outcome.total, 'reading')}." if outcome.recorded else ""
         _fail(f"{error}{before}")
     except KeyboardInterrupt:
-        _fail(f"Stopped; {sum(outcome.recorded.values())} readings were recorded. Send it again for the rest.", 130)
+        _fail(f"Stopped. Recorded: {_number(outcome.total, 'reading')}. Run the command again to send the rest.", 130)
     _summarize(columns, outcome)
-    if sheet.longer_rows:
-        typer.echo(f"refused the cells beyond the header in {sheet.longer_rows} rows")
+    if reader.longer_rows:
+        typer.echo(f"refused the cells beyond the last header in {_number(reader.longer_rows, 'row')}")
     if all(column.is_numeric is False for column in columns):
         _fail("No column is numeric.")
-    if outcome.refused or sheet.longer_rows or any(column.malformed for column in columns):
+    if outcome.refused or reader.longer_rows or any(column.malformed for column in columns):
         raise typer.Exit(1)
 
 
@@ -193,41 +194,47 @@ def _summarize(columns: list["Column"], outcome: "Outcome") -> None:
         if not column.is_numeric:
             why = "no readings" if column.is_numeric is None else "not numeric"
             typer.echo(
-                f"skipped {column.header}: {why}" if column.header.strip() else "skipped a column without a header"
+                f"skipped {column.header}: {why}" if column.header.strip() else "skipped a column without header"
             )
         if column.malformed:
-            first = f"first in line {column.first_malformed_line}"
-            typer.echo(f"refused {column.malformed} cells of {column.header}: expected {NUMBERS}, {first}")
+            cells = f"{_number(column.malformed, 'cell')} of {column.header}"
+            typer.echo(f"refused {cells}, first in line {column.first_malformed_line}: expected {NUMBERS}")
         if reason := outcome.reasons.get(column.stream):
             typer.echo(f"refused for {column.stream}: {reason}")
     before = f", {outcome.duplicates} of them in an earlier run" if outcome.duplicates else ""
-    typer.echo(f"{sum(outcome.recorded.values())} readings recorded{before}")
+    typer.echo(f"{_number(outcome.total, 'reading')} recorded{before}")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @app.command("key")
 def make_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
-    scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeatable. Default: write.")] = None,
-    prefix: Annotated[str, typer.Option(help="Only streams whose names start with this.")] = "",
+    name: Annotated[str, typer.Argument(help="Name of the key, such as the device that uses it.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What the key allows: read, write or admin. Repeatable. Default: write.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Allow only streams whose names start with this text.")] = "",
 ) -> None:
-    """Make an API key: its entry for the file of keys goes to standard output, the key itself is shown once."""
+    """Create an API key: print its entry for the file of API keys, and show the key itself once."""
     scopes = scope or ["write"]
     if unknown := set(scopes) - set(SCOPES):
-        _fail(f"Unknown scope {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}.", 2)
+        _fail(f"Unknown scope {', '.join(sorted(unknown))}. The scopes are {', '.join(SCOPES)}.", 2)
     try:
         check_prefix(prefix)
     except Invalid as error:
         _fail(f"--prefix: {error.detail}", 2)
     if not (name.strip() and name.isprintable()):
-        _fail("Expected a name of printable characters for the key.", 2)
+        _fail("Expected a name for the key, made of printable characters.", 2)
     secret = new_secret()
     typer.echo(entry(name, scopes, prefix, secret))
-    typer.echo(f"The key, shown this once:\n\n    {secret}\n", err=True)
+    typer.echo(f"The key, which is not shown again:\n\n    {secret}\n", err=True)
 
 
 @app.command()
 def average(
-    stream: Annotated[str, typer.Argument(help="The stream's name.")],
+    stream: Annotated[str, typer.Argument(help="Name of the stream.")],
     url: Url = _DEFAULT_URL,
     key: Secret = None,
 ) -> None:
@@ -243,12 +250,12 @@ def average(
 
 @app.command("watch")
 def watch_streams(
-    prefix: Annotated[str | None, typer.Argument(help="Only streams whose names start with this.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print the table once, and do not wait for changes.")] = False,
+    prefix: Annotated[str | None, typer.Argument(help="Show only streams whose names start with this text.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and exit.")] = False,
     url: Url = _DEFAULT_URL,
     key: Secret = None,
 ) -> None:
-    """Show the streams and their averages as they change, until Ctrl-C."""
+    """Show the streams and their averages in a live table, until Ctrl-C."""
     from meanwhile.cli import terminal_table
     from meanwhile.cli.http_client import Unsent
 
@@ -263,27 +270,29 @@ def watch_streams(
 
 @app.command("demo")
 def play_demo(
-    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so many. By default at Ctrl-C.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this many seconds. Default: run until Ctrl-C.")
+    ] = None,
     url: Url = _DEFAULT_URL,
     key: Secret = None,
 ) -> None:
-    """Send readings as a handful of sensors would, to streams named demo/..."""
+    """Send readings from simulated sensors to streams named demo/..."""
     from meanwhile.cli import demo_sensors
     from meanwhile.cli.http_client import Unsent
 
     sent = 0
 
-    def tell(batch: Mapping[str, list[Any]]) -> None:
+    def report(batch: Mapping[str, list[Any]]) -> None:
         nonlocal sent
         if sent == 0:
-            typer.echo(f"Sending to demo/... at {url} until Ctrl-C; watch it there, or with: meanwhile watch demo/")
+            typer.echo(f"Sending readings to demo/... until Ctrl-C. To watch, open {url} or run: meanwhile watch demo/")
         sent += sum(map(len, batch.values()))
 
     try:
         with _connected(url, key) as client:
-            demo_sensors.play(client, seconds, tell)
+            demo_sensors.play(client, seconds, report)
     except Unsent as error:
         _fail(str(error))
     except KeyboardInterrupt:
         pass
-    typer.echo(f"{sent} readings sent")
+    typer.echo(f"{_number(sent, 'reading')} sent")

@@ -1,8 +1,8 @@
-"""CSV files as readings: each numeric column is a stream.
+"""Reads CSV files: each numeric column becomes a stream.
 
 The file is read once, in order, in bounded memory. A column is numeric if it has a header and its first cell that is
-not missing is a number; a later cell that is not one, or not one that can be recorded, is malformed: it is counted,
-named by line and left out, never guessed at.
+not missing is a number. A later cell that is not a number, or a number outside the range of a reading, is malformed: it
+is counted, reported with its line and left out; the reader never guesses.
 """
 
 import csv
@@ -23,12 +23,12 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:~-]+")
 
 
 class Unusable(Exception):
-    """The file cannot be read as a table with named columns; the message says why."""
+    """The file is not CSV with a header row; the message says why."""
 
 
 @dataclass
 class Column:
-    """A column of the file, what became of its cells, and the stream it goes to."""
+    """A column of the file: its stream, and how many of its cells were missing or malformed."""
 
     header: str
     stream: str
@@ -39,7 +39,7 @@ class Column:
 
 
 def stream_name(prefix: str, header: str) -> str:
-    """The stream of a column: what a name cannot hold becomes "_", and none at the end.
+    """The stream of a column. Characters that a name cannot contain become "_", which is stripped at both ends.
 
     >>> stream_name("air/", "PT08.S1(CO)")
     'air/PT08.S1_CO'
@@ -48,7 +48,7 @@ def stream_name(prefix: str, header: str) -> str:
 
 
 def fingerprint(path: Path, *options: object) -> str:
-    """Identifies the content of a file and how it is sent: the same again gives the same."""
+    """A digest of the content of a file and of the options that it is sent with."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(repr(options).encode())
@@ -56,7 +56,10 @@ def fingerprint(path: Path, *options: object) -> str:
 
 
 class CsvReader:
-    """A CSV file with a header row, open for reading. Raises ``Unusable``."""
+    """A CSV file with a header row, open for reading. Raises ``Unusable``.
+
+    ``missing`` are the cells that mean no reading, in addition to empty ones.
+    """
 
     def __init__(self, path: Path, *, prefix: str, missing: Sequence[str], delimiter: str = ",") -> None:
         self.size = path.stat().st_size
@@ -65,7 +68,7 @@ class CsvReader:
         self._file = path.open("rb")
         try:
             text = (line.decode("utf-8-sig") for line in self._file)
-            self._rows = csv.reader(text, delimiter=delimiter, strict=True)  # An open quote is an error.
+            self._rows = csv.reader(text, delimiter=delimiter, strict=True)  # Strict: an unclosed quote is an error.
             headers = next(self._rows, [])
         except (csv.Error, UnicodeDecodeError, TypeError) as error:
             self._file.close()
@@ -86,11 +89,11 @@ class CsvReader:
 
     @property
     def position(self) -> int:
-        """Bytes read so far, of ``size``."""
+        """Bytes read so far, out of ``size``."""
         return self._file.tell()
 
     def batches(self, readings: int) -> Iterator[dict[str, list[float]]]:
-        """The readings by stream, at most about ``readings`` at a time (a row is not divided)."""
+        """The readings by stream, in batches of about ``readings``; a batch ends with a complete row."""
         batch: dict[str, list[float]] = {}
         count = 0
         try:
@@ -105,7 +108,7 @@ class CsvReader:
                     yield batch
                     batch, count = {}, 0
         except (csv.Error, UnicodeDecodeError) as error:
-            # The reader has counted the line that it does not understand, but not one that was never text.
+            # line_num counts a line that is not CSV, but not one that is not UTF-8.
             line = self._rows.line_num + isinstance(error, UnicodeDecodeError)
             raise Unusable(f"Line {line} is not CSV in UTF-8: {error}.") from None
         if batch:
@@ -126,7 +129,9 @@ class CsvReader:
         if not column.is_numeric:
             return None
         value = float(cell) if is_number else math.nan
-        is_zero = value == 0 and not cell.lower().partition("e")[0].strip("+-0.")  # And not 1e-400, which becomes it.
+        is_zero = value == 0 and not cell.lower().partition("e")[0].strip(
+            "+-0."
+        )  # 1e-400 also becomes 0.0, and is refused.
         if not (is_zero or SMALLEST <= abs(value) <= LARGEST):
             column.malformed += 1
             column.first_malformed_line = column.first_malformed_line or self._rows.line_num
@@ -135,10 +140,14 @@ class CsvReader:
 
     def _check_stream(self, column: Column) -> None:
         if not is_name(column.stream):
-            raise Unusable(f"The column {column.header!r} makes no stream name; choose another --prefix or header.")
+            raise Unusable(
+                f"The column {column.header!r} does not make a valid stream name. Change the header or --prefix."
+            )
         for one in self.columns:
             if one is not column and one.is_numeric and one.stream == column.stream:
-                raise Unusable(f"The columns {one.header!r} and {column.header!r} make the same stream {one.stream}.")
+                raise Unusable(
+                    f"The columns {one.header!r} and {column.header!r} make the same stream {one.stream}. Rename one."
+                )
 
 
 def _is_number(text: str) -> bool:

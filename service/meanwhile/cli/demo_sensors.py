@@ -1,8 +1,8 @@
-"""Readings as a handful of sensors would send them, for whoever has none at hand: ``meanwhile demo``.
+"""Simulated sensors, for trying the service without real ones: ``meanwhile demo``.
 
-All names start with ``demo/``. A garden warms and cools with the time of day, a house draws power in steps as things
-switch on and off, a roof has a weather station whose readings are objects, a pump has an accelerometer whose readings
-are vectors, and an attention head sends key/value pairs.
+All names start with ``demo/``. A garden warms and cools with the time of day. The power consumption of a house changes
+in steps as appliances switch on and off. A weather station on a roof sends objects, an accelerometer on a pump sends
+vectors, and an attention head sends key/value pairs.
 """
 
 import math
@@ -18,12 +18,14 @@ _APPLIANCES = {"fridge": (90.0, 900.0, 0.35), "kettle": (2_000.0, 400.0, 0.08), 
 
 
 def readings(at: float, noise: random.Random) -> dict[str, list[Value]]:
-    """What the sensors have to say at a time (seconds since 1970), by stream.
+    """The readings of the sensors at a time (seconds since 1970), by stream.
 
     >>> sorted(readings(0.0, random.Random(7)))[0]
     'demo/attention/head-7'
     """
-    day = math.sin(2 * math.pi * (at % DAY) / DAY - 2.0)  # Coldest towards five, warmest in the afternoon (UTC).
+    day = math.sin(
+        2 * math.pi * (at % DAY) / DAY - 2.0
+    )  # Coldest shortly before two in the morning, warmest in the afternoon (UTC).
     gust = abs(noise.gauss(0, 1))
     temperature = 12.5 + 6 * day + noise.gauss(0, 0.15)
     power = 130 + noise.gauss(0, 4)
@@ -61,20 +63,20 @@ def readings(at: float, noise: random.Random) -> dict[str, list[Value]]:
 def play(
     client: Client,
     seconds: float | None,
-    tell: Callable[[Mapping[str, list[Value]]], None],
+    report: Callable[[Mapping[str, list[Value]]], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Sends readings once a second until stopped, or for so many seconds; ``tell`` hears what was sent.
+    """Sends readings once a second, for ``seconds`` or until interrupted, and passes each batch to ``report``.
 
-    Each request has an idempotency key with the clock as its sequence, so it is counted once however often it has to be
-    sent. Raises ``Unsent``.
+    Each request has an idempotency key whose sequence is the clock, so it is counted once however often it is sent.
+    Raises ``Unsent``.
     """
-    noise = random.Random()  # noqa: S311  # Noise, not secrets.
+    noise = random.Random()  # noqa: S311  # Not a secret.
     began = time.monotonic()
     tick = 0
     while seconds is None or tick < seconds:
         batch = readings(time.time(), noise)
         client.send(batch, f"demo:{time.time_ns() // 1_000}")
-        tell(batch)
+        report(batch)
         tick += 1
         sleep(max(0.0, began + tick - time.monotonic()))

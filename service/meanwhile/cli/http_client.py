@@ -1,6 +1,6 @@
-"""A client of the service's own API, for the command line: everything is counted once, and what is refused is said.
+"""A client of the service for the command line: counts every reading once and reports what is refused.
 
-Every request that records carries an idempotency key, so whatever happens to a request, it is simply sent again.
+Every request that records readings has an idempotency key, so a request that fails can be sent again.
 """
 
 import json
@@ -15,13 +15,16 @@ import httpx
 from meanwhile.core.stream_names import is_name
 
 _TOO_OLD = "urn:meanwhile:problem:key-too-old"
-_ABOUT_READINGS = frozenset({400, 409, 413, 422})  # What is refused because of some of the readings sent.
-_LONGEST_SILENCE = 40  # Seconds in an event stream, which has a comment every 15.
-_TRIES = 60  # A second apart: a service that restarts is waited for.
+_ABOUT_READINGS = frozenset({400, 409, 413, 422})  # Statuses of a refusal that may concern only some of the readings.
+_LONGEST_SILENCE = 40  # Seconds. An event stream sends a comment every 15.
+_TRIES = 60  # One second apart: long enough for a restart of the service.
 
 
 class Unsent(Exception):
-    """The service is away or will not have it; the message says which, ``is_temporary`` whether that may change."""
+    """The service cannot be reached or refuses the request; the message says which.
+
+    ``is_temporary`` says whether a later attempt may succeed.
+    """
 
     def __init__(self, message: str, *, is_temporary: bool = False) -> None:
         super().__init__(message)
@@ -30,13 +33,21 @@ class Unsent(Exception):
 
 @dataclass
 class Outcome:
-    """What became of readings: accepted by stream, how many of those had been counted before, and refused by stream
-    with the last reason."""
+    """What happened to readings.
+
+    ``recorded`` and ``refused`` are numbers of readings by stream, ``duplicates`` is how many of the recorded ones an
+    earlier run had already recorded, and ``reasons`` holds the last reason for a refusal, by stream.
+    """
 
     recorded: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """The number of readings recorded."""
+        return sum(self.recorded.values())
 
     def refuse(self, stream: str, count: int, reason: str) -> None:
         """Counts readings as refused."""
@@ -45,9 +56,9 @@ class Outcome:
 
 
 class Client:
-    """Talks to one service. ``waiting`` hears why when a request begins to wait for the service.
+    """A client of the service at ``url``. ``waiting`` is called with the reason when a request is first retried.
 
-    Raises ``Unsent`` for a key or a URL that is none.
+    Raises ``Unsent`` if the key or the URL is not valid.
     """
 
     def __init__(
@@ -61,8 +72,9 @@ class Client:
             raise Unsent("The API key contains characters that are not allowed in a key.")
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         if not _is_url(url):
-            raise Unsent(f"{url} is not a URL that starts with http:// or https://.")
+            raise Unsent(f"{url} is not a valid URL that starts with http:// or https://.")
         self._http = httpx.Client(base_url=url, headers=headers, timeout=60)
+        self._unreachable = f"Cannot connect to the service at {url}."
         self._sleep = sleep
         self._waiting = waiting
 
@@ -75,7 +87,7 @@ class Client:
         self._http.close()
 
     def average(self, stream: str) -> str:
-        """The average of a stream as text, asked for once. Raises ``Unsent`` with the reason if there is none."""
+        """The average of a stream as text; makes one attempt. Raises ``Unsent`` with the reason if there is none."""
         if not is_name(stream):
             raise Unsent("This is not a valid stream name.")
         path = f"/v1/streams/{stream}/average"
@@ -85,14 +97,14 @@ class Client:
         raise Unsent(_reason(reply))
 
     def send(self, batch: Mapping[str, Any], key: str) -> None:
-        """Records readings of any shape by stream, all or none, once under this key. Raises ``Unsent``."""
+        """Records readings of any shape by stream, all or none, with this idempotency key. Raises ``Unsent``."""
         body = {stream: {"values": values} for stream, values in batch.items()}
         reply = self._request("POST", "/v1/readings", json=body, headers={"Idempotency-Key": key})
         if not reply.is_success:
             raise Unsent(_reason(reply))
 
     def events(self, prefix: str | None) -> Iterator[tuple[str, Any]]:
-        """The events of all streams with a prefix, with their data, until the connection ends. Raises ``Unsent``."""
+        """The events of all streams with this prefix, with their data, until the connection ends. Raises ``Unsent``."""
         parameters = {} if prefix is None else {"prefix": prefix}
         try:
             with self._http.stream("GET", "/v1/events", params=parameters, timeout=_LONGEST_SILENCE) as reply:
@@ -107,20 +119,21 @@ class Client:
                     elif name == "data":
                         yield event, json.loads(content)
         except httpx.ConnectError:
-            raise Unsent(f"There is no service at {self._http.base_url}.", is_temporary=True) from None
+            raise Unsent(self._unreachable, is_temporary=True) from None
         except httpx.HTTPError as error:
-            raise Unsent(f"The connection broke: {error}", is_temporary=True) from None
+            raise Unsent(f"The connection was lost: {error}.", is_temporary=True) from None
 
     def record(self, batch: Mapping[str, list[float]], producer: str, sequence: int, outcome: Outcome) -> None:
-        """Records scalar readings by stream, each once, and adds to ``outcome`` what became of them.
+        """Records scalar readings by stream, each once, and adds the result to ``outcome``.
 
-        The request's idempotency key is ``<producer>:<sequence>``; the batch owns as many sequences as its longest
-        stream has readings. Sequences must grow from batch to batch and be the same for the same readings. So a key
-        that a stream calls too old was counted in an earlier run.
+        The idempotency key of the request is ``<producer>:<sequence>``. A batch uses as many sequence numbers as its
+        longest stream has readings. Sequence numbers must grow from batch to batch and be the same for the same
+        readings; then a key that a stream calls too old was counted in an earlier run.
 
-        A refused request has recorded nothing, so its parts are sent again: without the streams that conflict,
-        otherwise one half after the other, until only what is at fault is left out. Streams keep the key of their
-        request; a part of a stream has the sequence of its first reading. Raises ``Unsent``.
+        A refused request has recorded nothing, so its parts are sent again: without the conflicting streams if there
+        are any, otherwise as two halves, until only the readings at fault are left out. A half with whole streams
+        keeps the key of the request; a part of one stream gets the sequence number of its first reading. Raises
+        ``Unsent``.
         """
         if not batch:
             return
@@ -159,9 +172,9 @@ class Client:
             try:
                 reply = self._http.request(method, path, **arguments)
             except httpx.ConnectError:
-                last = f"There is no service at {self._http.base_url}."
+                last = self._unreachable
             except httpx.HTTPError as error:
-                last = f"The connection broke: {error}"
+                last = f"The connection was lost: {error}."
             else:
                 if reply.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT):
                     last = _reason(reply)

@@ -1,4 +1,4 @@
-"""Settings as options of a command, made of the settings themselves, so that the two cannot differ."""
+"""Command-line options for settings, generated from the settings classes so that the two cannot differ."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -17,7 +17,7 @@ S = TypeVar("S", bound=BaseSettings)
 def from_settings(
     *sources: tuple[type[BaseSettings], Collection[str]],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command one option for each of these settings."""
+    """Decorates a command with one option for each of the named settings."""
     parameters = [
         inspect.Parameter(
             name,
@@ -31,14 +31,14 @@ def from_settings(
     ]
 
     def add_options(command: Callable[..., None]) -> Callable[..., None]:
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
         return command
 
     return add_options
 
 
 def parse(settings: type[S], options: dict[str, Any]) -> S:
-    """The settings with these options; ends the program where they make no sense."""
+    """The settings with these options. Exits with status 2 and a message for each option that is not valid."""
     given = {
         name: value for name, value in options.items() if value not in (None, []) and name in settings.model_fields
     }
@@ -71,7 +71,7 @@ def _option(settings: type[BaseSettings], name: str, field: FieldInfo) -> Any:
 
 
 def _path(text: str) -> Path:
-    """A path. An empty one would be the current directory, and comes of a variable that is not set."""
+    """A path. Refuses an empty one: it usually comes from an unset variable, and would mean the current directory."""
     if not text:
         raise typer.BadParameter("Expected a path, got an empty string.")
     return Path(text)

@@ -1,4 +1,4 @@
-"""The table of streams in a terminal, live: ``meanwhile watch``."""
+"""The live table of streams in a terminal: ``meanwhile watch``."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from rich.text import Text
 
 from meanwhile.cli.http_client import Client, Unsent
 
-_SMOOTHING = 5.0  # Seconds over which the readings per second are averaged.
-_PAUSES = (0.5, 1.0, 2.0, 5.0)  # Seconds before a lost connection is tried again.
+_SMOOTHING = 5.0  # Seconds over which the rate is averaged.
+_PAUSES = (0.5, 1.0, 2.0, 5.0)  # Seconds before each attempt to reconnect.
 _NUMBERS_SHOWN = 4
-_WIDE = 110  # Characters in a line with room for all columns.
+_WIDE = 110  # Characters per line that all columns need.
 
 
 @dataclass
 class Row:
-    """A stream as it was when it last changed, and how often readings came then."""
+    """The last known state of a stream, when it arrived, and readings per second."""
 
     state: dict[str, Any]
     at: float
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass
 class Board:
-    """What is known of the streams that start with ``prefix``, and whether it is current."""
+    """The last known states of the streams that start with ``prefix``, and whether they are current."""
 
     prefix: str | None = None
     rows: dict[str, Row] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Board:
     seen: set[str] = field(default_factory=set)
 
     def take(self, event: str, data: dict[str, Any], now: float) -> None:
-        """Takes an event in; ``now`` is in seconds."""
+        """Updates the board with an event; ``now`` is in seconds."""
         name = data.get("stream", "")
         self.seen.add(name)
         if event == "state":
@@ -54,7 +54,7 @@ class Board:
             self.rows = {name: row for name, row in self.rows.items() if name in self.seen}
 
     def table(self, now: float, width: int, height: int | None = None) -> Table:
-        """The streams by name, as many as fit into ``height`` lines."""
+        """The streams sorted by name, as many as fit into ``height`` lines."""
         table = Table(box=None, header_style="dim", pad_edge=False)
         table.add_column("stream", no_wrap=True, overflow="ellipsis", min_width=min(24, width // 3))
         table.add_column("average", justify="right", no_wrap=True, overflow="ellipsis", max_width=width // 3)
@@ -81,15 +81,15 @@ class Board:
         if len(names) > fitting:
             table.add_row(Text(f"and {len(names) - fitting} more", style="dim"))
         if not self.is_connected:
-            table.caption = "not connected, trying again"
+            table.caption = "not connected, reconnecting"
         elif not names:
-            nothing = "no streams yet: meanwhile demo plays some"
-            table.caption = f"no streams that start with {self.prefix}" if self.prefix else nothing
+            nothing = "no streams yet: meanwhile demo sends some readings"
+            table.caption = f"no stream names start with {self.prefix}" if self.prefix else nothing
         return table
 
 
 def shorten(value: Any) -> str:
-    """A value in a few characters.
+    """A value as short text.
 
     >>> shorten(21.496234), shorten({"t": 1.5, "k": [1.0, 2.0]}), shorten(None)
     ('21.4962', 't 1.5, k [1, 2]', '-')
@@ -105,7 +105,7 @@ def shorten(value: Any) -> str:
 
 
 def age(seconds: float) -> str:
-    """Seconds as the largest unit that fits.
+    """A duration in its largest fitting unit.
 
     >>> age(3.2), age(150), age(864000)
     ('3 s', '2 min', '10 d')
@@ -119,7 +119,7 @@ def age(seconds: float) -> str:
 
 
 def once(client: Client, prefix: str | None, console: Console) -> None:
-    """Prints the table as it is now. Raises ``Unsent``."""
+    """Prints the current table. Raises ``Unsent``."""
     board = Board(prefix, is_connected=True)
     now = datetime.now(UTC).timestamp()
     for event, data in client.events(prefix):
@@ -130,7 +130,7 @@ def once(client: Client, prefix: str | None, console: Console) -> None:
 
 
 def forever(client: Client, prefix: str | None, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Shows the table and keeps it current until interrupted; comes back when the service does."""
+    """Shows the table and keeps it current until interrupted; reconnects when the connection is lost."""
     board = Board(prefix)
     failures = 0
 

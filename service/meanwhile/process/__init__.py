@@ -1,1 +1,1 @@
-"""Processes: the parent and its workers."""
+"""The parent process and its workers."""

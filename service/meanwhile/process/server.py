@@ -1,8 +1,9 @@
-"""Runs the service: one listening socket, one Valkey, some workers; started in that order, stopped in reverse.
+"""Runs the service: a listening socket, Valkey and the workers, started in that order and stopped in reverse.
 
-The parent process binds the socket, so a port that is taken is noticed first and every worker shares it. It starts the
-embedded Valkey before any worker and stops it when the last one has drained. With one worker there is no second
-process. Workers that lose their parent stop by themselves, so that killing the parent never leaves half a service.
+The parent process binds the socket, so a port in use is reported before anything else starts, and all workers share the
+socket. It starts the embedded Valkey before the workers and stops it after the last worker has finished. With one
+worker, the parent serves requests itself. Workers whose parent is gone stop by themselves, so a killed parent leaves no
+workers behind.
 """
 
 import asyncio
@@ -34,21 +35,21 @@ from meanwhile.telemetry.logs import configuration
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-_POLL = 0.1  # Seconds between two attempts to get a port.
-_KEEP_ALIVE = 75  # Seconds: a sensor that reports once a minute keeps its connection.
+_POLL = 0.1  # Seconds between attempts to bind the port.
+_KEEP_ALIVE = 75  # Seconds, so that a sensor that reports once a minute keeps its connection.
 
 
 def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) -> None:
     """Serves until SIGINT or SIGTERM.
 
-    ``announce`` gets the base URL, where the data is and how many API keys there are (None without a file of them),
-    once everything is there. Raises ``CannotListen``, ``EmbeddedError`` if Valkey cannot run, ``BadKeyFile``,
-    ``BadRedisUrl``, ``NoSharedDirectory``.
+    Calls ``announce`` when the service is ready, with the base URL, where the streams are stored and the number of API
+    keys (None without a file of API keys). Raises ``CannotListen``, ``EmbeddedError`` if Valkey cannot run,
+    ``BadKeyFile``, ``BadRedisUrl`` or ``NoSharedDirectory``.
 
-    What is under way then has ``shutdown_timeout`` seconds to finish, and the last commits have their time limit. What
-    hangs all the same is ended after ``stop_timeout``, and the exit code is 1.
+    After the signal, running requests have ``shutdown_timeout`` seconds to finish, and the last commits have
+    ``redis_timeout``. Whatever still runs after ``stop_timeout`` is killed, and the exit code is 1.
 
-    A SIGHUP that comes before somebody listens to it waits; it would end the process.
+    SIGHUP is blocked until it has a handler; otherwise it would end the process.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     keys = None if settings.api_keys is None else len(read_keys(settings.api_keys))
@@ -102,7 +103,7 @@ class CannotListen(Exception):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which calls ``close`` and ends the process if it does not stop within ``timeout`` seconds."""
+    """uvicorn's server. If it does not stop within ``timeout`` seconds, it calls ``close`` and ends the process."""
 
     def __init__(self, config: uvicorn.Config, timeout: float, close: Callable[[], None]) -> None:
         super().__init__(config)
@@ -118,26 +119,27 @@ class _Server(uvicorn.Server):
             self._stopped.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins to stop, and the time in which it has to."""
+        """Begins the shutdown and starts its timeout."""
         if not self.should_exit:
             threading.Thread(target=self._end_in_time, name="stop-timeout", daemon=True).start()
         super().handle_exit(sig, frame)
 
     def _end_in_time(self) -> None:
         if not self._stopped.wait(self._timeout):
-            log.error("the service has not stopped within %g s; ending it", self._timeout)
+            log.error("the service did not stop within %g s; killing it", self._timeout)
             self._close()
             os._exit(1)
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, with some differences.
+    """uvicorn's supervisor with four changes.
 
-    On SIGHUP it would replace every worker; here they read their keys again and go on. It asks each worker whether
-    it is alive through a pipe of which it holds both ends, so that it waits 5 s for the answer of one that was killed
-    in the meantime; here it holds its own end only, and notices at once that nobody is at the other. When it stops it
-    would wait for workers without a limit; here it kills those that have not ended within ``timeout`` seconds. And it
-    would end with exit code 0 whatever happened.
+    - On SIGHUP, uvicorn replaces every worker. Here, the workers read their API keys again and continue.
+    - uvicorn checks through a pipe whether a worker is alive, and holds both ends of it, so it waits 5 s for the reply
+      of a killed worker. Here, it holds only its own end and notices a killed worker at once.
+    - uvicorn waits for stopping workers without a limit. Here, those that have not ended within ``timeout`` seconds are
+      killed.
+    - uvicorn always exits with 0. Here, the exit code is not 0 if a worker could not start or was killed.
     """
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket, timeout: float) -> None:
@@ -155,35 +157,35 @@ class _Workers(Multiprocess):
         """Starts the workers."""
         with _without_sighup():
             super().init_processes()
-        self._let_go()
+        self._close_child_ends()
 
     def keep_subprocess_alive(self) -> None:
-        """Replaces workers that are gone."""
+        """Replaces workers that have ended."""
         if self.should_exit.is_set():
             return
         with _without_sighup():
             super().keep_subprocess_alive()
         if self.should_exit.is_set():
             self._exit_code = STARTUP_FAILURE
-        self._let_go()
+        self._close_child_ends()
 
     def join_all(self) -> None:
-        """Waits for the workers, and kills those that do not end in time."""
+        """Waits for the workers to end, and kills those that do not end in time."""
         deadline = time.monotonic() + self._timeout
         for process in self.processes:
             process.process.join(max(deadline - time.monotonic(), 0))
             if process.exitcode is None:
-                log.error("worker %d has not stopped within %g s; killing it", process.pid, self._timeout)
+                log.error("worker %d did not stop within %g s; killing it", process.pid, self._timeout)
                 process.kill()
                 process.join()
                 self._exit_code = 1
 
-    def _let_go(self) -> None:
+    def _close_child_ends(self) -> None:
         for process in self.processes:
             process.child_conn.close()
 
     def handle_hup(self) -> None:
-        """Passes SIGHUP on. For a worker that is only starting it waits until the worker listens to it."""
+        """Passes SIGHUP on to the workers. A worker that is still starting receives it when it has a handler."""
         for process in self.processes:
             if process.pid is not None and process.exitcode is None:
                 os.kill(process.pid, signal.SIGHUP)
@@ -191,7 +193,7 @@ class _Workers(Multiprocess):
 
 @contextmanager
 def _without_sighup() -> Iterator[None]:
-    """Inside, processes are started that block SIGHUP until they listen to it."""
+    """Blocks SIGHUP in the processes that are started inside, until they have a handler for it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
@@ -200,16 +202,16 @@ def _without_sighup() -> Iterator[None]:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    """SIGTERM leaves through every ``finally``, as SIGINT does; another one does not interrupt that."""
+    """Ends the process through every ``finally``, on SIGTERM too; a second signal does not interrupt that."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
 
 
 def _listen(host: str, port: int, timeout: float) -> socket.socket:
-    """A listening socket. Waits up to ``timeout`` seconds for workers that hold the port though their parent is gone.
+    """A listening socket. Raises ``CannotListen``.
 
-    Raises ``CannotListen``.
+    Waits up to ``timeout`` seconds if the port is held by workers whose parent was killed.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + timeout
@@ -223,8 +225,7 @@ def _listen(host: str, port: int, timeout: float) -> socket.socket:
                 raise CannotListen(f"Cannot listen on {host} port {port}: {reason}.") from None
         if not is_waiting:
             log.warning(
-                "port %d is in use, and workers of a service that was killed are still finishing; waiting for them, "
-                "for at most %d s",
+                "port %d is in use by workers of a service that was killed; waiting up to %d s for them to finish",
                 port,
                 timeout,
             )
@@ -233,13 +234,13 @@ def _listen(host: str, port: int, timeout: float) -> socket.socket:
 
 
 def _base_url(host: str, port: int) -> str:
-    """The URL by which this machine reaches what listens on ``host``."""
+    """The URL at which this machine reaches a server that listens on ``host``."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # Compared, not bound.
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _raise_file_limit() -> None:
-    """Every connection is a file; the limit that a shell sets is low, and meant to be raised by those who need it."""
+    """Raises the limit of open files: every connection needs one, and the default limit is low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft < wanted:
@@ -247,7 +248,7 @@ def _raise_file_limit() -> None:
 
 
 def _export(settings: Settings) -> None:
-    """Puts the settings where the workers read theirs."""
+    """Exports the settings to the environment, from which the workers read them."""
     for name, value in settings.model_dump(mode="json").items():
         if value is not None:
             text = " ".join(value) if isinstance(value, list) else str(value)

@@ -1,12 +1,12 @@
-"""The directory in which the workers of one service count together: made by the parent, removed by the last to leave.
+"""The directory with the counters that the workers of one service share.
 
-It is in memory where there is such a place; a container may have no other that can be written to. Two locks say
-whether it is in use: the parent holds the one of the directory, and each worker shares the one of ``workers.lock``. So
-a later service can tell what a killed one has left behind from what workers are still using that have lost their
-parent and are finishing.
+The parent creates it, and the last process that uses it removes it. It is in memory (/dev/shm) if possible, which in a
+container may be the only writable place. Two locks show whether it is in use: the parent holds a lock on the directory,
+and every worker holds a shared lock on ``workers.lock``. So a service that starts later can tell the directory of a
+killed service from one that is still used by workers whose parent was killed.
 
-Others may have files of any kind with such a name in a place like /dev/shm. Ours is a directory of this user with mode
-0700 and nothing in it but cells and the lock; nothing else is opened or removed.
+Other users may create files with the same name in a place like /dev/shm. The directory of this service belongs to this
+user, has mode 0700 and contains only cells and the lock; nothing else is opened or removed.
 """
 
 import fcntl
@@ -22,16 +22,16 @@ from tempfile import gettempdir, mkdtemp
 _PREFIX = "meanwhile-"
 _CONTENT = re.compile(r"\d+\.cells|workers\.lock")
 _LOCK = "workers.lock"
-_YOUNG = 60  # Seconds: one that is just made may not have its lock yet.
+_YOUNG = 60  # Seconds. A newer directory may not be locked yet.
 
 
 class NoSharedDirectory(Exception):
-    """There is no place for the directory; the message says what was tried."""
+    """The directory cannot be created anywhere; the message says which places were tried."""
 
 
 @contextmanager
 def shared_directory(size: int) -> Iterator[Path]:
-    """A directory with room for ``size`` bytes, removed in the end. Raises ``NoSharedDirectory``."""
+    """A directory with room for ``size`` bytes, removed at the end. Raises ``NoSharedDirectory``."""
     for place in _places():
         for left in place.glob(f"{_PREFIX}*"):
             _remove_left(left)
@@ -44,21 +44,21 @@ def shared_directory(size: int) -> Iterator[Path]:
 
 
 def join(directory: Path) -> int:
-    """Says that one more worker uses the directory, until it ends or leaves. Returns what ``leave`` wants."""
+    """Marks the directory as used by this worker, until it ends. Returns the membership that ``leave`` takes."""
     descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
 
 def leave(directory: Path, membership: int) -> None:
-    """Removes the directory if this is the last worker in it; called by one that has lost its parent."""
+    """Removes the directory if no other worker uses it. A worker calls this if its parent is gone."""
     with suppress(OSError):
         fcntl.flock(membership, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove(directory)
 
 
 def orphans_are_finishing() -> bool:
-    """Whether workers of this user are still running that have lost their parent."""
+    """Whether this user has workers that are still finishing although their parent was killed."""
     return any(
         _is_ours(directory) and _is_free(directory) and not _is_free(directory / _LOCK)
         for place in _places()
@@ -67,9 +67,9 @@ def orphans_are_finishing() -> bool:
 
 
 def _places() -> list[Path]:
-    """Where the directory may be, best first."""
-    places = [Path("/dev/shm")]  # noqa: S108  # The directory made in it is for this user alone.
-    with suppress(OSError):  # There is no temporary directory that can be written to.
+    """The possible places for the directory, best first."""
+    places = [Path("/dev/shm")]  # noqa: S108  # Only this user can open the directory created in it.
+    with suppress(OSError):  # gettempdir raises if no temporary directory is writable.
         places.append(Path(gettempdir()))
     return places
 
@@ -81,7 +81,9 @@ def _make(size: int) -> Path:
         try:
             directory = Path(mkdtemp(prefix=_PREFIX, dir=place))
             with (directory / "0.cells").open("wb") as room:
-                room.write(bytes(size))  # Not truncate: a full memory is noticed here, not by a signal to a worker.
+                room.write(
+                    bytes(size)
+                )  # Unlike truncate, this fails if there is no room; later, a worker would get a signal.
             (directory / "0.cells").unlink()
         except OSError as error:
             reasons.append(f"{place}: {error.strerror}")
@@ -90,13 +92,13 @@ def _make(size: int) -> Path:
         else:
             return directory
     raise NoSharedDirectory(
-        f"Workers need a directory to count in together, and {size} bytes in it ({'; '.join(reasons)}). "
-        "Make room, set TMPDIR, or use one worker."
+        f"Cannot create the directory for the workers' counters, which needs {size} bytes ({'; '.join(reasons)}). "
+        "Free some space, set TMPDIR, or use one worker."
     )
 
 
 def _remove_left(directory: Path) -> None:
-    """Removes what a killed service has left."""
+    """Removes the directory that a killed service left behind."""
     with suppress(OSError):
         if _is_ours(directory) and time.time() - directory.stat().st_mtime > _YOUNG:
             with _locked(directory):
@@ -118,7 +120,7 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether no process holds the lock of a directory, or of a file that may be missing."""
+    """Whether no process holds the lock of a directory or file; a missing one is free."""
     try:
         with _locked(path):
             return True
@@ -138,7 +140,7 @@ def _remove(directory: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file or directory. Raises ``BlockingIOError`` if another process does, or ``OSError``."""
+    """Locks a file or directory. Raises ``BlockingIOError`` if another process holds the lock, or ``OSError``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""One worker process: the application, with what a process of its own adds to it.
+"""One worker process: the application with its signal handlers, garbage collection and the watch on its parent.
 
-The parent of several workers serves nothing, so it never imports this; the application takes most of the time that
-it takes to start.
+The parent of several workers serves no requests and does not import this module: importing the application takes most
+of the start-up time.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from meanwhile.settings import WORKERS_SHARE, Settings
 
 log = logging.getLogger(__name__)
 
-# Objects: a request makes dozens and leaves no cycles. With 700, a twentieth of the time went there.
+# A request allocates dozens of objects and leaves no cycles. With the default of 700, collecting took 5 % of the time.
 _GC_THRESHOLD = 20_000
-_SWITCH_SECONDS = 0.001  # How long the event loop waits for a thread with heavy work; Python's own are 5 ms.
+_SWITCH_SECONDS = 0.001  # How long the event loop waits for a busy thread; the default is 5 ms.
 
 
 def create() -> Meanwhile:
-    """The application of one worker process, with its settings from the environment that ``serve`` prepared."""
+    """The application of one worker process. ``serve`` has put its settings into the environment."""
     shared = os.environ.get(WORKERS_SHARE)
     settings = Settings()
     try:
         membership = join(Path(shared)) if shared else None
-    except FileNotFoundError:  # The parent was killed while this was starting, and others have tidied up.
+    except FileNotFoundError:  # The parent was killed during start-up, and another service removed the directory.
         log.warning("the parent process is gone; stopping")
         raise SystemExit(1) from None
     app = create_app(settings, shared=Path(shared) if shared else None)
@@ -59,27 +59,27 @@ def create() -> Meanwhile:
             task.add_done_callback(reloads.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # One that came meanwhile is told now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # A pending one is delivered now.
         async with inner(app):
             gc.collect()
-            gc.freeze()  # What start-up made stays; the collector need not look at it again.
+            gc.freeze()  # Objects from start-up stay; the collector skips them from now on.
             gc.set_threshold(_GC_THRESHOLD)
             yield
         if shared and membership is not None and parent is not None and not parent.is_alive():
-            leave(Path(shared), membership)  # Nobody else is left to remove it.
+            leave(Path(shared), membership)  # The parent can no longer remove it.
 
     app.router.lifespan_context = lifespan
     return app
 
 
 def _stop_without(parent: BaseProcess, timeout: float) -> None:
-    """Stops this process when its parent is gone, and ends it if it has not stopped ``timeout`` seconds later.
+    """Stops this process when its parent is gone, and kills it if it has not stopped ``timeout`` seconds later.
 
-    Runs in a thread, because an event loop that is busy would not notice.
+    Runs in a thread, because a busy event loop would not notice in time.
     """
     parent.join()
     log.warning("the parent process is gone; stopping")
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(timeout)
-    log.error("the worker has not stopped within %g s; ending it", timeout)
+    log.error("the worker did not stop within %g s; killing it", timeout)
     os._exit(1)

@@ -1,1 +1,1 @@
-"""What the service says of itself: counters, Prometheus text, logs."""
+"""Counters, metrics for Prometheus, and logs."""

@@ -1,4 +1,4 @@
-"""The clock of the service. Who needs the time is handed it, so that tests can set it."""
+"""The clock of the service. It is passed as a parameter, so that tests can replace it."""
 
 import time
 

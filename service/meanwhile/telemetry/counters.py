@@ -1,19 +1,19 @@
-"""What the service counts of itself, in cells that any worker can sum over all workers.
+"""The counters of the service, kept in cells that any worker can add up over all workers.
 
-Counting is on the path of every reading, so it has to be nearly free, and exact with several workers. Each process has
-one array of doubles, its *cells*, and adds to them: a store into memory, no lock, no system call. With several workers
-the array is a file in a shared directory, mapped into memory; whoever is asked for the totals reads all the files and
-adds them up. So the sums are the same whichever worker answers, and include what was counted a moment ago.
+Every request is counted, so counting must cost almost nothing and be exact with several workers. Each process has an
+array of doubles, its *cells*, and adds to them in memory, without a lock or a system call. With several workers, the
+array is a memory-mapped file in a shared directory. The worker that is asked for the totals reads all files and adds
+them up, so every worker reports the same, current totals.
 
-The kernel keeps a mapped file when the process that writes it is killed, so nothing that was counted is lost. A
-worker holds a lock on its file, which the kernel drops when it is gone; the worker that takes its place takes the file
-over and counts on. A counter therefore never goes back.
+The kernel keeps a mapped file when its process is killed, so no counts are lost. A worker holds a lock on its file,
+which the kernel releases when the worker ends. The next worker takes the file over and adds to its counts, so a counter
+never decreases.
 
-All workers run the same code and claim cells in the same order, so a cell means the same in every file.
+All workers run the same code and claim cells in the same order, so a cell has the same meaning in every file.
 
-Why not the library's own counters: a request needs one count and one latency. ``python -m benchmarks.counting`` on one
-core of a small virtual machine, per request: 0.25 us here, in memory or on a mapped file; 3.3 us with a Counter and a
-Histogram of prometheus-client, 5.3 us in its multiprocess mode.
+Why not the counters of prometheus-client: a request needs one count and one latency. On one core of a small virtual
+machine, ``python -m benchmarks.counting`` measured 0.25 us per request here, in memory or in a mapped file, 3.3 us with
+a Counter and a Histogram of prometheus-client, and 5.3 us in its multiprocess mode.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ REDIS_ERRORS = ("unavailable", "unknown")
 
 
 class Histogram:
-    """Counts by size: one cell for the sum, one a bucket, and one for what is larger than all of them."""
+    """A histogram: one cell for the sum, one per bucket, and one for values above the last bound."""
 
     def __init__(self, cells: "memoryview[float]", first: int, bounds: tuple[float, ...]) -> None:
         self._cells = cells
@@ -46,7 +46,7 @@ class Histogram:
         cells[first + 1 + bisect_left(self.bounds, value)] += 1
 
     def read(self, totals: "array[float]") -> tuple[float, list[float]]:
-        """The sum, and the counts of the buckets, each without those below."""
+        """The sum, and the counts of the buckets (not cumulative)."""
         first = self._first
         return totals[first], list(totals[first + 1 : first + 2 + len(self.bounds)])
 
@@ -61,7 +61,7 @@ class Route:
         self._other = other
 
     def answered(self, status: int, seconds: float) -> None:
-        """Counts one request, which took so long."""
+        """Counts one request with its duration."""
         self._rows.get(status, self._other).observe(seconds)
 
     def rows(self) -> Iterator[tuple[str, Histogram]]:
@@ -71,7 +71,7 @@ class Route:
 
 
 class Counters:
-    """All that one process counts. ``directory`` is what workers share; None if there is one process."""
+    """The counters of one process. ``directory`` is shared with the other workers; None with a single process."""
 
     def __init__(self, directory: Path | None = None, reasons: Iterable[str] = ()) -> None:
         self._directory = directory
@@ -86,36 +86,38 @@ class Counters:
         self.waiting = self._claim(1)
         self.commit_readings = self._histogram(READINGS)
         self.commit_seconds = self._histogram(SECONDS)
-        self._cells[self.waiting] = 0.0  # The one cell that is not a sum: what a killed worker left is not waiting.
+        self._cells[self.waiting] = (
+            0.0  # A gauge, not a sum: readings that waited in a killed worker do not wait any longer.
+        )
 
     def route(self, method: str, path: str) -> Route:
-        """The requests of a route from now on; ``path`` is its template."""
+        """Starts to count the requests of a route; ``path`` is its template."""
         rows = {status: self._histogram(SECONDS) for status in STATUSES}
         self.routes.append(Route(method, path, rows, self._histogram(SECONDS)))
         return self.routes[-1]
 
     def not_routed(self, status: int) -> None:
-        """Counts a request that no route answers."""
+        """Counts a request that matches no route."""
         cell = self.unrouted.get(status)
         if cell is not None:
             self._cells[cell] += 1
 
     def refused(self, reason: str) -> None:
-        """Counts a request that is answered with a problem of this type."""
+        """Counts a request that was answered with a problem of this type."""
         cell = self.refusals.get(reason)
         if cell is not None:
             self._cells[cell] += 1
 
     def redis_failed(self, kind: str) -> None:
-        """Counts a command that Redis did not carry out ("unavailable"), or perhaps did ("unknown")."""
+        """Counts a command that Redis did not run ("unavailable"), or may have run ("unknown")."""
         self._cells[self.redis_errors[kind]] += 1
 
     def gathered(self, readings: int) -> None:
-        """So many readings wait for the next commit."""
+        """Sets the number of readings that wait for the next commit."""
         self._cells[self.waiting] = readings
 
     def committed(self, readings: int, recorded: int, duplicates: int, seconds: float) -> None:
-        """Counts a commit: its readings, how many of them were recorded or had been before, and how long it took."""
+        """Counts a commit: its readings, how many were recorded and how many were duplicates, and its duration."""
         cells = self._cells
         cells[self.recorded] += recorded
         cells[self.duplicates] += duplicates
@@ -123,20 +125,20 @@ class Counters:
         self.commit_seconds.observe(seconds)
 
     def totals(self) -> "array[float]":
-        """Every cell, summed over all workers, also those that are gone."""
+        """Every cell, summed over all workers, including those that have ended."""
         if self._directory is None:
             return array("d", self._cells.tobytes())
         arrays = []
         for file in self._directory.glob("*.cells"):
             content = file.read_bytes()
-            if len(content) == 8 * CELLS:  # A worker that is starting has made its file and not filled it.
+            if len(content) == 8 * CELLS:  # A worker that is starting may not have filled its file yet.
                 arrays.append(array("d", content))
         return array("d", map(sum, zip(*arrays, strict=True)))
 
     def _claim(self, cells: int) -> int:
         first, self._claimed = self._claimed, self._claimed + cells
         if self._claimed > CELLS:
-            raise AssertionError("CELLS is too small for what is counted")
+            raise AssertionError("CELLS is too small for all counters")
         return first
 
     def _histogram(self, bounds: tuple[float, ...]) -> Histogram:
@@ -144,7 +146,7 @@ class Counters:
 
 
 def _map(directory: Path) -> mmap.mmap:
-    """The first file that no living process holds, made if there is none; held until this process ends."""
+    """Maps the first file that no other process holds, or a new one, and holds it until this process ends."""
     number = 0
     while True:
         descriptor = os.open(directory / f"{number}.cells", os.O_RDWR | os.O_CREAT, 0o600)
@@ -156,5 +158,7 @@ def _map(directory: Path) -> mmap.mmap:
             continue
         missing = 8 * CELLS - os.fstat(descriptor).st_size
         if missing:
-            os.pwrite(descriptor, bytes(missing), 8 * CELLS - missing)  # A full disk is noticed here, not by a signal.
-        return mmap.mmap(descriptor, 8 * CELLS)  # The descriptor stays open, and with it the lock.
+            os.pwrite(
+                descriptor, bytes(missing), 8 * CELLS - missing
+            )  # Fails here if the disk is full; later, it would be a signal.
+        return mmap.mmap(descriptor, 8 * CELLS)  # The descriptor stays open and keeps the lock.

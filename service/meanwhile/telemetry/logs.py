@@ -1,21 +1,21 @@
-"""Logs: one line an event on standard error, in the parent and in every worker alike. No secret is ever in one."""
+"""The configuration of logging: one line per event on standard error, in the parent and in every worker."""
 
 import logging
 from typing import Any
 
 
 class WithoutQuery(logging.Filter):
-    """Leaves queries out of the access log: somebody will put an API key there, though none is accepted there."""
+    """Removes query strings from the access log, because clients may put an API key into them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Shortens the path in what uvicorn logs: client, method, path, version, status."""
+        """Removes the query from the path in a record of uvicorn: client, method, path, version, status."""
         if isinstance(record.args, tuple):
             record.args = tuple(one.partition("?")[0] if isinstance(one, str) else one for one in record.args)
         return True
 
 
 def configuration(level: str, *, access_log: bool) -> dict[str, Any]:
-    """What ``logging.config.dictConfig`` takes, and uvicorn hands to its workers."""
+    """The argument of ``logging.config.dictConfig``; uvicorn passes it on to its workers."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,7 +1,7 @@
-"""Metrics for Prometheus: what the service counts of itself, and the averages of its streams.
+"""Metrics for Prometheus: the counters of the service, and the averages of its streams.
 
-``counters.py`` counts, cheaply; here the numbers get their names. Prometheus asks every few seconds, so this may cost
-something. Both lists are made for one answer and thrown away: there is no registry that lives on, and nothing is
+``counters.py`` counts; this module names and encodes the numbers. Prometheus scrapes every few seconds, so the cost
+matters less here. The metrics are built for one reply and discarded: there is no global registry, and nothing is
 registered at import.
 """
 
@@ -29,7 +29,7 @@ class _Families(Collector):
 
 
 def encode(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
-    """The text of the families and its media type: OpenMetrics if ``accept`` asks for it, else Prometheus' own."""
+    """The families as text, with its media type: OpenMetrics if ``accept`` asks for it, otherwise Prometheus text."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(list(families)))
     encoder, media_type = choose_encoder(accept)
@@ -37,21 +37,23 @@ def encode(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
 
 
 def of_service(counters: Counters, problems: Mapping[str, bool], version: str) -> Iterator[Metric]:
-    """What the service counts of itself, summed over its workers; and which problems its Redis has."""
+    """The counters of the service, summed over its workers, and the problems of its Redis."""
     totals = counters.totals()
-    build = GaugeMetricFamily("meanwhile_build_info", "The version that runs; always 1.", labels=["version"])
+    build = GaugeMetricFamily(
+        "meanwhile_build_info", "Version of the running service; the value is always 1.", labels=["version"]
+    )
     build.add_metric([version], 1)
     yield build
     yield from _requests(counters, totals)
     refusals = CounterMetricFamily(
-        "meanwhile_refusals", "Requests answered with a problem, by its type.", labels=["reason"]
+        "meanwhile_refusals", "Requests that were answered with a problem, by problem type.", labels=["reason"]
     )
     for reason, cell in counters.refusals.items():
         refusals.add_metric([reason], totals[cell])
     yield refusals
     redis = CounterMetricFamily(
         "meanwhile_redis_errors",
-        "Commands that Redis did not carry out, or of which nobody knows whether it did.",
+        "Commands that Redis did not run (unavailable) or may have run (unknown).",
         labels=["outcome"],
     )
     for outcome, cell in counters.redis_errors.items():
@@ -59,31 +61,33 @@ def of_service(counters: Counters, problems: Mapping[str, bool], version: str) -
     yield redis
     found = GaugeMetricFamily(
         "meanwhile_redis_problem",
-        "1 while Redis is not set up as the promises of the service need it; the log says what to do.",
+        "1 while Redis has this problem, otherwise 0; the log says what to do.",
         labels=["problem"],
     )
     for problem, is_there in problems.items():
         found.add_metric([problem], is_there)
     yield found
-    yield CounterMetricFamily("meanwhile_readings_recorded", "Readings counted.", totals[counters.recorded])
+    yield CounterMetricFamily("meanwhile_readings_recorded", "Readings that were recorded.", totals[counters.recorded])
     yield CounterMetricFamily(
         "meanwhile_readings_duplicate",
-        "Readings not counted, because their idempotency key had been.",
+        "Readings that were not recorded because their idempotency key had been counted before.",
         totals[counters.duplicates],
     )
-    yield GaugeMetricFamily("meanwhile_readings_waiting", "Readings for the next commit.", totals[counters.waiting])
+    yield GaugeMetricFamily(
+        "meanwhile_readings_waiting", "Readings that wait for the next commit.", totals[counters.waiting]
+    )
     size = HistogramMetricFamily("meanwhile_commit_readings", "Readings in a commit.")
     size.add_metric([], *_buckets(counters.commit_readings, totals))
     yield size
-    duration = HistogramMetricFamily("meanwhile_commit_duration_seconds", "From sending a commit to its answer.")
+    duration = HistogramMetricFamily("meanwhile_commit_duration_seconds", "Time from sending a commit to its reply.")
     duration.add_metric([], *_buckets(counters.commit_seconds, totals))
     yield duration
 
 
 def _requests(counters: Counters, totals: "array[float]") -> Iterator[Metric]:
-    requests = CounterMetricFamily("meanwhile_requests", "Requests answered.", labels=_ROUTE)
+    requests = CounterMetricFamily("meanwhile_requests", "Requests that were answered.", labels=_ROUTE)
     latency = HistogramMetricFamily(
-        "meanwhile_request_duration_seconds", "From the head of a request to its answer.", labels=_ROUTE
+        "meanwhile_request_duration_seconds", "Time from the head of a request to its response.", labels=_ROUTE
     )
     for route in counters.routes:
         for status, row in route.rows():
@@ -101,7 +105,7 @@ def _requests(counters: Counters, totals: "array[float]") -> Iterator[Metric]:
 
 
 def _buckets(histogram: Histogram, totals: "array[float]") -> tuple[Sequence[tuple[str, float]], float]:
-    """The counts of the buckets as Prometheus has them, each with those below; and the sum."""
+    """The cumulative counts of the buckets, and the sum."""
     total, counts = histogram.read(totals)
     buckets, below = [], 0.0
     for bound, count in zip((*map(str, histogram.bounds), "+Inf"), counts, strict=True):
@@ -111,15 +115,15 @@ def _buckets(histogram: Histogram, totals: "array[float]") -> tuple[Sequence[tup
 
 
 def of_streams(streams: Iterable[StreamSample], *, is_cut: bool) -> Iterator[Metric]:
-    """Averages, counts and times of streams; ``is_cut`` says that these are not all.
+    """Averages, counts and times of streams; ``is_cut`` says that there are more streams than these.
 
-    A vector or an object has one average for each component, told apart by the label ``component``: the place of the
-    number in the value, such as "0", "temperature" or "key/3".
+    A vector or an object has one average per component. The label ``component`` is the place of the number in the
+    value, such as "0", "temperature" or "key/3".
     """
-    average = GaugeMetricFamily("meanwhile_average", "The average of all readings of the stream.")
+    average = GaugeMetricFamily("meanwhile_average", "Average of all readings of the stream.")
     readings = CounterMetricFamily("meanwhile_readings", "Readings that the stream has received.", labels=["stream"])
     last = GaugeMetricFamily(
-        "meanwhile_last_reading_timestamp_seconds", "The time of the latest reading.", labels=["stream"]
+        "meanwhile_last_reading_timestamp_seconds", "Time of the latest reading of the stream.", labels=["stream"]
     )
     for name, shape, summary in streams:
         for component, value in enumerate(summary.averages()):
@@ -131,5 +135,7 @@ def of_streams(streams: Iterable[StreamSample], *, is_cut: bool) -> Iterator[Met
     yield readings
     yield last
     yield GaugeMetricFamily(
-        "meanwhile_streams_truncated", "1 if there are more streams than these; ask with prefix or limit.", is_cut
+        "meanwhile_streams_truncated",
+        "1 if the limit left streams out, otherwise 0; use prefix or a higher limit.",
+        is_cut,
     )

@@ -1,16 +1,16 @@
-// The chart of one component: its average, a band of one deviation, and what came in between two states.
+// The chart of one component: its average, a band of one standard deviation, and the incoming readings.
 
 import { timeOfDay } from "./numbers.js";
 
-const SHORTEST = 30; // Seconds on the axis.
+const SHORTEST = 30; // Minimum seconds on the time axis.
 
-/** What has been seen of a stream since it was opened; the service keeps no history. */
+/** The states of a stream since it was opened; the service keeps no history. */
 export class History {
   constructor() {
     this.points = [];
   }
 
-  /** Takes a state in, as the numbers of its average and deviation. */
+  /** Adds a state: the numbers of its average and of its deviation. */
   add(time, count, averages, deviations) {
     const last = this.points.at(-1);
     if (last && (count < last.count || averages.length !== last.averages.length)) this.points = [];

@@ -1,4 +1,4 @@
-// One stream: its average in large, what else is known of it, and what arrives.
+// The view of one stream: its average, its other values, and a live chart.
 
 import { Chart, History } from "./chart.js";
 import * as numbers from "./numbers.js";
@@ -6,7 +6,7 @@ import { curlToFollow, curlToPost, curlToRead, sends } from "./post.js";
 import { isStale, rateNow } from "./streams.js";
 import { nameParts } from "./table.js";
 
-const MOST_KEPT = 20; // Histories of streams that were looked at.
+const MOST_KEPT = 20; // Histories of streams that were opened.
 const byId = (id) => document.getElementById(id);
 
 export class Detail {
@@ -29,7 +29,7 @@ export class Detail {
     });
   }
 
-  /** Turns to a stream of which nothing is known yet. */
+  /** Opens a stream whose state has not arrived yet. */
   open(name) {
     this.name = name;
     this.stream = undefined;
@@ -49,7 +49,7 @@ export class Detail {
     return this.histories.get(this.name);
   }
 
-  /** Takes in a new state. */
+  /** Adds a new state. */
   add(stream, now) {
     const { count, average, standard_deviation: deviation } = stream.state;
     const only = (value) => numbers.components(value).map(([, number]) => number);
@@ -57,12 +57,12 @@ export class Detail {
     this.show(stream, now);
   }
 
-  /** The stream does not exist, or not any more. */
+  /** Shows that the stream does not exist, or was deleted. */
   gone() {
     const wasThere = this.stream !== undefined;
     byId("gone").textContent = wasThere
-      ? "This stream was deleted. What is below is its last state; the next reading starts it anew."
-      : "Nothing has been recorded under this name yet. The first reading will show up here.";
+      ? "This stream was deleted. Its last state is shown below. The next reading starts a new stream."
+      : "No readings have been recorded under this name yet. The first one will appear here.";
     byId("gone").hidden = false;
     if (!wasThere) this.#terminal(21.4);
   }
@@ -137,7 +137,7 @@ export class Detail {
   }
 }
 
-/** An example that has the shape of a value. */
+/** An example with the shape of a value. */
 function rounded(value) {
   if (typeof value === "number") return Number(value.toPrecision(4));
   if (Array.isArray(value)) return value.map(rounded);

@@ -1,5 +1,5 @@
-// Shows /openapi.json. A page of one's own because the usual ones (Swagger UI, ReDoc, RapiDoc) are 0.5 to 2 MB and set
-// styles inline, which the policy of this service forbids; and because it then looks and reads like the rest.
+// Displays /openapi.json. Swagger UI, ReDoc and RapiDoc are 0.5 to 2 MB and set inline styles, which the content
+// security policy of this service forbids. This page also looks like the main page.
 
 import * as key from "./key.js";
 
@@ -17,7 +17,7 @@ const code = (text) => element("code", {}, text);
 const pre = (content) =>
   element("pre", { tabindex: "0" }, typeof content === "string" ? content : JSON.stringify(content, null, 2));
 
-/** A schema in words, with links to the models that it names. */
+/** A schema as text, with links to the models that it refers to. */
 function type(schema) {
   if (schema === undefined || schema === true) return ["anything"];
   if (schema.$ref) {
@@ -97,12 +97,12 @@ function section(path, method, operation) {
     ...(parameters.length ? [heading("Parameters"), table(["Name", "In", "Type", "Meaning"], parameters.map((one) => [
       code(one.name), one.in,
       [element("span", { class: "type" }, ...type(one.schema), limits(one.schema))],
-      [one.description ?? "", ...(one.example === undefined ? [] : [" Such as ", code(String(one.example)), "."])],
+      [one.description ?? "", ...(one.example === undefined ? [] : [" Example: ", code(String(one.example)), "."])],
     ]), "parameters")] : []),
     ...(body ? [heading("Body"), element("p", { class: "note" }, ...Object.entries(body).flatMap(
       ([mediaType, { schema }]) => [code(mediaType), " ", ...type(schema), " "])),
     ] : []),
-    heading("With curl"), pre(curl(method, path, operation)),
+    heading("Using curl"), pre(curl(method, path, operation)),
     heading("Replies"), ...Object.entries(operation.responses).map(([status, content]) => response(status, content)),
   );
 }
@@ -135,10 +135,10 @@ for (;;) {
       break;
     }
     if (reply.status === 401 || reply.status === 403) {
-      await key.ask(reply.status === 403 ? "This key may not read." : key.key() === null ? "" : "The service does not know this key.");
+      await key.ask(reply.status === 403 ? "This key does not allow reading. Use one with the scope “read”." : key.key() === null ? "" : "The key is not valid.");
     }
   } catch {
-    byId("waiting").textContent = "The service does not answer. Trying again…";
+    byId("waiting").textContent = "Cannot reach the service. Trying again…";
     await new Promise((resolve) => setTimeout(resolve, 2000));
   }
 }

@@ -1,4 +1,4 @@
-// An event stream that comes back by itself. EventSource cannot send a key, so this reads the body of a fetch.
+// An event stream that reconnects. EventSource cannot send an API key, so this reads the body of a fetch.
 
 import * as key from "./key.js";
 
@@ -9,8 +9,9 @@ const LONGEST_PAUSE = 10_000;
 export let skew = 0;
 
 /**
- * Follows `path`. Calls `on.event(event, data)`, `on.open()` when a connection is made, `on.away(seconds)` when there
- * is none and the next is tried in so many, and `on.refused(problem)` when the service will not have it, ever.
+ * Follows `path`. Calls `on.event(event, data)` for each event, `on.open()` when connected, `on.away(seconds)` when the
+ * connection is lost and will be retried in that many seconds, and `on.refused(problem)` when the service refuses the
+ * request for good.
  */
 export function follow(path, on) {
   const stopping = new AbortController();
@@ -68,15 +69,15 @@ export function follow(path, on) {
       try {
         refused = await once();
       } catch {
-        // Whatever broke it, the answer is the same: try again.
+        // Whatever the error was: reconnect.
       }
       if (stopping.signal.aborted) return;
       if (refused?.status === 401) {
-        await key.ask(key.key() === null ? "" : "The service does not know this key.");
+        await key.ask(key.key() === null ? "" : "The key is not valid.");
         continue;
       }
       if (refused?.status === 403) {
-        await key.ask("This key may not read. Use one with the scope “read”.");
+        await key.ask("This key does not allow reading. Use one with the scope “read”.");
         continue;
       }
       if (refused !== null && refused.status < 500) return on.refused(refused);

@@ -1,4 +1,4 @@
-// The API key, where the service wants one: asked for in a dialog, kept in this tab's session and nowhere else.
+// The API key, if the service requires one: a dialog asks for it, and only the session storage of this tab keeps it.
 
 const SLOT = "meanwhile-key";
 const dialog = document.getElementById("key-dialog");
@@ -10,7 +10,7 @@ let asking = null;
 export const key = () => sessionStorage.getItem(SLOT);
 export const headers = () => (key() === null ? {} : { Authorization: `Bearer ${key()}` });
 
-/** Asks for a key; resolves when one has been given. Whoever asks meanwhile waits for the same answer. */
+/** Asks for a key and resolves when the user has entered one. Calls while the dialog is open share its result. */
 export function ask(reason) {
   asking ??= new Promise((resolve) => {
     document.getElementById("key-reason").textContent = reason;
@@ -31,7 +31,7 @@ form.addEventListener("submit", () => {
   forget.hidden = false;
 });
 
-dialog.addEventListener("cancel", (event) => event.preventDefault()); // Without a key there is nothing to show.
+dialog.addEventListener("cancel", (event) => event.preventDefault()); // The page needs a key.
 
 forget.hidden = key() === null;
 forget.addEventListener("click", () => {

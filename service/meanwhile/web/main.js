@@ -1,4 +1,4 @@
-// The page: which view is shown, what it follows, and what the connection is doing.
+// The page: selects the view, follows its streams and shows the state of the connection.
 
 import { Detail } from "./detail.js";
 import { follow, skew } from "./events.js";
@@ -11,16 +11,16 @@ const byId = (id) => document.getElementById(id);
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._:~/-]{0,254}$/;
 
 const streams = new Map();
-const held = new Map(); // What came while paused: the latest event of each stream.
+const held = new Map(); // The latest event of each stream that arrived while paused.
 const table = new Table(() => render());
 const detail = new Detail();
 const search = byId("search");
 
 let connection;
-let opened = null; // The name of the stream whose view is shown.
-let isReady = false; // Whether all that there is has been received.
-let isTooMuch = false; // Whether the service has too many streams to follow all.
-let seen = null; // The streams received on this connection, until it is ready.
+let opened = null; // The name of the stream in the detail view, or null for the list.
+let isReady = false; // Whether the current state of all streams has been received.
+let isTooMuch = false; // Whether there are too many streams to follow them all.
+let seen = null; // The streams received on this connection until it is ready.
 let pausedAt = null;
 let phase = { state: "connecting", text: "Connecting" };
 
@@ -50,11 +50,11 @@ function apply(event, data) {
   const isFirst = isReady && streams.size === 0;
   const stream = update(streams.get(data.stream), data, now());
   streams.set(data.stream, stream);
-  if (isFirst) render(); // Somebody waits for it; all others come with the next turn.
+  if (isFirst) render(); // Show the first stream at once; the timer draws all others.
   if (data.stream === opened) detail.add(stream, now());
 }
 
-/** All that there is has come. After a reconnection that could not resume, what did not come is gone. */
+/** All current states have been received. If the connection was not resumed, streams that are missing were deleted. */
 function ready({ resumed }) {
   if (!resumed && seen !== null && opened === null) {
     for (const name of streams.keys()) if (!seen.has(name)) take("deleted", { stream: name });
@@ -76,12 +76,12 @@ function connect() {
       setPhase("live", "Live");
     },
     away(seconds) {
-      setPhase("away", `Not connected, trying again in ${Math.ceil(seconds)} s`);
-      setTimeout(() => phase.state === "away" && setPhase("away", "Not connected, trying again"), seconds * 1000);
+      setPhase("away", `Not connected, reconnecting in ${Math.ceil(seconds)} s`);
+      setTimeout(() => phase.state === "away" && setPhase("away", "Not connected, reconnecting"), seconds * 1000);
     },
     refused(problem) {
       isTooMuch = opened === null && problem.status === 422;
-      setPhase("away", isTooMuch ? "Too many streams to show them all: type the start of a name" : problem.title);
+      setPhase("away", isTooMuch ? "Too many streams to show all of them. Type the start of a name." : problem.title);
     },
   });
 }
@@ -122,7 +122,7 @@ function totals(found) {
   const perSecond = found.reduce((sum, stream) => sum + rateNow(stream, now()), 0);
   const parts = [
     [numbers.whole(found.length), found.length === 1 ? "stream" : "streams"],
-    [numbers.rate(perSecond), "readings a second"],
+    [numbers.rate(perSecond), "readings per second"],
   ];
   if (stale) parts.push([numbers.whole(stale), "quiet"]);
   byId("totals").replaceChildren(...parts.flatMap(([number, word], i) => {

@@ -1,4 +1,4 @@
-// How numbers, times and values are written. Digits keep their number while a value moves, so that columns stand still.
+// Formats numbers, times and values. A value keeps its number of digits while it changes, so columns do not move.
 
 const grouped = [0, 1, 2, 3].map(
   (digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative" }),
@@ -18,14 +18,14 @@ export function short(number) {
   return number.toPrecision(4);
 }
 
-/** A number in four characters or so, for where many stand side by side. */
+/** A number in about four characters, for lists of components. */
 export function brief(number) {
   const size = Math.abs(number);
   if (size >= 1e6 || (size !== 0 && size < 1e-3)) return number.toExponential(1);
   return size >= 100 ? grouped[0].format(number) : size >= 10 ? grouped[1].format(number) : grouped[2].format(number);
 }
 
-/** All digits of a double in two parts: those one reads, and the rest. */
+/** All digits of a double in two parts: the first significant ones, and the rest. */
 export function exact(number) {
   if (number === null || number === undefined) return ["–", ""];
   const text = String(number);
@@ -44,7 +44,7 @@ export function rate(perSecond) {
 
 const UNITS = [[60, "s"], [60, "min"], [24, "h"], [365.25, "d"], [Infinity, "y"]];
 
-/** Seconds as the largest unit that fits: 3 s, 12 min, 5 h, 9 d, 22 y. */
+/** A duration in its largest fitting unit: 3 s, 12 min, 5 h, 9 d, 22 y. */
 export function age(seconds) {
   if (seconds < -5) return "in " + age(-seconds);
   let left = Math.max(0, seconds);
@@ -61,7 +61,7 @@ export function bytes(size) {
   return size < 10_000 ? `${whole(size)} bytes` : `${grouped[1].format(size / 1024)} KiB`;
 }
 
-/** The numbers inside a value as [label, number] pairs: one with an empty label for a plain number. */
+/** The components of a value as [label, number] pairs; a plain number has an empty label. */
 export function components(value) {
   if (typeof value === "number") return [["", value]];
   if (Array.isArray(value)) return value.map((number, place) => [`[${place}]`, number]);

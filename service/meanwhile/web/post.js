@@ -1,8 +1,8 @@
-// Sending a reading by hand, and the lines that do the same from a terminal.
+// Sends a reading by hand, and shows the equivalent commands for a terminal.
 
 import * as key from "./key.js";
 
-/** Lets a form send; `target()` is the stream that it sends to. */
+/** Makes a form send readings to the stream that `target()` returns. */
 export function sends(form, target) {
   const result = form.querySelector(".result");
   const say = (text, mood) => {
@@ -23,7 +23,7 @@ export function sends(form, target) {
     try {
       const reply = await record(target(), reading);
       const content = await reply.json();
-      if (reply.ok) say(`Recorded: it is number ${content.count}.`, "good");
+      if (reply.ok) say(`Recorded. The stream now has ${content.count} ${content.count === 1 ? "reading" : "readings"}.`, "good");
       else say([content.title, content.detail].filter(Boolean).join(". "), "bad");
       if (reply.status === 401) await key.ask("");
     } catch {
@@ -32,7 +32,7 @@ export function sends(form, target) {
   });
 }
 
-/** POSTs a reading; with a key that counts it once only where the service demands one, since streams remember few. */
+/** POSTs a reading, with an idempotency key only if the service requires one, because a stream remembers few producers. */
 async function record(stream, reading) {
   const send = (headers) => fetch(`v1/streams/${stream}/readings`, {
     method: "POST",
@@ -48,7 +48,7 @@ async function record(stream, reading) {
 const quote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const base = () => new URL(".", location.href).href.replace(/\/$/, "");
 
-/** A command for a shell; whatever strangers have named their things is quoted. */
+/** A shell command. Names and values from others are quoted. */
 function curl(path, ...options) {
   const credentials = key.key() === null ? [] : [`-H "Authorization: Bearer $MEANWHILE_KEY"`];
   return [`curl ${base()}/v1/streams/${path}`, ...credentials, ...options].join(" \\\n  ");

@@ -1,10 +1,10 @@
-// What is known of each stream, and what follows from it: how often readings come, and whether they have stopped.
+// The state of each stream, its rate of readings, and whether it has gone quiet.
 
-const SMOOTHING = 5; // Seconds over which the readings per second are averaged.
-const SHORTEST_SILENCE = 60; // Seconds without a reading before a stream can be called quiet.
-const GAPS = 10; // So many of its usual pauses make a stream quiet.
+const SMOOTHING = 5; // Seconds over which the rate is averaged.
+const SHORTEST_SILENCE = 60; // Minimum seconds without a reading before a stream is called quiet.
+const GAPS = 10; // A stream is quiet after this many of its average intervals without a reading.
 
-/** Takes a new state of a stream in; `known` is what there was before, or undefined. */
+/** Updates a stream with a new state; `known` is the stream so far, or undefined. */
 export function update(known, state, now) {
   const stream = known ?? { name: state.stream, rate: 0, measured: 0, at: now };
   const seconds = (now - stream.at) / 1000;
@@ -23,13 +23,13 @@ export function update(known, state, now) {
   return stream;
 }
 
-/** Readings per second now: nothing new for a while means that there are fewer. */
+/** Readings per second now; decreases while no readings arrive. */
 export function rateNow(stream, now) {
   const silence = (now - stream.at) / 1000 - Math.max(1.5, 2 / (stream.rate || 1));
   return silence > 0 ? stream.rate * Math.exp(-silence / SMOOTHING) : stream.rate;
 }
 
-/** Whether a stream has been silent for much longer than it usually is. */
+/** Whether a stream has sent nothing for much longer than usual. */
 export function isStale(stream, now) {
   const usual = stream.state.count > 1 ? (stream.last - stream.first) / 1000 / (stream.state.count - 1) : 30;
   return (now - stream.last) / 1000 > Math.max(SHORTEST_SILENCE, GAPS * usual);
@@ -37,7 +37,7 @@ export function isStale(stream, now) {
 
 const scalar = (value) => (typeof value === "number" ? value : null);
 
-/** What a column is sorted by. */
+/** The sort key of each column. */
 export const SORTS = {
   name: (stream) => stream.name,
   average: (stream) => scalar(stream.state.average),
@@ -51,7 +51,7 @@ export const SORTS = {
 
 const byName = (a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
 
-/** The streams whose names start with `prefix`, sorted; what has no such number comes last either way. */
+/** The streams whose names start with `prefix`, sorted; streams without a number in the column come last. */
 export function arrange(streams, prefix, column, descending, now) {
   const found = [...streams].filter((stream) => stream.name.startsWith(prefix));
   if (column === "name") {

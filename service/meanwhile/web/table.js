@@ -1,4 +1,4 @@
-// The table of streams: only the rows in sight exist, so thousands cost as much as forty.
+// The table of streams. Only the visible rows exist, so thousands of streams cost as little as forty.
 
 import * as numbers from "./numbers.js";
 import { isStale, rateNow } from "./streams.js";
@@ -7,7 +7,7 @@ const COLUMNS = [
   ["name", "Stream"], ["average", "Average"], ["count", "Count"], ["rate", "Per second"], ["last", "Last reading"],
   ["minimum", "Minimum"], ["maximum", "Maximum"], ["deviation", "Deviation"],
 ];
-const BEYOND = 8; // Rows above and below what is in sight.
+const BEYOND = 8; // Extra rows above and below the visible ones.
 const FIRST_DESCENDING = new Set(["count", "rate", "last"]);
 
 const table = document.getElementById("streams");
@@ -56,7 +56,7 @@ export class Table {
     this.draw();
   }
 
-  /** Fills in the rows that are in sight. */
+  /** Draws the visible rows. */
   draw() {
     if (table.closest("[hidden]") !== null) return;
     this.height = parseInt(getComputedStyle(document.documentElement).getPropertyValue("--row"), 10);
@@ -82,7 +82,7 @@ export class Table {
     this.below.hidden = end >= count;
   }
 
-  /** Moves the focus to a row, which need not be in sight yet. */
+  /** Moves the focus to a row and scrolls to it if necessary. */
   focus(place) {
     const stream = this.streams[Math.max(0, Math.min(this.streams.length - 1, place))];
     if (stream === undefined) return;
@@ -135,7 +135,7 @@ function newRow(name) {
   return row;
 }
 
-/** A name as nodes: the path before its last segment is quieter. */
+/** A name as nodes, with the path before its last segment dimmed. */
 export function nameParts(name) {
   const cut = name.lastIndexOf("/") + 1;
   const path = span("path");
@@ -167,13 +167,13 @@ function fill(row, stream, now, place) {
   write(clock, seconds < 86_400 ? numbers.timeOfDay(stream.last) : "");
   write(age, (stale ? "quiet " : "") + numbers.age(seconds));
   row.cells[4].title = numbers.fullTime(stream.last);
-  const isMany = typeof state.average === "object"; // Of many, one number does not say much; its own view has all.
+  const isMany = typeof state.average === "object"; // For several components, only the detail view shows these.
   write(row.cells[5], isMany ? "" : numbers.short(state.minimum));
   write(row.cells[6], isMany ? "" : numbers.short(state.maximum));
   write(row.cells[7], isMany ? "" : numbers.short(state.standard_deviation));
 }
 
-/** A value in a cell: a number as such, of many as many as there is room for. */
+/** Writes a value into a cell: a number, or as many components as fit. */
 function value(cell, content) {
   const isMany = typeof content === "object" && content !== null;
   cell.classList.toggle("many", isMany);

@@ -1,1 +1,1 @@
-"""What /openapi.json says."""
+"""The content of /openapi.json."""

@@ -1,4 +1,4 @@
-"""What goes in and comes out, for ``/openapi.json``. The hot paths neither build nor validate these."""
+"""Models of requests and replies for ``/openapi.json``. Requests do not use them: building them takes too long."""
 
 from typing import Annotated, Any
 
@@ -15,20 +15,23 @@ Value = Annotated[
 ]
 Time = Annotated[
     str | float,
-    Field(description="RFC 3339 with a zone, or Unix seconds.", examples=["2026-01-01T00:00:00Z", 1767225600.5]),
+    Field(description="RFC 3339 with a time zone, or Unix seconds.", examples=["2026-01-01T00:00:00Z", 1767225600.5]),
 ]
-Timestamp = Annotated[str, Field(description="RFC 3339, UTC, milliseconds.", examples=["2026-01-01T00:00:00.500Z"])]
-Name = Annotated[str, Field(description="A stream name.", examples=["kitchen/temperature"])]
+Timestamp = Annotated[
+    str, Field(description="RFC 3339 in UTC, with milliseconds.", examples=["2026-01-01T00:00:00.500Z"])
+]
+Name = Annotated[str, Field(description="The name of the stream.", examples=["kitchen/temperature"])]
 Count = Annotated[
-    int, Field(description="The step count: how many readings the stream has received.", ge=1, examples=[2])
+    int, Field(description="The step count: the number of readings that the stream has received.", ge=1, examples=[2])
 ]
 Average = Annotated[
-    Value, Field(description="The correctly rounded average of all readings; it has their shape.", examples=[21.75])
+    Value,
+    Field(description="The correctly rounded average of all readings, in the shape of a reading.", examples=[21.75]),
 ]
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    schema.pop("default")  # Left out is not null.
+    schema.pop("default")  # The member is left out, never null.
 
 
 class _Strict(BaseModel):
@@ -36,7 +39,7 @@ class _Strict(BaseModel):
 
 
 class OneReading(_Strict):
-    """One reading; without a time it is the server's."""
+    """One reading. Without a time, the service uses the time of arrival."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -53,7 +56,7 @@ class OneReading(_Strict):
 
 
 class ManyReadings(_Strict):
-    """Readings of one shape, at the server's time."""
+    """Readings of one shape, with the time of arrival."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"values": [21.4, 22.1]}]})
 
@@ -61,7 +64,7 @@ class ManyReadings(_Strict):
 
 
 class Recorded(BaseModel):
-    """The state as of the commit that holds the readings."""
+    """The state of the stream after the commit that contains the readings."""
 
     stream: Name
     count: Count
@@ -70,14 +73,14 @@ class Recorded(BaseModel):
         bool,
         Field(
             default=False,
-            description="Only where it is true: the key had been counted before, and nothing was now.",
+            description="Present only if true: a request with this key was counted earlier, so this one was not.",
             json_schema_extra=_without_default,
         ),
     ]
 
 
 class BatchRecorded(BaseModel):
-    """How many readings of how many streams were recorded now."""
+    """The number of readings that were recorded, and of the streams that they belong to."""
 
     readings: Annotated[int, Field(examples=[3])]
     streams: Annotated[int, Field(examples=[2])]
@@ -85,7 +88,7 @@ class BatchRecorded(BaseModel):
         int,
         Field(
             default=0,
-            description="Only with a key: readings that had been counted before, and were not now.",
+            description="Present only with a key: readings that were counted earlier, so not by this request.",
             json_schema_extra=_without_default,
         ),
     ]
@@ -93,26 +96,26 @@ class BatchRecorded(BaseModel):
         int,
         Field(
             default=0,
-            description="Only of SenML: records that have no number to average.",
+            description="Present only for SenML: records without a number to average.",
             json_schema_extra=_without_default,
         ),
     ]
 
 
 class SenMLRecord(BaseModel):
-    """A record of RFC 8428; a pack is an array of them."""
+    """A SenML record (RFC 8428); a pack is an array of records."""
 
     model_config = ConfigDict(extra="allow")
 
     bn: Annotated[str, Field(default="", description="Base name.")]
-    n: Annotated[str, Field(default="", description="Name; the stream is bn followed by n.", examples=["kitchen/temp"])]
+    n: Annotated[str, Field(default="", description="Name. The stream is bn followed by n.", examples=["kitchen/temp"])]
     bt: Annotated[float, Field(default=0.0, description="Base time.")]
-    t: Annotated[float, Field(default=0.0, description="Time in seconds since 1970; below 2^28 since now.")]
-    v: Annotated[float, Field(default=None, description="The reading.", json_schema_extra=_without_default)]
+    t: Annotated[float, Field(default=0.0, description="Time in seconds since 1970, or relative to now if below 2^28.")]
+    v: Annotated[float, Field(default=None, description="Value of the reading.", json_schema_extra=_without_default)]
 
 
 class InfluxProblem(BaseModel):
-    """An error, as InfluxDB 2 words it, and InfluxDB 1 ("error")."""
+    """An error in the form of InfluxDB 2 ("code", "message") and InfluxDB 1 ("error")."""
 
     code: str
     message: str
@@ -120,7 +123,7 @@ class InfluxProblem(BaseModel):
 
 
 class InfluxHealth(BaseModel):
-    """Whether the service can record, as InfluxDB says it."""
+    """Whether the service can record, in the form of InfluxDB."""
 
     name: Annotated[str, Field(examples=["meanwhile"])]
     message: Annotated[str, Field(examples=["ready for writes"])]
@@ -130,7 +133,7 @@ class InfluxHealth(BaseModel):
 
 
 class StreamState(BaseModel):
-    """Everything that is known of a stream."""
+    """Everything that the service knows about a stream."""
 
     stream: Name
     count: Count
@@ -139,17 +142,21 @@ class StreamState(BaseModel):
     maximum: Annotated[Value, Field(examples=[22.1])]
     standard_deviation: Annotated[
         Value | None,
-        Field(description="Of the sample (n-1), correctly rounded; null below two readings.", examples=[0.5]),
+        Field(
+            description="The sample standard deviation (n-1), correctly rounded; null for fewer than two readings.",
+            examples=[0.5],
+        ),
     ]
     first_reading_at: Timestamp
     last_reading_at: Timestamp
 
 
 class StreamEvent(StreamState):
-    """The data of an event ``state``."""
+    """The data of a ``state`` event."""
 
     state_bytes: Annotated[
-        int, Field(description="What the stream takes in Redis, whatever its count.", ge=1, examples=[112])
+        int,
+        Field(description="Size of the stream's state in Redis in bytes, bounded for any count.", ge=1, examples=[112]),
     ]
 
 
@@ -174,7 +181,7 @@ class StreamNames(BaseModel):
 
     streams: Annotated[list[Name], Field(examples=[["kitchen/temperature", "kitchen/humidity"]])]
     cursor: Annotated[
-        str | None, Field(description="Leads to the next page; null at the end.", examples=["96,kitchen/lux"])
+        str | None, Field(description="Cursor of the next page; null on the last page.", examples=["96,kitchen/lux"])
     ]
 
 
@@ -187,13 +194,13 @@ class Document(BaseModel):
 
 
 class Status(BaseModel):
-    """The process is up, or Redis answers."""
+    """Whether the process runs, or whether Redis can be used."""
 
     status: Annotated[str, Field(examples=["live"])]
 
 
 class ProblemConflict(BaseModel):
-    """A stream that has another shape than the readings sent for it."""
+    """A stream whose shape differs from that of the readings sent for it."""
 
     stream: Name
     expected: str
@@ -207,7 +214,9 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str | None = None
-    pointer: Annotated[str | None, Field(description="JSON Pointer of the place in the body.")] = None
+    pointer: Annotated[str | None, Field(description="JSON Pointer to the place in the body.")] = None
     conflicts: list[ProblemConflict] | None = None
-    line: Annotated[int | None, Field(description="The line of an upload that is wrong, from 1.")] = None
-    recorded: Annotated[int | None, Field(description="How many lines of an upload are recorded.")] = None
+    line: Annotated[int | None, Field(description="Number of the first invalid line of an upload, counted from 1.")] = (
+        None
+    )
+    recorded: Annotated[int | None, Field(description="Number of lines of an upload that are recorded.")] = None
