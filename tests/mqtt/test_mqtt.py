@@ -194,7 +194,7 @@ def test_it_starts_before_the_broker_shows_who_it_is_and_speaks_tls() -> None:
         (("--url", "http://broker"), "--url: "),
         (("--url", "mqtt://"), "--url: "),
         (("--url", "mqtt://h/path"), "Expected mqtt://"),
-        (("--url", "mqtt://h:99999"), "--url: Expected a host, a port"),
+        (("--url", "mqtt://h:99999"), "--url: Expected a host and a port"),
         (("--publish", "a/#"), "--publish: "),
         (("--in-flight", "0"), "--in-flight: "),
         (("--stream-prefix", "a b"), "--stream-prefix: "),
