@@ -37,7 +37,8 @@ from meanwhile.core.summary import summarize
 from meanwhile.formats import json_pieces, json_readings, line_protocol, mqtt_payload, ndjson, senml
 from meanwhile.formats.line_protocol_names import DEFAULT
 from meanwhile.formats.strict_json import Malformed
-from meanwhile.mqtt.journal import Journal, JournalError, Note
+from meanwhile.mqtt.journal import Journal, JournalError
+from meanwhile.mqtt.messages import Message
 
 NOW = 1_767_225_600_000
 LIMITS = Limits(readings=1_000, components=64, names=8)
@@ -289,7 +290,7 @@ def _journal() -> bytes:
         file = Path(directory) / "journal"
         journal = Journal(file, 8)
         for mid in (1, 2, 3):
-            journal.begin([Note(mid, NOW, "a/b", b"1.5")])
+            journal.begin([Message(mid, NOW, "a/b", b"1.5")])
             journal.end()
         journal.close()
         return file.read_bytes()

@@ -8,7 +8,6 @@ more than a megabyte needs both. A request that finds no place within ``timeout`
 """
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
@@ -21,7 +20,6 @@ R = TypeVar("R")
 
 SMALL = 64 * 1024  # Bytes of a body that is decoded at once, which takes a few milliseconds.
 _PLACES = 2
-_TIDY = 600.0  # Seconds.
 _LARGE = 1024 * 1024  # Bytes of a body that takes all places.
 
 
@@ -54,12 +52,10 @@ class Places:
         will do.
         """
         while True:
-            await asyncio.sleep(_TIDY)
+            await asyncio.sleep(background_thread.TIDY_INTERVAL)
             with suppress(Overloaded):
                 async with self.place(_PLACES):
-                    gc.unfreeze()
-                    gc.collect()
-                    gc.freeze()
+                    background_thread.tidy()
 
     @asynccontextmanager
     async def decoded(
