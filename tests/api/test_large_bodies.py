@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from meanwhile.api.large_bodies import SMALL, Places
+from meanwhile.api.large_bodies import Places
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits, collect
+from meanwhile.formats.json_pieces import SMALL
 from meanwhile.formats.json_readings import decode, decode_batch
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded

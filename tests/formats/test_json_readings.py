@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits, Readings
+from meanwhile.formats import json_bodies
 from meanwhile.formats import json_readings as reader
 from meanwhile.formats.json_readings import decode, decode_batch
 from meanwhile.formats.strict_json import Malformed
@@ -363,7 +364,7 @@ def test_both_readers_refuse_names_alike(body: bytes) -> None:
     ],
 )
 def test_an_ordinary_body_is_read_by_the_fast_reader_alone(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(reader, "load")
+    monkeypatch.delattr(json_bodies, "load")
     assert 1 <= decode(body, NOW, FEW).size
     assert ["a", "b:c"] == list(decode_batch(b'{"a":' + body + b',"b:c" : ' + body + b"}", NOW, FEW))
 

@@ -61,7 +61,7 @@ def _agree(read: Read, data: bytes) -> None:
         strict = _answer(lambda: read(data, NOW, LIMITS))
     with pytest.MonkeyPatch.context() as patch:
         for module in (json_readings, senml):
-            patch.setattr(module, "_SMALL", 16)
+            patch.setattr(module, "SMALL", 16)
         patch.setattr(json_pieces, "PIECE", 16)
         cut = _answer(lambda: read(data, NOW, LIMITS))
     assert usual == strict
@@ -93,7 +93,7 @@ def ndjson_lines(data: bytes) -> None:
     """Lines: every one that the fast reader takes is taken by the strict one, with the same readings."""
     usual = ndjson.decode(data, NOW, LIMITS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ndjson, "decode_at_once", lambda *_: None)
+        patch.setattr(ndjson, "decode_fast", lambda *_: None)
         strict = ndjson.decode(data, NOW, LIMITS)
     assert (repr(usual.readings), usual.lines) == (repr(strict.readings), strict.lines)
 

@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
+from meanwhile.formats.json_pieces import SMALL
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SMALL = 64 * 1024  # Bytes of a body that is decoded at once, which takes a few milliseconds.
 _PLACES = 2
 _LARGE = 1024 * 1024  # Bytes of a body that takes all places.
 
