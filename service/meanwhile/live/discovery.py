@@ -28,15 +28,15 @@ class Discovery:
         self._duration = DurationEstimate()
         self._next = 0.0  # When the next run is due, by the loop's clock.
 
-    async def run(self, groups: Collection[Group]) -> None:
-        """Looks for new streams of these groups, if it is time to, or one of them was never looked for.
+    async def run(self, groups: Collection[Group]) -> bool:
+        """Adds new streams to these groups, if it is time to, or if one of them is new. Returns whether it was.
 
         Raises ``Invalid`` if they have too many streams, or ``StoreUnavailable``.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        if not groups or (began < self._next and all(group.is_listed for group in groups)):
-            return
+        if began < self._next and all(group.is_listed for group in groups):
+            return False
         for group in groups:
             if not group.is_listed:
                 for stream in [one for name, one in self._watch_list.streams.items() if name.startswith(group.prefix)]:
@@ -54,3 +54,4 @@ class Discovery:
                     self._watch_list.stream(name).join(group)
         for group in groups:
             group.is_listed = True
+        return True

@@ -140,7 +140,8 @@ class Poller:
         loop = asyncio.get_running_loop()
         held: list[Watched] = []  # New subscriptions get the states that did not change, too.
         try:
-            await self._discover({one.group for one in due if one.group is not None})
+            if groups := {one.group for one in due if one.group is not None}:
+                await self._discover(groups)
             watched = list({stream.name: stream for one in due for stream in one.watched}.values())
             await self._read(watched, held, is_all_needed=not all(one.has_begun for one in due))
         except (StoreUnavailable, Invalid) as error:
@@ -165,7 +166,8 @@ class Poller:
     async def _discover(self, groups: Collection[Group]) -> None:
         """Adds new streams to these groups, and ends the subscriptions that then watch too much."""
         try:
-            await self._discovery.run(groups)
+            if not await self._discovery.run(groups):
+                return
         except Invalid:
             for one in self._subscriptions_to(groups):
                 if one.has_begun:

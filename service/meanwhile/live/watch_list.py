@@ -75,7 +75,7 @@ class WatchList:
                 self.forgotten = self._number
 
     def has_room(self, names: Collection[str] = (), prefix: str | None = None) -> bool:
-        """Whether subscriptions take less than ``MAX_SIZE``, also with one more to these names or this prefix."""
+        """Whether subscriptions take at most ``MAX_SIZE``, also with one more to these names or this prefix."""
         more = _PER_STREAM * sum(name not in self.streams for name in names)
         group = None if prefix is None else self.groups.get(prefix)
         more += _PER_NAME * (len(names) if group is None else len(group.streams))
