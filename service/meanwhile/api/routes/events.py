@@ -52,22 +52,22 @@ _ID = re.compile(rb"([0-9a-f]{8})-([0-9]{1,18})")
 _INTERVAL = {
     "name": "interval",
     "in": "query",
-    "description": "Seconds: at most one event per stream in so many.",
+    "description": "Seconds from one event of a stream to its next, at least.",
     "schema": {"type": "number", "minimum": MIN_INTERVAL, "maximum": MAX_INTERVAL, "default": 1},
     "example": 1,
 }
 _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "The id of the last event that the client has: only what changed since is sent.",
+    "description": "The id of the last event that the client has. Only later changes are sent.",
     "schema": {"type": "string"},
     "example": "5f3a91c2-17",
 }
 _PREFIX = {
     "name": "prefix",
     "in": "query",
-    "description": "All streams whose names start with this, also later ones; without it and stream, all that the key "
-    "reaches.",
+    "description": "All streams whose names start with this, also streams that are new. Without prefix and stream, all "
+    "streams that the key allows.",
     "schema": {"type": "string"},
     "example": "kitchen/",
 }
