@@ -1,4 +1,4 @@
-"""Deliveries as a broker may make them: again by the next connection, before or after their commit, or anew."""
+"""Deliveries as a broker may make them: again on the next connection, before or after a commit, in a new session."""
 
 import asyncio
 import time

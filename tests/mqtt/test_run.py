@@ -1,4 +1,4 @@
-"""What the process of ``meanwhile mqtt`` does besides recording."""
+"""What the process of ``meanwhile mqtt`` does apart from recording."""
 
 import asyncio
 import gc

@@ -29,7 +29,7 @@ class Places:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._free = asyncio.Semaphore(_PLACES)
-        self._all = asyncio.Lock()  # For who needs all places: two of them would keep each other waiting.
+        self._all = asyncio.Lock()  # For a request that needs all places: two of them would wait for each other.
 
     @asynccontextmanager
     async def place(self, places: int = 1) -> AsyncIterator[None]:

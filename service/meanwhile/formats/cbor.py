@@ -4,7 +4,7 @@ A general decoder makes integers and decimals of any size, and a number of 250,0
 double, for which it is too large in the end. Here a number is a double from the start: integers, bignums (tags 2 and
 3), decimal fractions (4) and bigfloats (5) become the nearest double, with integers of at most ``_MAX_BIGNUM`` bytes. A
 number beyond the doubles is NaN, and so is one that is not 0 and would become it. Other tags are refused, and so are
-keys given twice.
+duplicate keys.
 
 The result has numbers as doubles, except for keys; strings, bytes, booleans, None, lists and dictionaries.
 """

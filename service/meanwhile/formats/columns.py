@@ -1,6 +1,6 @@
 """Columns: readings that come one a line or record, gathered by stream, whatever the format.
 
-Each stream has three parallel lists, so a reading costs three appends and no object of its own. The place of a reading
+Each stream has three parallel lists, so a reading costs three appends and no object. The place of a reading
 (its line or record, from 0) is kept, so that an error that is found later, in its value or by the store, can name the
 place, and the readings before or after a place can be separated.
 """

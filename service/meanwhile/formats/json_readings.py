@@ -4,18 +4,18 @@ A reading that is misread stays in the average, so the reader must be strict; it
 is strict enough. So there are two:
 
 1. *msgspec* decodes into typed values in C. It refuses wrong types, unknown fields and anything but JSON. It accepts
-   two things that it should not: of a key given twice it takes the last one, and a literal such as 1e-400 becomes 0.
+   two things that it should not: of duplicate keys it takes the last one, and a literal such as 1e-400 becomes 0.
 2. *Strict JSON* keeps the pairs and literals of the text (``strict_json.py``, ``json_bodies.py``). It decides when
    msgspec refuses a body, and then also finds the exact place of the error, and when what msgspec accepted needs a
    strict parse.
 
-It is cheap to tell when it does. A key given twice has its colon in the body but no entry in the result, so without a
+It is cheap to tell when it does. A duplicate key has its colon in the body but no entry in the result, so without a
 backslash in the body nothing is hidden if there are as many colons in the body as decoded keys and colons inside
 decoded strings. And a literal can only have become 0 if it has a negative exponent or a long run of zeros.
 
 A test gives both readers the same bodies and demands the same answer. A **large** body is read in pieces, each as if it
-were a body of its own (``json_pieces.py``), so neither reader takes long without a break, and a body with too many
-readings is refused before all of it is in memory.
+were a whole body (``json_pieces.py``), so neither reader takes long without a break, and a body with too many readings
+is refused before all of it is in memory.
 """
 
 import re
@@ -34,10 +34,9 @@ from meanwhile.core.stream_names import is_name
 from meanwhile.formats import json_bodies, json_pieces
 from meanwhile.formats.json_bodies import Body, Numbers, bad_name
 from meanwhile.formats.json_pieces import SMALL
-from meanwhile.formats.strict_json import Malformed, Pairs, load, members_of
+from meanwhile.formats.strict_json import DUPLICATE_KEY, Malformed, Pairs, load, members_of
 
 _LINE = 'Expected {"stream": s, "value": v}, with a "time" if you like.'
-_TWICE = "Expected every key once; one is given twice."
 _RUN_OF_ZEROS = b"0" * 100
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _MAX_STRICT = 256 * 1024  # Bytes of a text that msgspec refuses, in which strict JSON finds the place of the error.
@@ -93,7 +92,7 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
                 if not is_name(name):
                     raise bad_name(name)
             if not batch.keys().isdisjoint(some):
-                raise Invalid(_TWICE, "")
+                raise Invalid(DUPLICATE_KEY, "")
             readings += sum(one.size() for one in some.values())
             numbers += sum(one.numbers() for one in some.values())
             _check_size(readings, numbers, limits)
@@ -147,7 +146,7 @@ def _read_large(text: bytes, limits: Limits) -> Body:
     if outline is None:
         raise Malformed(json_bodies.FORM)
     if text.count(b":") != _colons(outline):
-        raise Invalid(_TWICE, "")
+        raise Invalid(DUPLICATE_KEY, "")
     return _fill(outline, limits)
 
 
@@ -162,7 +161,7 @@ def _read_many_large(text: bytes, limits: Limits) -> dict[str, Body]:
         return json_bodies.many(text)
     in_names = "".join(outlines).count(":")
     if text.count(b":") != len(outlines) + in_names + sum(map(_colons, outlines.values())):
-        raise Invalid(_TWICE, "")
+        raise Invalid(DUPLICATE_KEY, "")
     filled = {}
     for name, outline in outlines.items():
         try:

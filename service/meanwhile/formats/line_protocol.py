@@ -1,8 +1,8 @@
 """InfluxDB line protocol: ``measurement,tag=value field=1.5,other=2i 1767225600000000000``.
 
 Every numeric field is a reading; strings and booleans are skipped. ``line_protocol_names.py`` names its stream,
-``line_protocol_grammar.py`` reads the lines. A point is good or bad as a whole, and a bad one says nothing about the
-others: the result is everything in the good ones, and what is wrong with the others.
+``line_protocol_grammar.py`` reads the lines. A point is good or bad as a whole, and a bad one does not affect the
+others: the result is everything in the good ones, and what is wrong with the bad ones.
 
 Numbers and times stay text until everything is sorted by stream, and become numbers a column at a time; ``float`` would
 take ``1_000`` and ``nan``, but the grammar does not. The stream of a series (measurement and tags) and a field is

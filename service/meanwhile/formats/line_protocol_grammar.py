@@ -6,7 +6,7 @@ possessive or in atomic groups, so no text makes one try twice. (A possessive qu
 matches too much before CPython 3.11.5, which Debian 12 and Raspberry Pi OS do not have: python/cpython#106052.)
 
 The package line-protocol-parser, in C, was measured too: it needs a call for each line and reads the tags of each
-again, which with the names of the streams takes longer, and of a field given twice it takes the last silently.
+again, which with the names of the streams takes longer, and of duplicate fields it takes the last silently.
 """
 
 import re

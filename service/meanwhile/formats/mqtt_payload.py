@@ -8,7 +8,7 @@
 The content type of MQTT 5 counts if it is one of SenML's; SenML in CBOR needs it.
 
 In a split object, objects inside it are split, too. What is neither a number nor an object is skipped and counted,
-since Zigbee2MQTT and Tasmota send strings and switches beside the numbers.
+since Zigbee2MQTT and Tasmota send strings and switches with the numbers.
 
 An object can have a *sequence*, in a member whose name is configured. It is removed before the rest is read.
 

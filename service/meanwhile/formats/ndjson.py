@@ -2,8 +2,8 @@
 
 A body of lines may have no end, so it is read a *chunk* at a time: some whole lines, of which those before the first
 wrong one count. As with JSON there are two readers. *msgspec* decodes all lines of a chunk together, in C. Its result
-holds if the text can hide nothing: no escapes, as many colons as there are keys and colons in strings (a key given
-twice has one more), no literal that may have become 0 (``formats/json_readings.py`` explains both), and every line feed
+holds if the text can hide nothing: no escapes, as many colons as there are keys and colons in strings (a duplicate key
+has one more), no literal that may have become 0 (``formats/json_readings.py`` explains both), and every line feed
 between two objects. Otherwise *strict JSON* reads the lines one by one and finds the wrong one.
 
 Lines may end in CR LF. Empty lines are counted and have no reading.

@@ -12,7 +12,7 @@ are ignored, as the RFC asks, but one whose name ends in ``_`` has to be underst
 of a version above 10 (RFC 9100 counts features there, and this module has none beyond those of 10).
 
 Both notations are read into plain dictionaries, one a record, and *resolved* by the same code, one after another.
-msgspec decodes JSON, some records at a time; ``formats/strict_json.py`` does where a key given twice or a literal that
+msgspec decodes JSON, some records at a time; ``formats/strict_json.py`` does where a duplicate key or a literal that
 became 0 could hide. In CBOR fields are numbers; ``cbor.py`` decodes it.
 """
 
@@ -115,7 +115,7 @@ def _read_json(text: bytes, number: int) -> Sequence[Record]:
 
 
 def _needs_strict_parse(body: bytes, records: list[dict[str, Any]]) -> bool:
-    """Whether a key may have been given twice or a literal made 0 (see ``formats/json_readings.py``)."""
+    """Whether there may be a duplicate key or a literal that became 0 (see ``formats/json_readings.py``)."""
     if b"\\" in body:
         return True
     values = [value for record in records for value in record.values()]

@@ -1,4 +1,4 @@
-"""Strict JSON: each object as its pairs, so that a key given twice is found, and no literal that becomes 0 by rounding.
+"""Strict JSON: each object as its pairs, so that duplicate keys are found, and no literal that becomes 0 by rounding.
 
 This is ``json.loads`` with hooks, which is slow. It decides where a faster reader may have dropped something.
 """
@@ -8,6 +8,8 @@ from math import nan
 from typing import Any
 
 from meanwhile.core.errors import Invalid
+
+DUPLICATE_KEY = "Expected every key once; one is a duplicate."
 
 
 class Malformed(ValueError):
@@ -19,7 +21,7 @@ class Malformed(ValueError):
 
 
 class Pairs(list[tuple[str, Any]]):
-    """A JSON object as its pairs, including those of a key given twice."""
+    """A JSON object as its pairs, including those of duplicate keys."""
 
 
 def _number(literal: str) -> float:
@@ -47,12 +49,12 @@ def load(body: bytes) -> Any:
 
 
 def members_of(node: Any, expected: str, pointer: str) -> dict[str, Any]:
-    """The members of an object, as ``load`` made it. Raises ``Invalid`` for any other node, or a key given twice."""
+    """The members of an object, as ``load`` made it. Raises ``Invalid`` for any other node, or duplicate keys."""
     if not isinstance(node, Pairs):
         raise Invalid(expected, pointer)
     members = dict(node)
     if len(members) != len(node):
-        raise Invalid("Expected every key once; one is given twice.", pointer)
+        raise Invalid(DUPLICATE_KEY, pointer)
     return members
 
 

@@ -45,8 +45,8 @@ class Bridge:
     """Records what ``source`` delivers with ``recorder``, and acknowledges it.
 
     ``journal`` outlives a crash, and ``outcomes`` counts what becomes of messages. A batch has at most ``max_batch``
-    messages, besides those that are held. ``is_own`` says of a topic whether this process publishes to it; what comes
-    back from there is not recorded.
+    messages, not counting those that are held. ``is_own`` says of a topic whether this process publishes to it; what
+    comes back from there is not recorded.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The connection to the broker: messages come in, acknowledgements and averages go out.
 
-paho-mqtt keeps the connection in a thread of its own, and connects again when it breaks, also at the start. The thread
+paho-mqtt keeps the connection in a separate thread, and connects again when it breaks, also at the start. The thread
 hands what arrives to the event loop, where ``arrivals`` yields it; all other methods are called from there.
 
 Six things are asked of the broker, which is why it has to speak MQTT 5:
@@ -96,7 +96,7 @@ class Broker:
         self._last_will = last_will
         self._receive_maximum = receive_maximum
         self._max_packet = max_packet
-        self._guard = threading.Lock()  # Held while the number of the connection changes, and while it is acted upon.
+        self._guard = threading.Lock()  # Held while the number of the connection changes, and while it is used.
         self._connection = 0
         self._is_up = False
         self._is_logged_down = False

@@ -181,8 +181,8 @@ class Journal:
         aside = self._file.with_name(f"{self._file.name}.damaged-{time.time_ns()}")
         aside.write_bytes(content)
         log.error(
-            "the journal %s is damaged: what can be read of it is used, and it goes on with a new producer, so no new "
-            "message is lost; up to %d messages that were under way may be counted twice. Check the disk; the "
+            "the journal %s is damaged: what can be read of it is used, and it continues with a new producer, so no "
+            "new message is lost; up to %d messages that were under way may be counted twice. Check the disk; the "
             "damaged file is kept as %s",
             *(self._file, self._max_remembered, aside),
         )

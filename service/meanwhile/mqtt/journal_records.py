@@ -6,8 +6,8 @@ A record is a frame:
     checksum    4 bytes, big-endian    CRC-32 of the content
     content     MessagePack            the fields of ``Record``, as an array
 
-A last record that is cut short was never acted upon, since a commit starts when its record is on disk. What else cannot
-be read may have been. So ``read`` gives the records on both sides of what is damaged, and says of which kind it is.
+A last record that is cut short had no effect, since a commit starts when its record is on disk. What else cannot be
+read may have been committed. So ``read`` gives the readable records before and after it, and the kind of damage.
 """
 
 import os

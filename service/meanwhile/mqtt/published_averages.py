@@ -70,7 +70,7 @@ class Averages:
                 try:
                     await self._round()
                 except StoreUnavailable:
-                    log.debug("no averages are published: Redis is unavailable")
+                    log.debug("no averages are published: Redis is not available")
             await asyncio.sleep(max(0.1, started + _INTERVAL - loop.time()))
 
     async def _round(self) -> None:

@@ -1,9 +1,9 @@
 """From messages to commits: a batch is decoded, summed by stream, and committed until the outcome is known.
 
-The readings of one stream are summed and recorded under one idempotency key, the batch's; a message with a key or a
-sequence of its own is recorded by itself. All of a batch is in one commit, in the order of the messages. A key holds
-whatever happens: a commit with an unknown outcome is sent again until it is known, as it is while Redis is unavailable
-or too much is waiting.
+The readings of one stream are summed and recorded under one idempotency key, the batch's; a message that has a key or a
+sequence is recorded by itself. All of a batch is in one commit, in the order of the messages. If Redis is not
+available, if too many readings are waiting, or if the outcome is unknown, the commit is sent again until the outcome is
+known; its keys make sure that nothing is counted twice.
 
 What a stream refuses for now (too many streams, an unreadable state, too many producers) makes its messages *held*:
 they are to be recorded again with the next batch, while messages of other streams are recorded.
@@ -71,7 +71,7 @@ class Recorder:
         self._limits = limits
 
     async def record(self, batch: Sequence[PendingMessage], key: Key) -> list[PendingMessage]:
-        """Records messages, those without a key of their own under ``key``. Returns the messages that are held."""
+        """Records messages, under ``key`` unless they have one. Returns the messages that are held."""
         held = sum(one.is_held for one in batch)
         parts = await self._parts(batch, key)
         while open_parts := [part for part in parts if not part.is_done]:

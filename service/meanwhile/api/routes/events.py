@@ -4,7 +4,7 @@
     id: 5f3a91c2-17
     data: {"stream":"kitchen/temperature","count":2,"average":21.75, ... ,"state_bytes":112}
 
-    event: deleted                              the stream does not exist, or not any more
+    event: deleted                              the stream does not exist, or no longer
     id: 5f3a91c2-18
     data: {"stream":"kitchen/temperature"}
 
