@@ -38,12 +38,6 @@ ALLOWED = {  # What floors may import that is neither theirs nor in the standard
     "live": set[str](),
 }
 MAX_LINES = 300
-LONGER = {  # With the reason.
-    "live.poller": "issue: to be divided",
-    "mqtt.bridge": "issue: to be divided",
-    "mqtt.journal": "issue: to be divided",
-    "formats.line_protocol": "issue: to be divided",
-}
 
 
 def module_name(path: Path) -> str:
@@ -119,5 +113,5 @@ def test_packages_import_nothing() -> None:
 
 
 def test_modules_are_short() -> None:
-    long = {name for name, path in MODULES.items() if len(path.read_text().splitlines()) > MAX_LINES}
-    assert set(LONGER) == long
+    """Past that, a second noun has moved in."""
+    assert [] == [name for name, path in MODULES.items() if len(path.read_text().splitlines()) > MAX_LINES]

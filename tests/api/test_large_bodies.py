@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from meanwhile.api import large_bodies
-from meanwhile.api.large_bodies import SMALL, Places
+from meanwhile.api.large_bodies import Places
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits, collect
+from meanwhile.formats.json_pieces import SMALL
 from meanwhile.formats.json_readings import decode, decode_batch
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
@@ -94,7 +94,7 @@ def test_a_zero_of_one_wide_reading_is_a_positive_one() -> None:
 async def test_what_heavy_work_made_is_not_looked_through_and_its_cycles_are_collected_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(large_bodies, "_TIDY", 0.05)
+    monkeypatch.setattr(background_thread, "TIDY_INTERVAL", 0.05)
     before = gc.get_freeze_count()
 
     def work() -> "weakref.ref[Cycle]":

@@ -24,8 +24,8 @@ Read = Callable[[bytes, int, Limits], Any]
 @pytest.fixture
 def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every text is large, and every piece as small as can be."""
-    monkeypatch.setattr(json_readings, "_SMALL", 0)
-    monkeypatch.setattr(senml, "_SMALL", 0)
+    monkeypatch.setattr(json_readings, "SMALL", 0)
+    monkeypatch.setattr(senml, "SMALL", 0)
     monkeypatch.setattr(json_pieces, "PIECE", 1)
 
 
@@ -38,8 +38,8 @@ def answer(read: Read, body: bytes) -> str:
 
 def in_pieces(read: Read, body: bytes) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_readings, "_SMALL", 0)
-        patch.setattr(senml, "_SMALL", 0)
+        patch.setattr(json_readings, "SMALL", 0)
+        patch.setattr(senml, "SMALL", 0)
         patch.setattr(json_pieces, "PIECE", 1)
         return answer(read, body)
 
@@ -146,7 +146,7 @@ NAME = b"},{" * 80
 )
 def test_a_large_body_that_is_right_is_read(body: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_readings, "_SMALL", len(body) + 100)
+        patch.setattr(json_readings, "SMALL", len(body) + 100)
         whole = json_readings.decode(body, NOW, Limits()), json_readings.decode_batch(b'{"s":%b}' % body, NOW, Limits())
     assert whole[0] == json_readings.decode(body, NOW, Limits())
     assert whole[1] == json_readings.decode_batch(b'{"s":%b}' % body, NOW, Limits())
@@ -189,14 +189,14 @@ def test_where_a_large_text_stops_being_json_is_said() -> None:
 )
 def test_what_is_too_much_is_refused_before_it_is_all_read(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     read = 0
-    understand = json_readings._first_that_understands
+    understand = json_readings._first_result
 
     def counted(decoders: Any, text: bytes) -> Any:
         nonlocal read
         read += len(text) if decoders is not json_readings._outlines else 0
         return understand(decoders, text)
 
-    monkeypatch.setattr(json_readings, "_first_that_understands", counted)
+    monkeypatch.setattr(json_readings, "_first_result", counted)
     with pytest.raises(TooMany):
         json_readings.decode_batch(body, NOW, Limits())
     assert read < len(body)

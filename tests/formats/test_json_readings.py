@@ -2,7 +2,7 @@
 
 The fast reader lets duplicate keys and underflowing literals pass and is believed only where neither is possible; a
 mistake in that decision would lose readings without a word. So bodies are made here with the answer known beforehand:
-valid ones in every notation, the same with a key given twice anywhere, and the same with bytes changed.
+valid ones in every notation, the same with a duplicate key anywhere, and the same with bytes changed.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits, Readings
+from meanwhile.formats import json_bodies
 from meanwhile.formats import json_readings as reader
 from meanwhile.formats.json_readings import decode, decode_batch
 from meanwhile.formats.strict_json import Malformed
@@ -30,7 +31,7 @@ FORM = 'Expected {"value": v}, with a "time" if you like, or {"values": [v, ...]
 NUMBERS = "Expected a number, an array of numbers, or an object of named numbers and arrays of numbers."
 ITEM = "Expected a number."
 DOMAIN = "Expected 0 or a number with a magnitude from 1e-140 to 1e+140."
-TWICE = "Expected every key once; one is given twice."
+TWICE = "Expected every key once; one is a duplicate."
 TIME = 'Expected an RFC 3339 time with a zone, such as "2026-01-01T00:00:00Z", or Unix seconds.'
 SOME = "Expected at least one number in every array and object."
 
@@ -68,7 +69,7 @@ def average(readings: Readings) -> list[Any]:
 
 
 # Bodies. A tree is what JSON says: an object is a tuple of (key, tree) pairs, an array a list, a string a str, and
-# bytes are a literal as it stands in the text.
+# bytes are a literal exactly as written.
 
 LITERALS = st.one_of(
     st.sampled_from([b"0", b"-0", b"0.0", b"0e-400", b"-0.0E+5", b"1", b"21.4", b"1E2", b"1e-7", b"9007199254740993"]),
@@ -161,7 +162,7 @@ def objects_in(node: Any, path: tuple[int, ...] = (), pointer: str = "") -> list
 
 
 def with_twin(node: Any, path: tuple[int, ...], random: Random) -> Any:
-    """The tree with one key of the object at ``path`` given twice, with equal or other values, in any order."""
+    """The tree with a duplicate of one key of the object at ``path``, with equal or other values, in any order."""
     if path:
         i, rest = path[0], path[1:]
         nodes = list(node)
@@ -363,7 +364,7 @@ def test_both_readers_refuse_names_alike(body: bytes) -> None:
     ],
 )
 def test_an_ordinary_body_is_read_by_the_fast_reader_alone(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(reader, "load")
+    monkeypatch.delattr(json_bodies, "load")
     assert 1 <= decode(body, NOW, FEW).size
     assert ["a", "b:c"] == list(decode_batch(b'{"a":' + body + b',"b:c" : ' + body + b"}", NOW, FEW))
 

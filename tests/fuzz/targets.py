@@ -38,7 +38,8 @@ from meanwhile.core.summary import summarize
 from meanwhile.formats import json_pieces, json_readings, line_protocol, mqtt_payload, ndjson, senml
 from meanwhile.formats.line_protocol_names import DEFAULT
 from meanwhile.formats.strict_json import Malformed
-from meanwhile.mqtt.journal import Journal, JournalError, Note
+from meanwhile.mqtt.journal import Journal, JournalError
+from meanwhile.mqtt.messages import Message
 
 NOW = 1_767_225_600_000
 LIMITS = Limits(readings=1_000, components=64, names=8)
@@ -61,7 +62,7 @@ def _agree(read: Read, data: bytes) -> None:
         strict = _answer(lambda: read(data, NOW, LIMITS))
     with pytest.MonkeyPatch.context() as patch:
         for module in (json_readings, senml):
-            patch.setattr(module, "_SMALL", 16)
+            patch.setattr(module, "SMALL", 16)
         patch.setattr(json_pieces, "PIECE", 16)
         cut = _answer(lambda: read(data, NOW, LIMITS))
     assert usual == strict
@@ -93,7 +94,7 @@ def ndjson_lines(data: bytes) -> None:
     """Lines: every one that the fast reader takes is taken by the strict one, with the same readings."""
     usual = ndjson.decode(data, NOW, LIMITS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ndjson, "decode_at_once", lambda *_: None)
+        patch.setattr(ndjson, "decode_fast", lambda *_: None)
         strict = ndjson.decode(data, NOW, LIMITS)
     assert (repr(usual.readings), usual.lines) == (repr(strict.readings), strict.lines)
 
@@ -292,7 +293,7 @@ def _journal() -> bytes:
         file = Path(directory) / "journal"
         journal = Journal(file, 8)
         for mid in (1, 2, 3):
-            journal.begin([Note(mid, NOW, "a/b", b"1.5")])
+            journal.begin([Message(mid, NOW, "a/b", b"1.5")])
             journal.end()
         journal.close()
         return file.read_bytes()

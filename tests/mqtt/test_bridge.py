@@ -1,4 +1,4 @@
-"""Deliveries as a broker may make them: again by the next connection, before or after their commit, or anew."""
+"""Deliveries as a broker may make them: again on the next connection, before or after a commit, in a new session."""
 
 import asyncio
 import time
@@ -11,41 +11,69 @@ from meanwhile.core.readings import Limits
 from meanwhile.core.state import State
 from meanwhile.formats.mqtt_payload import Options
 from meanwhile.mqtt.bridge import Bridge
-from meanwhile.mqtt.broker import Delivery
-from meanwhile.mqtt.journal import Journal, Note
+from meanwhile.mqtt.journal import Journal
+from meanwhile.mqtt.messages import Delivery, Message, NewSession
+from meanwhile.mqtt.outcomes import Outcomes
+from meanwhile.mqtt.recorder import Recorder
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.store import Store
 
 
+class Deliveries:
+    """A source whose arrivals a test puts in.
+
+    As a broker does, it keeps acknowledgements on the latest connection alone: connection and packet identifier.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Delivery | NewSession] = []
+        self.acknowledged: list[tuple[int, int]] = []
+        self.released = 0
+        self._connection = 0
+
+    async def arrivals(self) -> AsyncIterator[Delivery | NewSession]:
+        while self.waiting:
+            arrival = self.waiting.pop(0)
+            if isinstance(arrival, Delivery):
+                self._connection = arrival.connection
+            yield arrival
+        await asyncio.Event().wait()
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.released += 1
+        if delivery.connection == self._connection:
+            self.acknowledged.append((delivery.connection, delivery.mid))
+
+
 class Setting:
-    """A bridge on a real store, and what it has acknowledged: connection and packet identifier."""
+    """A bridge on a real store, and where its messages come from."""
 
     def __init__(self, store: Store, file: Path) -> None:
         self.store = store
         self.journal = Journal(file, 10)
-        self.acknowledged: list[tuple[int, int]] = []
+        self.source = Deliveries()
+        self.outcomes = Outcomes()
+        committer = Committer(store, max_waiting=1_000, redis_timeout=10)
         self.bridge = Bridge(
-            Committer(store, max_waiting=1_000, redis_timeout=10),
+            self.source,
+            Recorder(committer, self.outcomes, options=Options(sequence="seq"), limits=Limits()),
             self.journal,
-            clock=lambda: 1_000,
-            options=Options(sequence="seq"),
-            limits=Limits(),
-            most=100,
+            self.outcomes,
+            max_batch=100,
             is_own=lambda topic: topic.startswith("own/"),
         )
 
     def arrive(self, connection: int, mid: int, payload: str = "1", topic: str = "a", *, again: bool = False) -> None:
         content = payload.encode()
-        self.bridge.arrived(Delivery(connection, mid, int(mid > 0), again, False, topic, content, None, None))
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        self.acknowledged.append((delivery.connection, delivery.mid))
+        delivery = Delivery(connection, mid, int(mid > 0), again, False, topic, content, None, None, at=1_000)
+        self.source.waiting.append(delivery)
 
     async def finish(self) -> None:
-        """Returns when everything is recorded and acknowledged."""
+        """Returns when everything that has arrived is recorded and acknowledged."""
         self.bridge.stop()
-        await self.bridge.run(self.acknowledge)
+        await self.bridge.run()
         self.bridge._is_stopping = False  # To go on after it.
+        assert [] == self.source.waiting
 
     async def count(self, stream: str = "a") -> int:
         (state,) = await self.store.read([stream], asyncio.get_running_loop().time() + 10)
@@ -65,7 +93,7 @@ async def test_acknowledgements_are_in_the_order_of_the_messages(setting: Settin
     setting.arrive(1, 6, topic="own/x")
     setting.arrive(1, 0)
     await setting.finish()
-    assert [(1, mid) for mid in (1, 2, 3, 4, 5, 6, 0)] == setting.acknowledged
+    assert [(1, mid) for mid in (1, 2, 3, 4, 5, 6, 0)] == setting.source.acknowledged
     assert 4 == await setting.count()
 
 
@@ -73,24 +101,23 @@ async def test_what_was_committed_and_comes_again_is_acknowledged_and_not_counte
     setting.arrive(1, 1)
     setting.arrive(1, 2)
     await setting.finish()
-    setting.bridge.resumed(True)
     setting.arrive(2, 1, again=True)
     setting.arrive(2, 2, again=True)
     setting.arrive(2, 3)
     await setting.finish()
     assert 3 == await setting.count()
-    assert [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)] == setting.acknowledged
+    assert [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3)] == setting.source.acknowledged
 
 
 async def test_what_waits_and_comes_again_is_counted_once_and_acknowledged_on_its_last_connection(
     setting: Setting,
 ) -> None:
     setting.arrive(1, 1)
-    setting.bridge.resumed(True)
     setting.arrive(2, 1, again=True)
     await setting.finish()
     assert 1 == await setting.count()
-    assert [(2, 1)] == setting.acknowledged
+    assert [(2, 1)] == setting.source.acknowledged
+    assert 2 == setting.source.released
 
 
 async def test_what_the_broker_had_sent_but_never_came_is_counted(setting: Setting) -> None:
@@ -106,7 +133,7 @@ async def test_in_a_new_session_the_same_identifiers_are_of_other_messages(
     setting.arrive(1, 1)
     if finishes_first:
         await setting.finish()
-    setting.bridge.resumed(False)
+    setting.source.waiting.append(NewSession())
     await setting.finish()
     setting.arrive(2, 1, again=True)  # Sent by the new session, and lost on the way.
     await setting.finish()
@@ -117,7 +144,7 @@ async def test_in_a_new_session_the_same_identifiers_are_of_other_messages(
 async def test_a_batch_of_a_killed_process_is_finished_with_its_key(
     setting: Setting, store: Store, tmp_path: Path, was_committed: bool
 ) -> None:
-    batch = [Note(5, 1_000, "a", b"1"), Note(6, 1_000, "b", b'{"value": 1, "seq": 9}')]
+    batch = [Message(5, 1_000, "a", b"1"), Message(6, 1_000, "b", b'{"value": 1, "seq": 9}')]
     setting.journal.begin(batch)
     (tmp_path / "begun").write_bytes((tmp_path / "journal").read_bytes())
     if was_committed:
@@ -130,7 +157,7 @@ async def test_a_batch_of_a_killed_process_is_finished_with_its_key(
     await again.finish()
     again.journal.close()
     assert (1, 1) == (await setting.count("a"), await setting.count("b"))
-    assert [(1, 5), (1, 6)] == again.acknowledged
+    assert [(1, 5), (1, 6)] == again.source.acknowledged
 
 
 async def test_what_shares_a_batch_does_not_share_a_refusal(setting: Setting) -> None:
@@ -140,7 +167,7 @@ async def test_what_shares_a_batch_does_not_share_a_refusal(setting: Setting) ->
     await setting.finish()
     assert (2, 0, 1) == (await setting.count("a"), await setting.count("b"), await setting.count("c"))
     assert {"recorded": 3, "refused": 1, "malformed": 1} == {
-        what: number for what, number in setting.bridge.counts.items() if number
+        what: number for what, number in setting.outcomes.counts.items() if number
     }
 
 
@@ -152,12 +179,12 @@ async def test_what_a_stream_cannot_take_now_is_held_and_goes_in_when_it_can(set
     setting.arrive(1, 3, topic="a")
     await setting.finish()
     assert (0, 2) == (await setting.count("new"), await setting.count("a"))
-    assert [(1, 1), (1, 3)] == setting.acknowledged
+    assert [(1, 1), (1, 3)] == setting.source.acknowledged
     setting.store._options = ("0", "0")
     setting.arrive(1, 4, topic="a")
     await setting.finish()
     assert (1, 3) == (await setting.count("new"), await setting.count("a"))
-    assert {(1, 1), (1, 2), (1, 3), (1, 4)} == set(setting.acknowledged)
+    assert {(1, 1), (1, 2), (1, 3), (1, 4)} == set(setting.source.acknowledged)
 
 
 async def test_a_message_of_several_streams_that_is_held_counts_once_in_each_even_after_a_crash(
@@ -181,7 +208,7 @@ async def test_a_message_of_several_streams_that_is_held_counts_once_in_each_eve
     await again.finish()
     again.journal.close()
     assert (4, 1) == (await setting.count("a"), await setting.count("b"))
-    assert [(1, 2)] == again.acknowledged
+    assert [(1, 2)] == again.source.acknowledged
 
 
 async def test_a_sequence_from_a_clock_that_is_ahead_loses_nothing_and_doubles_nothing(setting: Setting) -> None:
@@ -191,7 +218,6 @@ async def test_a_sequence_from_a_clock_that_is_ahead_loses_nothing_and_doubles_n
     await setting.finish()
     setting.arrive(1, 3, "6")
     await setting.finish()
-    setting.bridge.resumed(True)
     setting.arrive(2, 1, f'{{"value": 1, "seq": {ahead}}}', again=True)
     await setting.finish()
     assert 3 == await setting.count()

@@ -8,11 +8,12 @@ from zlib import crc32
 import msgspec
 import pytest
 
-from meanwhile.mqtt.journal import WINDOW, Journal, JournalError, Note
+from meanwhile.mqtt.journal import MIN_REMEMBERED, Journal, JournalError
+from meanwhile.mqtt.messages import Message
 
 
-def note(mid: int, payload: bytes = b"1", key: str | None = None) -> Note:
-    return Note(mid, 0, "a/b", payload, key)
+def message(mid: int, payload: bytes = b"1", key: str | None = None) -> Message:
+    return Message(mid, 0, "a/b", payload, key)
 
 
 def reopen(journal: Journal, file: Path, in_flight: int = 10) -> Journal:
@@ -28,55 +29,55 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_batch_that_was_begun_is_there_again_with_its_sequence(file: Path) -> None:
     journal = Journal(file, 10)
-    journal.begin([note(1), note(2)])
+    journal.begin([message(1), message(2)])
     again = reopen(journal, file)
-    assert (journal.producer, 1, [note(1), note(2)]) == (again.producer, again.sequence, again.batch)
-    assert not again.was_counted(note(1))
+    assert (journal.producer, 1, [message(1), message(2)]) == (again.producer, again.sequence, again.batch)
+    assert not again.was_counted(message(1))
 
 
 def test_after_it_was_committed_again_its_messages_are_counted(file: Path) -> None:
     journal = Journal(file, 10)
-    journal.begin([note(1)])
+    journal.begin([message(1)])
     again = reopen(journal, file)
     again.end()
-    assert again.was_counted(note(1))
+    assert again.was_counted(message(1))
 
 
 def test_after_an_orderly_end_there_is_nothing_to_finish(file: Path) -> None:
     journal = Journal(file, 10)
-    journal.begin([note(1)])
+    journal.begin([message(1)])
     journal.end()
     journal.save()
     again = reopen(journal, file)
     assert (1, []) == (again.sequence, again.batch)
-    assert again.was_counted(note(1))
+    assert again.was_counted(message(1))
 
 
 def test_a_batch_is_counted_once_the_next_one_was_begun(file: Path) -> None:
     journal = Journal(file, 10)
     for mid in (1, 2, 3):
-        journal.begin([note(mid)])
+        journal.begin([message(mid)])
         journal.end()
     again = reopen(journal, file)
-    assert [note(3)] == again.batch
-    assert (True, True) == (again.was_counted(note(1)), again.was_counted(note(2)))
+    assert [message(3)] == again.batch
+    assert (True, True) == (again.was_counted(message(1)), again.was_counted(message(2)))
 
 
 def test_another_content_under_the_same_identifier_was_not_counted(file: Path) -> None:
     journal = Journal(file, 10)
-    journal.begin([note(1)])
+    journal.begin([message(1)])
     journal.end()
-    assert journal.was_counted(note(1))
-    assert not journal.was_counted(note(1, b"2"))
-    assert not journal.was_counted(note(1, key="p:1"))
-    assert not journal.was_counted(note(2))
+    assert journal.was_counted(message(1))
+    assert not journal.was_counted(message(1, b"2"))
+    assert not journal.was_counted(message(1, key="p:1"))
+    assert not journal.was_counted(message(2))
 
 
 def test_sequences_never_come_twice(file: Path) -> None:
     journal = Journal(file, 10)
     seen = []
     for _ in range(3):
-        journal.begin([note(1)])
+        journal.begin([message(1)])
         seen.append(journal.sequence)
         journal = reopen(journal, file)
         journal.end()
@@ -85,50 +86,50 @@ def test_sequences_never_come_twice(file: Path) -> None:
 
 def test_a_new_session_forgets_what_was_counted_for_good(file: Path) -> None:
     journal = Journal(file, 10)
-    journal.begin([note(1)])
+    journal.begin([message(1)])
     journal.end()
     journal.forget()
-    assert not journal.was_counted(note(1))
+    assert not journal.was_counted(message(1))
     again = reopen(journal, file)
     again.end()
-    assert not again.was_counted(note(1))
+    assert not again.was_counted(message(1))
 
 
 def test_a_record_that_was_not_written_to_its_end_is_left_out(file: Path) -> None:
     journal = Journal(file, 10)
-    journal.begin([note(1)])
-    journal.begin([note(2)])
+    journal.begin([message(1)])
+    journal.begin([message(2)])
     whole = file.read_bytes()
     for cut in (1, 8, 20):
         journal.close()
         file.write_bytes(whole[:-cut])
         journal = Journal(file, 10)
-        assert (1, [note(1)]) == (journal.sequence, journal.batch)
+        assert (1, [message(1)]) == (journal.sequence, journal.batch)
 
 
 def test_the_window_is_limited_and_so_is_the_file(file: Path) -> None:
     journal = Journal(file, 10)
-    for first in range(1, 3 * WINDOW, 500):
-        journal.begin([note(mid, b"x" * 100) for mid in range(first, first + 500)])
+    for first in range(1, 3 * MIN_REMEMBERED, 500):
+        journal.begin([message(mid, b"x" * 100) for mid in range(first, first + 500)])
         journal.end()
-    assert not journal.was_counted(note(1, b"x" * 100))
-    assert journal.was_counted(note(first, b"x" * 100))
+    assert not journal.was_counted(message(1, b"x" * 100))
+    assert journal.was_counted(message(first, b"x" * 100))
     assert file.stat().st_size < 1_300_000
     again = reopen(journal, file)
-    assert again.was_counted(note(first - 1, b"x" * 100))
+    assert again.was_counted(message(first - 1, b"x" * 100))
 
 
 def test_a_broker_that_reuses_identifiers_early_is_not_trusted_again(file: Path) -> None:
     """Killed before the second message under an identifier is written down, it would be taken for the first."""
     journal = Journal(file, 10)
-    journal.begin([note(1)])
+    journal.begin([message(1)])
     journal.end()
-    journal.is_new(1)
-    journal.begin([note(1)])
+    journal.check_reuse(1)
+    journal.begin([message(1)])
     journal.end()
     again = reopen(journal, file)
     again.end()
-    assert not again.was_counted(note(1))
+    assert not again.was_counted(message(1))
 
 
 def test_two_processes_cannot_have_one_journal(file: Path) -> None:
@@ -141,7 +142,7 @@ def test_two_processes_cannot_have_one_journal(file: Path) -> None:
 def three_batches(file: Path) -> bytes:
     journal = Journal(file, 10)
     for mid in (1, 2, 3):
-        journal.begin([note(mid)])
+        journal.begin([message(mid)])
         journal.end()
     journal.close()
     return file.read_bytes()
@@ -155,7 +156,7 @@ def test_after_any_flipped_byte_no_sequence_comes_twice_and_the_damaged_file_is_
         file.write_bytes(damaged)
         journal = Journal(file, 10)
         before = {(journal.producer, sequence) for sequence in range(4)}
-        journal.begin([note(9)])
+        journal.begin([message(9)])
         assert (journal.producer, journal.sequence) not in before, place
         assert 1 == journal.sequence, place
         journal.close()
@@ -173,7 +174,7 @@ def test_after_any_cut_and_any_tail_of_zeros_no_sequence_comes_twice(file: Path)
             journal = Journal(file, 10)
             used = journal.producer
             is_boundary = content == whole[:cut] and used_up_to(whole, cut)
-            journal.begin([note(9)])
+            journal.begin([message(9)])
             assert is_boundary or (used != journal.producer and journal.sequence == 1), cut
             journal.close()
     assert [] == list(file.parent.glob("*.damaged-*"))
@@ -195,19 +196,19 @@ def test_a_journal_that_was_damaged_finishes_its_batch_with_the_old_key(file: Pa
     again = reopen(first, file)  # A crash before the batch is finished changes nothing.
     assert (first.producer, first.sequence, first.batch) == (again.producer, again.sequence, again.batch)
     again.end()
-    again.begin([note(4)])
+    again.begin([message(4)])
     assert first.producer != again.producer
 
 
 def test_messages_that_wait_are_not_counted_and_survive(file: Path) -> None:
     journal = Journal(file, 10)
-    held, counted = note(1), note(2)
+    held, counted = message(1), message(2)
     journal.begin([held, counted])
     held.done.append("a")
     journal.end([held])
-    journal.begin([held, note(3)])
+    journal.begin([held, message(3)])
     again = reopen(journal, file)
-    assert [held, note(3)] == again.batch
+    assert [held, message(3)] == again.batch
     assert (False, True) == (again.was_counted(held), again.was_counted(counted))
 
 
@@ -222,13 +223,13 @@ def test_a_directory_and_an_empty_file(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_a_full_disk_is_said_and_what_was_written_before_is_kept(file: Path) -> None:
     journal = Journal(file, 10)
-    journal.begin([note(1)])
+    journal.begin([message(1)])
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, journal._log)
     os.close(full)
     with pytest.raises(JournalError, match="cannot be written: No space left"):
-        journal.begin([note(2)])
-    assert [note(1)] == reopen(journal, file).batch
+        journal.begin([message(2)])
+    assert [message(1)] == reopen(journal, file).batch
 
 
 def test_a_journal_of_another_version_is_refused_and_kept(file: Path) -> None:
@@ -261,6 +262,6 @@ def test_a_last_record_that_is_cut_and_is_not_text_is_damage_like_any_other(file
     producer = whole.rindex(b"mqtt-")
     file.write_bytes(whole[: producer + 20] + b"\xe2" + whole[producer + 21 : -1])
     journal = Journal(file, 10)
-    journal.begin([note(9)])
+    journal.begin([message(9)])
     assert 1 == journal.sequence
     journal.close()

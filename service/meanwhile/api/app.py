@@ -175,7 +175,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout, counters=counters
     )
     reader = Reader(store, redis_timeout=settings.redis_timeout)
-    live = Poller(store, events.frame, redis_timeout=settings.redis_timeout, max_subscribers=settings.max_subscribers)
+    live = Poller(store, redis_timeout=settings.redis_timeout, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers)
     places = Places(settings.redis_timeout)
     guard = Guard(settings.api_keys)

@@ -8,20 +8,18 @@ more than a megabyte needs both. A request that finds no place within ``timeout`
 """
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
+from meanwhile.formats.json_pieces import SMALL
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SMALL = 64 * 1024  # Bytes of a body that is decoded at once, which takes a few milliseconds.
 _PLACES = 2
-_TIDY = 600.0  # Seconds.
 _LARGE = 1024 * 1024  # Bytes of a body that takes all places.
 
 
@@ -31,7 +29,7 @@ class Places:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._free = asyncio.Semaphore(_PLACES)
-        self._all = asyncio.Lock()  # For who needs all places: two of them would keep each other waiting.
+        self._all = asyncio.Lock()  # For a request that needs all places: two of them would wait for each other.
 
     @asynccontextmanager
     async def place(self, places: int = 1) -> AsyncIterator[None]:
@@ -54,12 +52,10 @@ class Places:
         will do.
         """
         while True:
-            await asyncio.sleep(_TIDY)
+            await asyncio.sleep(background_thread.TIDY_INTERVAL)
             with suppress(Overloaded):
                 async with self.place(_PLACES):
-                    gc.unfreeze()
-                    gc.collect()
-                    gc.freeze()
+                    background_thread.tidy()
 
     @asynccontextmanager
     async def decoded(

@@ -64,7 +64,7 @@ class Recording:
         if len(block) > MAX_BLOCK:
             await self._add(await background_thread.run(ndjson.decode, block, now, self._limits))
             return
-        chunk = ndjson.decode_at_once(block, now, self._limits)
+        chunk = ndjson.decode_fast(block, now, self._limits)
         if chunk is not None:
             await self._add(chunk)
             return

@@ -1,11 +1,12 @@
-"""CBOR (RFC 8949), as much of it as SenML needs, in time and memory that grow with the body and with nothing else.
+"""CBOR (RFC 8949), as much of it as SenML needs, in time and memory that grow with the body only.
 
-A general decoder makes integers and decimals of any size, and a number of 250,000 bytes takes seconds to become a
-double, which it then is not. Here a number is a double from the start: integers, bignums (tags 2 and 3), decimal
-fractions (4) and bigfloats (5) become the nearest one by integers of at most ``_MAX_BIGNUM`` bytes; what has no double
-is NaN, and so is what is not zero and would become it. Other tags are refused, and so are keys given twice.
+A general decoder makes integers and decimals of any size, and a number of 250,000 bytes takes seconds to convert to a
+double, for which it is too large in the end. Here a number is a double from the start: integers, bignums (tags 2 and
+3), decimal fractions (4) and bigfloats (5) become the nearest double, with integers of at most ``_MAX_BIGNUM`` bytes. A
+number beyond the doubles is NaN, and so is one that is not 0 and would become it. Other tags are refused, and so are
+duplicate keys.
 
-What comes out is numbers as doubles, except for keys; texts, bytes, booleans, None, lists and dictionaries.
+The result has numbers as doubles, except for keys; strings, bytes, booleans, None, lists and dictionaries.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ _FORM = "Expected CBOR, with every key once and no tags but those of numbers."
 
 
 def items(body: bytes) -> Iterator[Any] | None:
-    """The items of the array that a body is, one at a time; None if it is something else. Raises ``Malformed``.
+    """The items of a body that is an array, one at a time; None for any other body. Raises ``Malformed``.
 
     >>> list(items(bytes.fromhex("82a10201c48220 1819")))
     [{2: 1.0}, 2.5]
@@ -49,14 +50,14 @@ def _items(decoder: "_Decoder", length: int | None) -> Iterator[Any]:
 
 
 class _Decoder:
-    """Reads a body from ``at`` on."""
+    """Reads ``body``, from the byte ``at`` on."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self.at = 0
 
     def finish(self) -> None:
-        """Raises ``Malformed`` if there is more."""
+        """Raises ``Malformed`` if the body is not at its end."""
         if self.at != len(self._body):
             raise Malformed("Expected one CBOR item and nothing after it.")
 
@@ -84,8 +85,8 @@ class _Decoder:
         return taken
 
     def members(self, length: int | None, depth: int) -> Iterator[Any]:
-        """The items of an array, whose head was read."""
-        if length is not None and length > len(self._body) - self.at:  # An item has a byte at least.
+        """The items of an array, after its head."""
+        if length is not None and length > len(self._body) - self.at:  # An item has at least one byte.
             raise Malformed(_FORM)
         while length is None or length > 0:
             one = self.item(depth, may_break=length is None)
@@ -131,7 +132,7 @@ class _Decoder:
         return data if major == 2 else _text(data)
 
     def _chunks(self, major: int, length: int | None) -> bytes:
-        """The bytes of a string, whose head was read; one of indefinite length comes in parts."""
+        """The bytes of a string, after its head; one of indefinite length is joined from its parts."""
         if length is not None:
             return self._take(length)
         parts: list[bytes] = []

@@ -1,8 +1,8 @@
-"""Readings as they come, one a line or record, gathered by stream: what every format of single readings is read into.
+"""Columns: readings that come one a line or record, gathered by stream, whatever the format.
 
-Each stream has three parallel lists, so that a reading costs three appends and no object of its own. Where a reading
-stands (its line or record, from 0) is kept, so that what is found wrong later, by its value or by the store, can still
-be told by its place, and what comes before or after a place can be taken apart.
+Each stream has three parallel lists, so a reading costs three appends and no object. The place of a reading
+(its line or record, from 0) is kept, so that an error that is found later, in its value or by the store, can name the
+place, and the readings before or after a place can be separated.
 """
 
 from bisect import bisect_left
@@ -15,7 +15,7 @@ from meanwhile.core.shapes import Value
 
 
 class Columns(NamedTuple):
-    """Readings of one stream: values, times in milliseconds since 1970 (UTC), and the places they stand at."""
+    """Readings of one stream: values, times in milliseconds since 1970 (UTC), and places."""
 
     values: list[Value]
     times: list[int]
@@ -26,7 +26,10 @@ Gathered = dict[str, Columns]
 
 
 class Misplaced(Exception):
-    """A reading that cannot be recorded; ``place`` is its line or record, ``error`` says why, its pointer inside it."""
+    """A reading that cannot be recorded.
+
+    ``place`` is its line or record; ``error`` says why, with a pointer inside that.
+    """
 
     def __init__(self, place: int, error: Invalid) -> None:
         super().__init__(place)
@@ -35,7 +38,7 @@ class Misplaced(Exception):
 
 
 def readings(gathered: Mapping[str, Columns], limits: Limits) -> dict[str, Readings]:
-    """The readings by stream. Raises ``Misplaced`` for one that is not valid, not always the first of them."""
+    """The readings by stream. Raises ``Misplaced`` for an invalid one, not always the first."""
     return {name: _readings(columns, limits) for name, columns in gathered.items()}
 
 
@@ -49,7 +52,7 @@ def _readings(columns: Columns, limits: Limits) -> Readings:
 
 
 def select(gathered: Mapping[str, Columns], is_wanted: Callable[[int], bool]) -> Gathered:
-    """The readings that stand at places that are wanted."""
+    """The readings at the places that are wanted."""
     selected: Gathered = {}
     for name, columns in gathered.items():
         rows = [row for row in zip(*columns, strict=True) if is_wanted(row[2])]
@@ -60,7 +63,7 @@ def select(gathered: Mapping[str, Columns], is_wanted: Callable[[int], bool]) ->
 
 
 def rows_between(gathered: Mapping[str, Columns], start: int, stop: int, starts: Mapping[str, int]) -> dict[str, slice]:
-    """The rows that stand from ``start`` to before ``stop``; those of a stream in ``starts``, from there on."""
+    """The rows at places from ``start`` to before ``stop``; those of a stream in ``starts`` begin there instead."""
     rows = {}
     for name, one in gathered.items():
         low = bisect_left(one.places, starts.get(name, start))
@@ -73,7 +76,7 @@ def rows_between(gathered: Mapping[str, Columns], start: int, stop: int, starts:
 def of_rows(
     gathered: Mapping[str, Columns], whole: Mapping[str, Readings], rows: Mapping[str, slice]
 ) -> dict[str, Readings]:
-    """Of the readings ``whole`` that were made of ``gathered``, those in some rows; copies, in any case."""
+    """Copies of the readings in some rows, out of the readings ``whole`` that were made of ``gathered``."""
     return {
         name: Readings(
             whole[name].shape,
@@ -86,10 +89,10 @@ def of_rows(
 
 
 def first_place(gathered: Mapping[str, Columns], names: Collection[str]) -> int:
-    """Where the first reading of any of these streams stands."""
+    """The place of the first reading of these streams."""
     return min(gathered[name].places[0] for name in names)
 
 
 def size(gathered: Mapping[str, Columns]) -> int:
-    """How many readings these are."""
+    """The number of readings."""
     return sum(len(columns.values) for columns in gathered.values())

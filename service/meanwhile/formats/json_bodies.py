@@ -1,4 +1,4 @@
-"""What a JSON body of the service's own says, and the strict reader of it, which finds the exact place of an error."""
+"""JSON bodies of the service's own: what they hold, and their strict parse, which finds the place of an error."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,14 +21,14 @@ TIME = 'Expected an RFC 3339 time with a zone, such as "2026-01-01T00:00:00Z", o
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
-    """A body as it was decoded; its values need not have one shape, nor any the right one."""
+    """A decoded body; its values need not have the same shape, nor a valid one."""
 
     value: Value | UnsetType = UNSET
     values: list[Value] | UnsetType = UNSET
     time: float | str | UnsetType = UNSET
 
     def size(self) -> int:
-        """How many readings these are."""
+        """How many readings it has."""
         return 1 if self.values is UNSET else len(self.values)
 
     def contents(self) -> list[Value]:
@@ -38,16 +38,16 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
         return [] if self.value is UNSET else [self.value]
 
     def numbers(self) -> int:
-        """How many numbers these are, if all values have the shape of the first."""
+        """How many numbers it has, if all values have the shape of the first."""
         contents = self.contents()
         return len(contents) * numbers_of(contents[0]) if contents else 0
 
 
 class Numbers(Body, forbid_unknown_fields=True):
-    """A body of numbers alone. What most are; it need not be looked through for anything else."""
+    """A body of numbers alone, as most are; it needs no search for anything else."""
 
     value: float | UnsetType = UNSET
-    values: list[float] | UnsetType = UNSET  # type: ignore[assignment]  # narrower, and nothing is put into it
+    values: list[float] | UnsetType = UNSET  # type: ignore[assignment]  # narrower, and never added to
 
     def contents(self) -> list[float]:  # type: ignore[override]  # likewise
         """The readings."""
@@ -56,7 +56,7 @@ class Numbers(Body, forbid_unknown_fields=True):
         return [] if self.value is UNSET else [self.value]
 
     def numbers(self) -> int:
-        """How many numbers these are."""
+        """How many numbers it has."""
         return self.size()
 
 
@@ -72,17 +72,17 @@ def bad_name(name: str) -> Invalid:
     try:
         check_name(name)
     except Invalid as error:
-        return Invalid(error.detail, "")  # The key itself is not repeated: it can be anything.
+        return Invalid(error.detail, "")  # Without the name, which can be anything.
     raise AssertionError(name)
 
 
 def one(body: bytes) -> Body:
-    """The body for one stream. Raises ``Malformed``, or ``Invalid`` with a pointer."""
+    """The body for one stream. Raises ``Malformed`` or ``Invalid`` with a pointer."""
     return body_of(load(body), "")
 
 
 def many(body: bytes) -> dict[str, Body]:
-    """The bodies by stream; otherwise as ``one``."""
+    """The bodies by stream; otherwise like ``one``."""
     pairs = members_of(load(body), STREAMS, "")
     for name in pairs:
         if not is_name(name):
@@ -91,7 +91,7 @@ def many(body: bytes) -> dict[str, Body]:
 
 
 def body_of(node: Any, pointer: str) -> Body:
-    """The body that ``load`` made a node of, at ``pointer``."""
+    """The body of a node, as ``load`` made it, at ``pointer``."""
     members = members_of(node, FORM, pointer)
     if not members.keys() <= {"value", "values", "time"}:
         raise Invalid(FORM, pointer)
@@ -121,7 +121,7 @@ def _value(node: Any, pointer: str) -> Value:
     for name, part in members.items():
         try:
             parts[name] = _member(part, f"{pointer}/{escape(name)}")
-        except Invalid as error:  # A name that cannot be kept can be anything, so it is not repeated.
+        except Invalid as error:  # Without an invalid name, which can be anything.
             raise (error if is_member_name(name) else Invalid(error.detail, pointer)) from None
     return parts
 

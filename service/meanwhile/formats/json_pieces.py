@@ -1,10 +1,9 @@
-"""Large JSON texts in pieces, so that nobody waits while one is decoded.
+"""Large JSON texts in pieces, so that other threads run while one is decoded.
 
-A decoder in C keeps the interpreter to itself from the first byte to the last, and 8 MiB take it a tenth of a second.
-So an object is cut between two of its members and an array between two of its items, into texts of the same kind. A cut
-is guessed by what stands around it, and proven by reading: of a text that starts at the right place, what reads as
-whole members ends where a member ends. A guess that was wrong stands inside a string, and the next one is taken
-further on.
+A decoder in C holds the interpreter lock from the first byte to the last, and 8 MiB take it a tenth of a second. So an
+object is cut between two of its members and an array between two of its items, into texts of the same kind. The place
+of a cut is a guess by the characters around it, which decoding proves: the piece starts at the right place, so if it
+decodes as whole members, it ends where a member ends. A wrong guess is inside a string, and the next one is further on.
 """
 
 import re
@@ -14,7 +13,8 @@ import msgspec
 
 from meanwhile.formats.strict_json import Malformed
 
-PIECE = 48 * 1024  # Bytes, or one member or item: decoded in some milliseconds.
+SMALL = 64 * 1024  # Bytes of a body that is decoded whole, and in the event loop: it takes a few milliseconds.
+PIECE = 48 * 1024  # Bytes of a piece, unless it is one member or item.
 _SPACE = rb"[ \t\r\n]*+"
 _BETWEEN_MEMBERS = re.compile(rb"\}%b(,)%b\"[^\"\\]*+(?>(?:\\.[^\"\\]*+)*)\"%b:%b\{" % ((_SPACE,) * 4), re.DOTALL)
 _BETWEEN_ITEMS = {
@@ -28,12 +28,12 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def of_object(text: bytes) -> Iterator[bytes]:
-    """An object whose members are objects, in objects of some of its members."""
+    """An object whose members are objects, as several objects with some of its members each."""
     return _pieces(text.strip(_WHITE), _BETWEEN_MEMBERS)
 
 
 def of_array(text: bytes) -> Iterator[bytes]:
-    """An array of arrays, of objects or of numbers, in arrays of some of its items."""
+    """An array of arrays, of objects or of numbers, as several arrays with some of its items each."""
     text = text.strip(_WHITE)
     first = text[1:].lstrip(_WHITE)[:1]
     return _pieces(text, _BETWEEN_ITEMS.get(first, _BETWEEN_NUMBERS))
@@ -60,7 +60,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def check(text: bytes) -> None:
-    """Raises ``Malformed`` if this is not JSON; makes nothing of it."""
+    """Raises ``Malformed`` if this is not JSON; builds nothing from it."""
     try:
         text.decode()
         _skip(text)

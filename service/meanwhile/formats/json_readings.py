@@ -1,22 +1,21 @@
 """The service's own JSON: ``{"value": v, "time"?: t}`` or ``{"values": [v, ...]}``, and an object of those by stream.
 
-A reading that is misread is wrong for ever, so the reader must be strict; it must also be fast, and no fast parser is
-strict enough. So there are two:
+A reading that is misread stays in the average, so the reader must be strict; it must also be fast, and no fast parser
+is strict enough. So there are two:
 
-1. *msgspec* decodes into typed values in C. It refuses wrong types, unknown fields and what is not JSON. It lets two
-   things pass: of a key given twice the last one wins, and a literal such as 1e-400 becomes 0.
-2. *The strict reader* walks over the pairs and literals of the text (``json_bodies.py``). It decides whenever the first
-one
-   refuses (then it also finds the exact place of the error) or when a doubt is left about what it accepted.
+1. *msgspec* decodes into typed values in C. It refuses wrong types, unknown fields and anything but JSON. It accepts
+   two things that it should not: of duplicate keys it takes the last one, and a literal such as 1e-400 becomes 0.
+2. *Strict JSON* keeps the pairs and literals of the text (``strict_json.py``, ``json_bodies.py``). It decides when
+   msgspec refuses a body, and then also finds the exact place of the error, and when what msgspec accepted needs a
+   strict parse.
 
-Doubt is cheap to rule out. A key given twice has its colon in the body but not its entry in what was decoded, so
-with no backslash in the body, nothing is hidden if the colons in the body are as many as the decoded keys plus the
-colons inside decoded strings. And a literal can only have become 0 if it has a negative exponent or a long run of
-zeros.
+It is cheap to tell when it does. A duplicate key has its colon in the body but no entry in the result, so without a
+backslash in the body nothing is hidden if there are as many colons in the body as decoded keys and colons inside
+decoded strings. And a literal can only have become 0 if it has a negative exponent or a long run of zeros.
 
-A test feeds both readers the same bodies and demands the same answer. A **large** body is read in pieces, each as if it
-were a body of its own (``json_pieces.py``), so that neither reader takes long at a stretch and what is too much is
-refused before all of it is in memory.
+A test gives both readers the same bodies and demands the same answer. A **large** body is read in pieces, each as if it
+were a whole body (``json_pieces.py``), so neither reader takes long without a break, and a body with too many readings
+is refused before all of it is in memory.
 """
 
 import re
@@ -34,20 +33,19 @@ from meanwhile.core.shapes import NUMBER, Value
 from meanwhile.core.stream_names import is_name
 from meanwhile.formats import json_bodies, json_pieces
 from meanwhile.formats.json_bodies import Body, Numbers, bad_name
-from meanwhile.formats.strict_json import Malformed, Pairs, load, members_of
+from meanwhile.formats.json_pieces import SMALL
+from meanwhile.formats.strict_json import DUPLICATE_KEY, Malformed, Pairs, load, members_of
 
 _LINE = 'Expected {"stream": s, "value": v}, with a "time" if you like.'
-_TWICE = "Expected every key once; one is given twice."
 _RUN_OF_ZEROS = b"0" * 100
-_SMALL = 64 * 1024  # Bytes that are read at once.
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
-_STRICT = 256 * 1024  # Bytes of what the fast reader does not understand, and the strict one looks for the error in.
+_MAX_STRICT = 256 * 1024  # Bytes of a text that msgspec refuses, in which strict JSON finds the place of the error.
 
 _Decoders = Sequence["msgspec.json.Decoder[Any]"]
 
 
 class _Outline(msgspec.Struct, forbid_unknown_fields=True):
-    """A body that is not decoded yet."""
+    """A body whose members are not decoded yet."""
 
     value: msgspec.Raw | UnsetType = UNSET
     values: msgspec.Raw | UnsetType = UNSET
@@ -65,28 +63,27 @@ _outlines: _Decoders = [msgspec.json.Decoder(dict[str, _Outline])]
 
 
 def decode(body: bytes, now: int, limits: Limits) -> Readings:
-    """The readings of a body for one stream. ``now`` (ms since 1970) is the time of those that have none.
+    """The readings of a body for one stream. ``now`` (ms since 1970) is the time of a reading without one.
 
-    Raises ``Malformed``, or ``Invalid`` with a pointer, or ``TooMany``.
+    Raises ``Malformed``, ``Invalid`` with a pointer, or ``TooMany``.
     """
-    if len(body) > _SMALL:
+    if len(body) > SMALL:
         try:
             return _readings(_read_large(body, limits), "", now, limits)
         except Malformed:
             json_pieces.check(body)
             raise Invalid(json_bodies.FORM, "") from None
-    parsed: Body | None = _first_that_understands(_one, body)
+    parsed: Body | None = _first_result(_one, body)
     if isinstance(parsed, Numbers) and is_plain_number(parsed.value) and body.count(b":") == 1:
-        # Almost every request is one such number, beside no other key: beyond doubt.
+        # Almost every request is one plain number and no other key, which needs no strict parse.
         return Readings(NUMBER, [parsed.value], now, now)
-    if parsed is None or _needs_strict_parse(body, [parsed], ""):
-        parsed = json_bodies.one(body)
+    parsed = _strictly(parsed, body)
     _check_size(parsed.size(), parsed.numbers(), limits)
     return _readings(parsed, "", now, limits)
 
 
 def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
-    """The readings of a body for many streams, by stream name. Otherwise as ``decode``."""
+    """The readings of a body for many streams, by stream name. Otherwise like ``decode``."""
     batch: dict[str, Readings] = {}
     readings = numbers = 0
     try:
@@ -95,7 +92,7 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
                 if not is_name(name):
                     raise bad_name(name)
             if not batch.keys().isdisjoint(some):
-                raise Invalid(_TWICE, "")
+                raise Invalid(DUPLICATE_KEY, "")
             readings += sum(one.size() for one in some.values())
             numbers += sum(one.numbers() for one in some.values())
             _check_size(readings, numbers, limits)
@@ -105,7 +102,7 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
                 except Invalid as error:
                     raise error.under(f"/{escape(name)}") from None
     except Malformed:
-        if len(body) <= _SMALL:
+        if len(body) <= SMALL:
             raise
         json_pieces.check(body)
         raise Invalid(json_bodies.STREAMS, "") from None
@@ -115,51 +112,56 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
 
 
 def _members(body: bytes, limits: Limits) -> Iterator[dict[str, Body]]:
-    """The bodies in one for many streams, by name, some at a time."""
-    if len(body) <= _SMALL:
+    """The bodies by stream, some at a time."""
+    if len(body) <= SMALL:
         yield _read_many(body)
         return
     for piece in json_pieces.of_object(body):
-        yield _read_many(piece) if len(piece) <= _SMALL else _read_many_large(piece, limits)
+        yield _read_many(piece) if len(piece) <= SMALL else _read_many_large(piece, limits)
 
 
 def _read_one(text: bytes) -> Body:
-    parsed: Body | None = _first_that_understands(_one, text)
-    if parsed is None or _needs_strict_parse(text, [parsed], ""):
-        if parsed is None and len(text) > _STRICT:  # It may be anything. A doubt is about numbers, whatever the size.
-            raise Invalid(json_bodies.NUMBERS, "/value")
-        return json_bodies.one(text)
-    return parsed
+    return _strictly(_first_result(_one, text), text)
+
+
+def _strictly(parsed: Body | None, text: bytes) -> Body:
+    """The body that a text is. ``parsed`` is what msgspec made of it, None if it refused it.
+
+    Raises ``Malformed`` or ``Invalid``.
+    """
+    if parsed is None and len(text) > _MAX_STRICT:
+        raise Invalid(json_bodies.NUMBERS, "/value")
+    return json_bodies.one(text) if parsed is None or _needs_strict_parse(text, [parsed], "") else parsed
 
 
 def _read_many(text: bytes) -> dict[str, Body]:
-    parsed: dict[str, Body] | None = _first_that_understands(_many, text)
+    parsed: dict[str, Body] | None = _first_result(_many, text)
     if parsed is None or _needs_strict_parse(text, list(parsed.values()), "".join(parsed), len(parsed)):
         return json_bodies.many(text)
     return parsed
 
 
 def _read_large(text: bytes, limits: Limits) -> Body:
-    outline: _Outline | None = _first_that_understands(_outline, text)
+    outline: _Outline | None = _first_result(_outline, text)
     if outline is None:
         raise Malformed(json_bodies.FORM)
     if text.count(b":") != _colons(outline):
-        raise Invalid(_TWICE, "")
+        raise Invalid(DUPLICATE_KEY, "")
     return _fill(outline, limits)
 
 
 def _read_many_large(text: bytes, limits: Limits) -> dict[str, Body]:
-    """An object that has a large member; there is no cut beside it, so it has few or is wrong soon."""
-    outlines: dict[str, _Outline] | None = _first_that_understands(_outlines, text)
+    """The bodies by stream of an object with a large member, which cannot be cut into smaller ones."""
+    outlines: dict[str, _Outline] | None = _first_result(_outlines, text)
     if outlines is None:
         raise Malformed(json_bodies.STREAMS)
     if _ESCAPED_COLON.search(text):  # Then colons cannot be counted.
-        if _first_that_understands(_many, text) is None:
+        if _first_result(_many, text) is None:
             raise Malformed(json_bodies.STREAMS)
         return json_bodies.many(text)
     in_names = "".join(outlines).count(":")
     if text.count(b":") != len(outlines) + in_names + sum(map(_colons, outlines.values())):
-        raise Invalid(_TWICE, "")
+        raise Invalid(DUPLICATE_KEY, "")
     filled = {}
     for name, outline in outlines.items():
         try:
@@ -204,13 +206,14 @@ def _read_values(array: bytes, limits: Limits) -> Body:
 
 
 def _moved(pointer: str, by: int) -> str:
-    """A pointer into the values of a piece, as one into all values; ``by`` are before the piece."""
+    """A pointer into the values of a piece as one into all values, of which ``by`` are before the piece."""
     _, _, rest = pointer.partition("/values/")
     index, slash, inside = rest.partition("/")
     return f"/values/{by + int(index)}{slash}{inside}" if index.isdigit() else "/values"
 
 
-def _first_that_understands(decoders: _Decoders, body: bytes) -> Any:
+def _first_result(decoders: _Decoders, body: bytes) -> Any:
+    """What the first of these decoders makes of a body that does not refuse it; None if all refuse it."""
     for decoder in decoders:
         try:
             return decoder.decode(body)
@@ -220,7 +223,7 @@ def _first_that_understands(decoders: _Decoders, body: bytes) -> Any:
 
 
 def decode_line(line: bytes, now: int, limits: Limits) -> tuple[str, Readings]:
-    """The stream and the reading of ``{"stream": s, "value": v, "time"?: t}``, by the strict reader. As ``decode``."""
+    """The stream and the reading of ``{"stream": s, "value": v, "time"?: t}``, as strict JSON; like ``decode``."""
     members = members_of(load(line), _LINE, "")
     name = members.pop("stream", None)
     if not isinstance(name, str) or members.keys() | {"time"} != {"value", "time"}:
@@ -231,7 +234,7 @@ def decode_line(line: bytes, now: int, limits: Limits) -> tuple[str, Readings]:
 
 
 def readings_of(node: Any, now: int, limits: Limits) -> Readings:
-    """The readings of a body for one stream, as ``load`` made it; otherwise as ``decode``."""
+    """The readings of a body for one stream, as ``load`` made it; otherwise like ``decode``."""
     parsed = json_bodies.body_of(node, "")
     _check_size(parsed.size(), parsed.numbers(), limits)
     return _readings(parsed, "", now, limits)
@@ -263,7 +266,7 @@ def _check_size(readings: int, numbers: int, limits: Limits) -> None:
 
 
 def _needs_strict_parse(body: bytes, parsed: list[Body], names: str, keys: int = 0) -> bool:
-    """Whether the fast reader may have dropped a pair or flushed a literal to zero (see the essay above)."""
+    """Whether msgspec may have dropped a pair or made a literal 0 (see the essay above)."""
     if b"\\" in body:
         return True
     colons = keys + names.count(":")

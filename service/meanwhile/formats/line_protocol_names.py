@@ -1,19 +1,19 @@
 """How the points of line protocol name their streams.
 
 A *pattern* such as ``{measurement}/{tags}/{field}`` is a stream name with places: one for the measurement, one for the
-field, and one for the tags, sorted by key, which is as many segments as there are tags: their values with ``{tags}``,
+field, and one for the tags, sorted by key, which becomes one segment for each tag: its value with ``{tags}``,
 ``key:value`` with ``{pairs}``.
 
-Measurements, tags and fields can be any text and stream names cannot, so what is put into a place is encoded, byte by
-byte of its UTF-8, as ``~XX``, as URLs do with ``%``:
+Measurements, tags and fields can be any text and stream names cannot. So in each place these characters are encoded as
+``~XX`` for each byte of their UTF-8, as URLs do with ``%``:
 
-- what a name cannot hold, and ``~`` and ``/``; with ``{pairs}``, ``:`` too;
+- those that a name cannot have, ``~`` and ``/``; with ``{pairs}``, ``:`` too;
 - the first character of a segment ``.`` or ``..``, and of a last segment that is a route below a stream (``count``).
 
-A name that does not start with a letter or a digit then gets ``x~`` in front. No encoded text has a ``~`` without two
-hexadecimal digits behind it, so each of these steps can be undone, and different points have different streams. There
-is one exception: ``{tags}`` has no keys, so two points that differ in the keys of their tags alone share a stream, and
-only ``{pairs}`` keeps them apart.
+A name that does not start with a letter or a digit then gets ``x~`` in front. In an encoded text two hexadecimal digits
+follow every ``~``, so each of these steps can be undone, and different points have different streams. There is one
+exception: ``{tags}`` has no keys, so two points that differ only in the keys of their tags share a stream, and only
+``{pairs}`` keeps them apart.
 
 >>> name_of("{measurement}/{tags}/{field}", "disk", [("path", "/srv"), ("host", "pi")], "used %")
 'disk/pi/~2Fsrv/used~20~25'
@@ -35,7 +35,7 @@ _ENCODED_IN_PAIRS = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
 
 
 def check_pattern(pattern: str) -> str:
-    """``pattern`` itself if it is one; raises ``ValueError`` otherwise."""
+    """Returns ``pattern``; raises ``ValueError`` if it is not a pattern."""
     segments = pattern.split("/")
     if not all(segment in _PLACES or _LITERAL.fullmatch(segment) for segment in segments):
         raise ValueError("Expected segments of A-Z a-z 0-9 . _ : -, {measurement}, {tags}, {pairs} and {field}.")
@@ -45,7 +45,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def name_of(pattern: str, measurement: str, tags: Tags, field: str) -> str:
-    """The stream of a point, which may be too long to be one."""
+    """The stream of a point; its name may be too long."""
     segments: list[str] = []
     for segment in pattern.split("/"):
         match segment:

@@ -5,17 +5,18 @@
     {"temperature": 21.5, "humidity": 40}    any other object: an object reading; or *split*, a stream for each field
     [{"n": "urn:...:temp", "v": 21.5}]       an array of objects is a SenML pack; its records name their streams
 
-What MQTT 5 says of the content type is heard where it says SenML, which CBOR needs.
+The content type of MQTT 5 counts if it is one of SenML's; SenML in CBOR needs it.
 
-Split, objects inside objects are fields of fields, and what is neither a number nor an object is skipped and counted,
-since what Zigbee2MQTT and Tasmota send has texts and switches beside the numbers.
+In a split object, objects inside it are split, too. What is neither a number nor an object is skipped and counted,
+since Zigbee2MQTT and Tasmota send strings and switches with the numbers.
 
-A *sequence* can be in an object, in a member whose name is configured; it is taken out before the rest is read.
+An object can have a *sequence*, in a member whose name is configured. It is removed before the rest is read.
 
-Topics can be any text and stream names cannot. A topic that is a stream's name names it; any other is encoded: a slash
-at an end is dropped; of each segment what a name cannot hold, and ``~``, becomes ``~XX`` byte by byte of its UTF-8,
-also the first character of a segment ``.`` or ``..`` or of a last segment that is a route below a stream (``count``);
-and what then does not start with a letter or a digit gets ``x~`` in front. Names of fields are encoded in the same way.
+A topic can be any text, and a stream name cannot. A topic that is a stream name is taken as it is. Any other topic is
+encoded: slashes at its ends are dropped; in each segment every character that a name cannot have, and ``~``, becomes
+``~XX`` for each byte of its UTF-8; so does the first character of a segment ``.`` or ``..``, and of a last segment that
+is a route below a stream (``count``); a result that does not start with a letter or a digit gets ``x~`` in front. Names
+of fields are encoded in the same way.
 """
 
 import re
@@ -24,11 +25,12 @@ from typing import Any, NamedTuple
 
 from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE
-from meanwhile.core.readings import Limits, Readings
+from meanwhile.core.readings import Limits, Readings, collect_numbers
 from meanwhile.core.stream_names import RESERVED, check_name, is_name
 from meanwhile.formats import json_readings, senml, strict_json
 
 _ENCODED = re.compile(r"[^A-Za-z0-9._:-]", re.ASCII)
+_PACK = re.compile(rb"[ \t\r\n]*+\[[ \t\r\n]*+\{")  # How an array of objects starts.
 _POST = {"value", "values", "time"}
 _SENML: Mapping[str | None, Callable[[bytes, int, Limits], senml.Pack]] = {
     "application/senml+json": senml.decode_json,
@@ -38,19 +40,19 @@ _SENML: Mapping[str | None, Callable[[bytes, int, Limits], senml.Pack]] = {
 
 
 class Options(NamedTuple):
-    """How messages are read: what stream names start with, whether objects are split, which member is a sequence."""
+    """How messages are read."""
 
-    prefix: str = ""
-    split: bool = False
-    sequence: str | None = None
+    prefix: str = ""  # What stream names start with.
+    split: bool = False  # Whether an object is one reading for each of its numbers.
+    sequence: str | None = None  # The member of objects that is a sequence.
 
 
 class Decoded(NamedTuple):
-    """What a message says: readings by stream, a sequence if it has one, and how many fields were skipped."""
+    """What a message says."""
 
-    readings: dict[str, Readings]
+    readings: dict[str, Readings]  # By stream.
     sequence: int | None = None
-    skipped: int = 0
+    skipped: int = 0  # Fields, or records of a pack, without a number.
 
 
 def decode(
@@ -58,21 +60,23 @@ def decode(
 ) -> Decoded:
     """The readings of a message. ``now`` (ms since 1970) is the time of those that have none.
 
-    Raises ``Malformed``, or ``Invalid``, also for a topic too long to name a stream.
+    Raises ``Malformed``, or ``Invalid``, also if the topic is too long to name a stream.
     """
     if content_type in _SENML:
         return _of_pack(_SENML[content_type](payload, now, limits), options.prefix)
-    node = strict_json.load(payload)
-    if isinstance(node, list) and not strict_json.is_object(node) and node and strict_json.is_object(node[0]):
+    if _PACK.match(payload):
         return _of_pack(senml.decode_json(payload, now, limits), options.prefix)
+    node = strict_json.load(payload)
     sequence = None
+    if isinstance(node, float):
+        return Decoded({check_name(stream_of(options.prefix + topic)): _of_number(node, now)})
     if strict_json.is_object(node):
         members = strict_json.members_of(node, "Expected an object.", "")
         if options.sequence is not None and options.sequence in members:
             sequence = _sequence(members.pop(options.sequence))
         if not members.keys() <= _POST:
             if options.split:
-                return _split(options.prefix + topic, members, sequence, now, limits)
+                return _split(options.prefix + topic, members, sequence, now)
             node = strict_json.object_of({"value": strict_json.object_of(members)})
         else:
             node = strict_json.object_of(members)
@@ -82,12 +86,20 @@ def decode(
     return Decoded({check_name(stream): json_readings.readings_of(node, now, limits)}, sequence)
 
 
+def _of_number(number: float, now: int) -> Readings:
+    try:
+        return collect_numbers([number], now, now)
+    except Invalid as error:
+        raise Invalid(error.detail, "/value") from None
+
+
 def _of_pack(pack: senml.Pack, prefix: str) -> Decoded:
     readings = {check_name(prefix + name): readings for name, readings in pack.readings.items()}
     return Decoded(readings, None, pack.skipped)
 
 
-def _split(topic: str, members: dict[str, Any], sequence: int | None, now: int, limits: Limits) -> Decoded:
+def _split(topic: str, members: dict[str, Any], sequence: int | None, now: int) -> Decoded:
+    """A reading for each number in the members of an object."""
     readings: dict[str, Readings] = {}
     skipped = 0
     waiting = [(f"{topic}/{name}", value) for name, value in members.items()]
@@ -97,8 +109,7 @@ def _split(topic: str, members: dict[str, Any], sequence: int | None, now: int, 
             inner = strict_json.members_of(value, "Expected an object.", "")
             waiting += [(f"{path}/{name}", one) for name, one in inner.items()]
         elif isinstance(value, float):
-            name = check_name(stream_of(path))
-            readings[name] = json_readings.readings_of(strict_json.object_of({"value": value}), now, limits)
+            readings[check_name(stream_of(path))] = _of_number(value, now)
         else:
             skipped += 1
     if not readings:
@@ -113,7 +124,7 @@ def _sequence(value: Any) -> int:
 
 
 def stream_of(topic: str) -> str:
-    """The stream that a topic names; it may be too long to be one.
+    """The stream that a topic names; its name may be too long.
 
     >>> stream_of("plant/boiler"), stream_of("/zigbee2mqtt/Living room/"), stream_of("esp/count")
     ('plant/boiler', 'zigbee2mqtt/Living~20room', 'esp/~63ount')

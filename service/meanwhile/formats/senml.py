@@ -3,17 +3,17 @@
 A pack is an array of records. A base field applies from its record on, until it is given again:
 
     name     bn + n                          the name of the stream
-    value    bv + v                          the reading, where there is a v; added as decimals
-    time     bt + t, in seconds              since 1970; below 2^28 since now, so that 0 or nothing is now
+    value    bv + v                          the reading, if there is a v; added as decimals
+    time     bt + t, in seconds              since 1970; below 2^28 relative to now, so 0 or nothing is now
 
-Only numbers become readings. Strings, booleans, data (``vs``, ``vb``, ``vd``) and records that have a sum alone are
-skipped and counted; a sum (``s``) is never averaged. A record of base fields alone sets them. Units say nothing here.
-Fields that are not known are ignored, as the RFC asks, but one whose name ends in ``_`` has to be understood, so it is
-refused, and so is a pack of a version above 10 (RFC 9100 counts features there, and we know none beyond those of 10).
+Only numbers become readings. Strings, booleans, data (``vs``, ``vb``, ``vd``) and records with only a sum are skipped
+and counted; a sum (``s``) is never averaged. A record of base fields alone sets them. Units are ignored. Unknown fields
+are ignored, as the RFC asks, but one whose name ends in ``_`` has to be understood, so it is refused, and so is a pack
+of a version above 10 (RFC 9100 counts features there, and this module has none beyond those of 10).
 
-Both notations are read into plain dictionaries, one a record, and *resolved* by the same code as they come. JSON is
-decoded by msgspec, some records at a time, and by the strict reader of ``formats/strict_json.py`` where a key given
-twice or a literal that became 0 could hide. In CBOR fields are numbers; ``cbor.py`` decodes it.
+Both notations are read into plain dictionaries, one a record, and *resolved* by the same code, one after another.
+msgspec decodes JSON, some records at a time; ``formats/strict_json.py`` does where a duplicate key or a literal that
+became 0 could hide. In CBOR fields are numbers; ``cbor.py`` decodes it.
 """
 
 import re
@@ -30,6 +30,7 @@ from meanwhile.core.readings import Limits, Readings
 from meanwhile.core.stream_names import check_name, is_name
 from meanwhile.formats import cbor, columns, json_pieces
 from meanwhile.formats.columns import Columns, Gathered, Misplaced
+from meanwhile.formats.json_pieces import SMALL
 from meanwhile.formats.strict_json import Malformed, load, members_of
 
 Record = Mapping[str, Any]
@@ -37,8 +38,7 @@ Record = Mapping[str, Any]
 VERSION = 10
 _ABSOLUTE = 2**28  # Seconds: times below are relative to now.
 _RUN_OF_ZEROS = b"0" * 100
-_SMALL = 64 * 1024  # Bytes that are read at once.
-_MAX_FIELDS = 10_000  # Of a record that is larger.
+_MAX_FIELDS = 10_000  # Of a record of more than SMALL bytes.
 _KEYS = re.compile(rb"[^\\]\"[ \t\r\n]*+:")
 
 _LABELS = {
@@ -80,7 +80,7 @@ _decode_json = msgspec.json.Decoder(list[dict[str, float | str | bool]]).decode
 def decode_json(body: bytes, now: int, limits: Limits) -> Pack:
     """The readings of a pack in JSON. ``now`` is in milliseconds since 1970.
 
-    Raises ``Malformed``, ``Invalid`` with a pointer to the record, or ``TooMany``.
+    Raises ``Malformed``, ``Invalid`` with a pointer into the pack, or ``TooMany``.
     """
     try:
         return _resolve(_records(body), now, limits)
@@ -90,21 +90,21 @@ def decode_json(body: bytes, now: int, limits: Limits) -> Pack:
 
 
 def decode_cbor(body: bytes, now: int, limits: Limits) -> Pack:
-    """The readings of a pack in CBOR; otherwise as ``decode_json``."""
+    """The readings of a pack in CBOR; otherwise like ``decode_json``."""
     return _resolve(_labelled_records(body), now, limits)
 
 
 def _records(body: bytes) -> Iterator[Record]:
     number = 0
-    for piece in json_pieces.of_array(body) if len(body) > _SMALL else [body]:
+    for piece in json_pieces.of_array(body) if len(body) > SMALL else [body]:
         for record in _read_json(piece, number):
             yield record
             number += 1
 
 
 def _read_json(text: bytes, number: int) -> Sequence[Record]:
-    """The records of an array, of which the first one has this number."""
-    if len(text) > _SMALL and len(_KEYS.findall(text)) > _MAX_FIELDS:  # It is one record.
+    """The records of an array; the first one is record ``number`` of the pack."""
+    if len(text) > SMALL and len(_KEYS.findall(text)) > _MAX_FIELDS:  # It is one record.
         json_pieces.check(text)
         raise Invalid(f"Expected at most {_MAX_FIELDS} fields in a record.", f"/{number}")
     try:
@@ -115,7 +115,7 @@ def _read_json(text: bytes, number: int) -> Sequence[Record]:
 
 
 def _needs_strict_parse(body: bytes, records: list[dict[str, Any]]) -> bool:
-    """Whether a key may have been given twice or a literal flushed to zero (see ``formats/json_readings.py``)."""
+    """Whether there may be a duplicate key or a literal that became 0 (see ``formats/json_readings.py``)."""
     if b"\\" in body:
         return True
     values = [value for record in records for value in record.values()]
@@ -154,7 +154,7 @@ def _labelled(record: Any, pointer: str) -> Record:
 
 
 def _add(base: float, value: float) -> float:
-    """The nearest double to the exact sum of two decimals; a double stands for the shortest one that is read as it.
+    """The nearest double to the exact sum of two decimals, each the shortest one that stands for its double.
 
     >>> _add(0.1, 0.2), 0.1 + 0.2
     (0.3, 0.30000000000000004)
@@ -171,7 +171,7 @@ def _resolve(records: Iterable[Record], now: int, limits: Limits) -> Pack:
 
 
 def _gather(records: Iterable[Record], now: int, limits: Limits) -> tuple[Gathered, int]:
-    """The numbers of resolved records by stream, and how many records have none."""
+    """The numbers of resolved records by stream, and how many records were skipped."""
     gathered: Gathered = {}
     bases: dict[str, Any] = {"bn": "", "bt": 0.0, "bv": 0.0, "bver": VERSION}
     known: dict[str, Columns] = {}  # By n, under the base name of the moment.
@@ -213,7 +213,7 @@ def _gather(records: Iterable[Record], now: int, limits: Limits) -> tuple[Gather
 
 
 def _check(record: Record, number: int, bases: dict[str, Any]) -> None:
-    """Refuses a record that is not one, and takes over its base fields."""
+    """Raises ``Invalid`` if a record is wrong; otherwise sets its base fields."""
     for field, value in record.items():
         _check_field(field, value, f"/{number}")
     if "bver" in record:
@@ -253,7 +253,7 @@ def _has_bases_only(record: Record, number: int) -> bool:
 def _milliseconds(seconds: float, now: int) -> int | None:
     if seconds >= _ABSOLUTE:
         return times.parse(seconds)
-    if not seconds >= -times.LATEST:  # Which NaN is not, either.
+    if not seconds >= -times.LATEST:  # False for NaN, too.
         return None
     at = now + round(seconds * 1000)
     return at if at >= times.EARLIEST else None

@@ -1,6 +1,6 @@
-"""JSON texts as they stand: each object as its pairs, so that a key given twice is seen, and each literal as it is.
+"""Strict JSON: each object as its pairs, so that duplicate keys are found, and no literal that becomes 0 by rounding.
 
-``json.loads`` with hooks, which is slow, and what decides wherever a faster reader may have dropped something.
+This is ``json.loads`` with hooks, which is slow. It decides where a faster reader may have dropped something.
 """
 
 import json
@@ -9,9 +9,11 @@ from typing import Any
 
 from meanwhile.core.errors import Invalid
 
+DUPLICATE_KEY = "Expected every key once; one is a duplicate."
+
 
 class Malformed(ValueError):
-    """A body that is not a JSON text. ``detail`` says where it stops being one."""
+    """A body that is not a JSON text. ``detail`` says where the error is."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -19,17 +21,17 @@ class Malformed(ValueError):
 
 
 class Pairs(list[tuple[str, Any]]):
-    """A JSON object as it stands in the text, keys given twice included."""
+    """A JSON object as its pairs, including those of duplicate keys."""
 
 
 def _number(literal: str) -> float:
-    """The nearest double, or NaN, which is then refused, for a literal that is not zero but would become it."""
+    """The nearest double; NaN, which is then refused, for a literal that is not 0 but would become it."""
     number = float(literal)
     return nan if number == 0 and literal.lower().partition("e")[0].strip("-0.") else number
 
 
 def load(body: bytes) -> Any:
-    """What a JSON text says, each object as the pairs it has. Raises ``Malformed``."""
+    """The content of a JSON text; an object is a list of pairs, a number a float. Raises ``Malformed``."""
     try:
         return json.loads(
             body.decode(),
@@ -47,20 +49,20 @@ def load(body: bytes) -> Any:
 
 
 def members_of(node: Any, expected: str, pointer: str) -> dict[str, Any]:
-    """The members of what ``load`` made of an object. Raises ``Invalid`` for anything else, or a key given twice."""
+    """The members of an object, as ``load`` made it. Raises ``Invalid`` for any other node, or duplicate keys."""
     if not isinstance(node, Pairs):
         raise Invalid(expected, pointer)
     members = dict(node)
     if len(members) != len(node):
-        raise Invalid("Expected every key once; one is given twice.", pointer)
+        raise Invalid(DUPLICATE_KEY, pointer)
     return members
 
 
 def is_object(node: Any) -> bool:
-    """Whether ``load`` made this of an object."""
+    """Whether a node, as ``load`` made it, is an object."""
     return isinstance(node, Pairs)
 
 
 def object_of(members: dict[str, Any]) -> Any:
-    """What ``load`` would make of an object with these members."""
+    """The node that ``load`` would make of an object with these members."""
     return Pairs(members.items())

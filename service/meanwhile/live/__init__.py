@@ -1,1 +1,1 @@
-"""Changes as they happen."""
+"""Changes of streams as they happen: the poller and its subscriptions."""

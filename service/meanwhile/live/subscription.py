@@ -1,78 +1,63 @@
-"""What one subscriber of changes watches, and what it has not got yet: bounded, however slow it is.
+"""A subscription: what one subscriber watches, and which changes it has not taken yet. It is bounded, however slow the
+subscriber is.
 
-A subscriber has a set of the streams that changed since it last took something, never a queue: who is slow gets the
-latest state of each, later. A frame (the bytes of an event) is made once a change and shared by all. A state and its
-frame are kept while somebody has not got them yet, and no longer.
+A subscription keeps the set of streams that changed since the subscriber last took something, never a queue: a slow
+subscriber gets the latest state of each stream, later. The snapshot of a stream is shared by its subscribers and kept
+until the last of them has taken it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from meanwhile.live.watched_streams import Group, Watched
+from meanwhile.live.watched_streams import Group, Snapshot, Watched
 from meanwhile.storage.redis_client import StoreUnavailable
 
-_PART = 16 * 1024  # Bytes after which a subscriber's turn ends.
+_PHASES = 16  # Of subscriptions with the same interval.
 
 
 class Position(NamedTuple):
-    """What a client has: all changes up to a number, as counted by one process in one run of its memory."""
+    """What a client has: all changes up to ``number``, as one process counted them during its ``epoch``."""
 
     epoch: str
     number: int
 
 
-class Subscription:
-    """One subscriber, of some streams or of a group.
+class Change(NamedTuple):
+    """A change: its number, by which a client can resume, and what the stream is now."""
 
-    ``frame`` makes the bytes of an event; ``release`` is called with each stream that nobody waits for any more,
-    ``leave`` at the end.
+    number: int
+    snapshot: Snapshot
+
+
+class Subscription:
+    """One subscription, to named streams or to a group. The poller makes it, and ends it in ``Poller.unsubscribe``.
+
+    ``interval`` is the shortest time between two changes of one stream, in seconds; ``since`` is what the client has.
     """
 
     __slots__ = (
-        *(
-            "_frame",
-            "_leave",
-            "_pending",
-            "_release",
-            "_started",
-            "_woken",
-            "changed",
-            "due",
-            "group",
-            "interval",
-            "is_over",
-        ),
-        *("is_resumed", "since", "streams"),
+        *("_changed", "_pending", "_started", "_wake", "due", "group", "interval", "is_over", "is_resumed", "since"),
+        "streams",
     )
 
-    def __init__(
-        self,
-        interval: float,
-        since: Position | None,
-        frame: Callable[[Watched], Awaitable[bytes]],
-        release: Callable[[Watched], None],
-        leave: "Callable[[Subscription], None]",
-    ) -> None:
-        self._frame = frame
-        self._release = release
-        self._leave = leave
-        self._pending: list[tuple[int, Watched]] = []  # The next one last.
-        self._woken = asyncio.Event()
-        self.changed: set[Watched] = set()
-        self.streams: list[Watched] = []
+    def __init__(self, interval: float, since: Position | None) -> None:
+        self._changed: set[Watched] = set()
+        self._pending: list[tuple[int, Watched]] = []  # Number and stream; the next one stands last.
+        self._wake = asyncio.Event()
+        self._started: asyncio.Future[int] | None = asyncio.get_running_loop().create_future()
+        self.streams: list[Watched] = []  # Those that are named.
         self.group: Group | None = None
         self.interval = interval
         self.since = since
         self.is_resumed = False
         self.is_over = False
-        self.due = 0.0
-        self._started: asyncio.Future[int] | None = asyncio.get_running_loop().create_future()
+        self.due = 0.0  # When it is next in a round, by the loop's clock.
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has got what there was at the start."""
+        """Whether ``begin`` has returned."""
         return self._started is None
 
     @property
@@ -80,82 +65,80 @@ class Subscription:
         """The streams."""
         return self.streams if self.group is None else self.group.streams.values()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is a change to take now."""
+        return bool(self._pending)
+
     async def begin(self) -> int:
-        """Waits for the start; how many streams there are. Raises what the start failed with."""
+        """Waits until the streams have been read. Returns how many exist; raises what ``fail`` was given."""
         count = 0 if self._started is None else await self._started
         self._started = None
         return count
 
     def start(self, epoch: str, forgotten: int) -> None:
-        """Gives what there is, or what is newer than the client's position, if nothing since then is forgotten."""
+        """Ends the waiting of ``begin``. The first changes are all streams, or those that changed after ``since``.
+
+        ``since`` counts if it is of this ``epoch`` and no change after it is ``forgotten``.
+        """
         since = self.since
         self.is_resumed = since is not None and since.epoch == epoch and since.number >= forgotten
         after = since.number if since is not None and self.is_resumed else -1
         for stream in self.watched:
             if stream.number > after:
-                self.note(stream)
+                self.mark_changed(stream)
         if self._started is not None and not self._started.done():
             self._started.set_result(sum(stream.exists for stream in self.watched))
         self.flush()
 
-    def note(self, stream: Watched) -> None:
-        """Takes note of a change of a stream."""
-        if stream not in self.changed:
-            self.changed.add(stream)
-            stream.waiting += 1
-
-    def _has_got(self, stream: Watched) -> None:
-        stream.waiting -= 1
-        if not stream.waiting:
-            self._release(stream)
-
-    def flush(self) -> None:
-        """Lets the subscriber have what has changed, unless it is still busy with what it has."""
-        if self.changed and not self._pending:
-            self._pending = sorted(((one.number, one) for one in self.changed), key=lambda one: -one[0])
-            self.changed.clear()
-            self._woken.set()
-
-    async def take(self, seconds: float) -> list[tuple[int, bytes]] | None:
-        """The next changes, as (number, frame); none if there are none for so many seconds, None when it is over."""
-        if not self._pending and not self.is_over:
-            self._woken.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._woken.wait()
-        if self.is_over:
-            return None
-        part, size = [], 0
-        while self._pending and size < _PART:
-            number, stream = self._pending.pop()
-            try:
-                frame = await self._frame(stream)
-            finally:
-                self._has_got(stream)
-            part.append((number, frame))
-            size += len(frame)
-        if self._pending:
-            await asyncio.sleep(0)  # Sending alone would not let others run.
-        return None if self.is_over else part
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether there is more to take at once."""
-        return bool(self._pending)
-
     def fail(self, error: Exception) -> None:
-        """Tells who waits for the start why there is none."""
+        """Makes ``begin`` raise ``error``, if it still waits."""
         if self._started is not None and not self._started.done():
             self._started.set_exception(error)
 
-    def end(self) -> None:
-        """Ends it; whoever waits for a change hears of it now."""
-        if not self.is_over:
-            self.is_over = True
-            self._woken.set()
-            self.fail(StoreUnavailable())
-            for stream in [*self.changed, *(stream for _, stream in self._pending)]:
-                self._has_got(stream)
-            self.changed.clear()
-            self._pending.clear()
-            self._leave(self)
+    def schedule(self, now: float) -> None:
+        """Sets when it is next due: an interval later, or if that has passed, at a phase that others share."""
+        self.due += self.interval
+        if self.due <= now:
+            phase = self.interval / _PHASES
+            self.due = ((now + self.interval) // phase + 1) * phase
+
+    def mark_changed(self, stream: Watched) -> None:
+        """Adds a stream to the changes that the subscriber has not taken yet, and holds its snapshot until then."""
+        if stream not in self._changed:
+            self._changed.add(stream)
+            stream.hold()
+
+    def flush(self) -> None:
+        """Makes what has changed pending, unless the subscriber is still busy with what was pending before."""
+        if self._changed and not self._pending:
+            self._pending = sorted(((one.number, one) for one in self._changed), key=lambda one: -one[0])
+            self._changed.clear()
+            self._wake.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when there is a change to take, the subscription is over, or ``seconds`` have passed."""
+        if not self._pending and not self.is_over:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+
+    @contextmanager
+    def take(self) -> Iterator[Change]:
+        """Takes the next change, of a subscription that ``is_behind``; its snapshot is held until the block ends."""
+        number, stream = self._pending.pop()
+        try:
+            yield Change(number, stream.snapshot)
+        finally:
+            stream.release()
+
+    def close(self) -> None:
+        """Makes it over, and wakes its subscriber. For the poller, which has to forget it too."""
+        self.is_over = True
+        self._wake.set()
+        self.fail(StoreUnavailable())
+        for stream in [*self._changed, *(stream for _, stream in self._pending)]:
+            stream.release()
+        self._changed.clear()
+        self._pending.clear()

@@ -1,41 +1,57 @@
-"""Streams that somebody watches: what is known of each, and who is told when it changes."""
+"""Watched streams: the latest snapshot of each, and the subscribers to notify when it changes."""
 
 from typing import Protocol
 
-_UNSEEN = object()
+_UNREAD = object()
 
 
 class Subscriber(Protocol):
-    """Who is told of changes."""
+    """What a stream notifies of its changes."""
+
+    def mark_changed(self, stream: "Watched") -> None:
+        """Adds a stream to the changes that the subscriber has not taken yet."""
+
+
+class Snapshot:
+    """A stream as it was last read, shared by all its subscribers until the last of them has taken it.
+
+    ``name`` is the stream's name; ``stored`` is its state, as the bytes in Redis, or None if the stream does not exist.
+    ``encoded`` is what those who take snapshots made of the state, so that it is made once; it replaces the state.
+    """
+
+    __slots__ = ("encoded", "name", "stored")
+
+    def __init__(self, name: str, stored: bytes | None) -> None:
+        self.name = name
+        self.stored = stored
+        self.encoded: bytes | None = None
+
+    def replace_by(self, encoded: bytes) -> None:
+        """Keeps ``encoded`` in place of the state."""
+        self.encoded, self.stored = encoded, None
 
     @property
-    def has_begun(self) -> bool:
-        """Whether it has got what there was at the start."""
-
-    def fail(self, error: Exception) -> None:
-        """Tells who waits for the start why there is none."""
-
-    def end(self) -> None:
-        """Ends it."""
-
-    def note(self, stream: "Watched") -> None:
-        """Takes note of a change of a stream."""
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return len(self.stored or b"") + len(self.encoded or b"")
 
 
 class Watched:
-    """A stream that is watched, or was: then only what tells whether it changed is kept."""
+    """A stream that is watched, or was: of one that was, only what detects the next change is kept.
 
-    __slots__ = ("frame", "groups", "mark", "name", "number", "stored", "waiting", "watchers")
+    ``name`` is the stream's name.
+    """
+
+    __slots__ = ("_fingerprint", "_holds", "_snapshot", "groups", "name", "number", "subscribers")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.stored: bytes | None = None
-        self.mark: object = _UNSEEN  # The hash of ``stored``, which stays when that goes; None if it does not exist.
         self.number = 0  # Of its last change.
-        self.frame: bytes | None = None
-        self.waiting = 0  # How often it is among what subscribers have not got yet.
-        self.watchers: set[Subscriber] = set()
+        self.subscribers: set[Subscriber] = set()  # Those that name it.
         self.groups: list[Group] = []
+        self._fingerprint: object = _UNREAD  # The hash of the state that was last read; None if it does not exist.
+        self._snapshot: Snapshot | None = None
+        self._holds = 0  # How often its snapshot is needed.
 
     def join(self, group: "Group") -> None:
         """Makes it one of the streams of a prefix."""
@@ -45,42 +61,67 @@ class Watched:
 
     @property
     def exists(self) -> bool:
-        """Whether it did when it was last read."""
-        return self.mark is not None and self.mark is not _UNSEEN
+        """Whether it existed when it was last read."""
+        return self._fingerprint is not None and self._fingerprint is not _UNREAD
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody watches it."""
-        return bool(self.watchers or self.groups)
+        """Whether it has subscribers."""
+        return bool(self.subscribers or self.groups)
 
     @property
-    def held(self) -> int:
-        """Bytes of its state and its frame that are kept."""
-        return len(self.stored or b"") + len(self.frame or b"")
+    def size(self) -> int:
+        """Bytes of its snapshot, if it is kept."""
+        return 0 if self._snapshot is None else self._snapshot.size
 
-    def let_go(self) -> None:
-        """Keeps only what tells whether it changed, if nobody waits for more."""
-        if not self.waiting:
-            self.stored = self.frame = None
+    @property
+    def snapshot(self) -> Snapshot:
+        """The latest snapshot. Only for a stream that is held."""
+        if self._snapshot is None:
+            raise RuntimeError("The snapshot of this stream is not held.")
+        return self._snapshot
 
-    def see(self, stored: bytes | None, number: int) -> bool:
-        """Takes what is stored now; if that is a change, it gets ``number`` and its subscribers are told."""
-        mark = None if stored is None else hash(stored)
-        if mark != self.mark or self.frame is None:
-            self.stored = stored
-        if mark == self.mark:
-            return False
-        self.mark, self.number, self.frame = mark, number, None
-        for one in self.watchers:
-            one.note(self)
-        for group in self.groups:
-            for one in group.subscribers:
-                one.note(self)
-        return True
+    def hold(self) -> None:
+        """Keeps the snapshot until as many calls of ``release``."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Undoes a ``hold``; the last one drops the snapshot."""
+        self._holds -= 1
+        if not self._holds:
+            self._snapshot = None
+
+    def drop(self) -> None:
+        """Drops the snapshot of a stream that nobody watches."""
+        if not self.is_watched:
+            self._snapshot = None
+
+    def update(self, stored: bytes | None, number: int) -> bool:
+        """Compares with what is stored now; a change gets ``number`` and is marked at the subscribers.
+
+        Returns whether it is one.
+        """
+        fingerprint = None if stored is None else hash(stored)
+        is_change = fingerprint != self._fingerprint
+        if is_change or (self._holds and self._snapshot is None):
+            self._snapshot = Snapshot(self.name, stored)
+        if is_change:
+            self._fingerprint, self.number = fingerprint, number
+            for one in self.subscribers:
+                one.mark_changed(self)
+            for group in self.groups:
+                for one in group.subscribers:
+                    one.mark_changed(self)
+        if not self._holds:
+            self._snapshot = None
+        return is_change
 
 
 class Group:
-    """The subscribers of a prefix, and its streams."""
+    """The subscribers of a prefix, and its streams.
+
+    ``prefix`` is what the names of the streams start with.
+    """
 
     __slots__ = ("is_listed", "prefix", "streams", "subscribers")
 
@@ -88,4 +129,4 @@ class Group:
         self.prefix = prefix
         self.streams: dict[str, Watched] = {}
         self.subscribers: set[Subscriber] = set()
-        self.is_listed = False
+        self.is_listed = False  # Whether the streams that exist were found.

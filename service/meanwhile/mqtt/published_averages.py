@@ -1,11 +1,11 @@
 """Averages back to the broker: each stream's, retained, when it has changed, at most once a second.
 
-All streams of the store are looked at in rounds, a second or more apart, so also what came over HTTP is published. The
-topic is ``<prefix>/<stream>``; the payload is the average as JSON, for a number just that number.
+All streams of the store are read in rounds, a second or more apart, so the averages of readings that came over HTTP are
+published, too. The topic is ``<prefix>/<stream>``; the payload is the average as JSON, for a number just that number.
 
 Home Assistant finds them by discovery messages: a sensor for each number, and for each component of an object or a
-vector of at most 16, with a template that takes it out. ``<prefix>/$state`` says "online", and "offline" by the
-broker's hand when this process is gone; no stream can have that name.
+vector of at most 16, with a template that takes it out of the payload. ``<prefix>/$state`` is "online", and when this
+process is gone the broker sets it to "offline" (the last will); no stream can have that name.
 """
 
 import asyncio
@@ -25,34 +25,32 @@ from meanwhile.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-_ROUND = 1.0  # Seconds from one round to the next.
-_AT_ONCE = 200
-_MOST_COMPONENTS = 16
+_INTERVAL = 1.0  # Seconds from one round to the next.
+_PAGE = 200  # Streams that are read together.
+_MAX_COMPONENTS = 16  # Of a stream that has sensors in Home Assistant.
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]+")
 
 _encode = msgspec.json.Encoder().encode
 
 
 def state_topic(prefix: str) -> str:
-    """Where it says whether this process is there."""
+    """The topic that says whether this process is connected."""
     return f"{prefix}/$state"
 
 
 class Averages:
-    """Publishes below ``prefix``; with ``discovery``, the prefix that Home Assistant looks below, also what it is.
+    """The averages of the streams in ``store``, published to ``broker`` below the topic ``prefix``.
 
-    By another connection all is published anew, since the broker may have forgotten it.
+    ``discovery`` is the topic below which Home Assistant looks for discovery messages, None for no such messages.
+    ``redis_timeout`` is how long one read may take, in seconds. On a new connection everything is published again,
+    since the broker may have lost it.
     """
 
     def __init__(
-        self,
-        store: Store,
-        *,
-        prefix: str,
-        discovery: str | None,
-        redis_timeout: float,
+        self, store: Store, broker: Broker, *, prefix: str, discovery: str | None, redis_timeout: float
     ) -> None:
         self._store = store
+        self._broker = broker
         self._prefix = prefix
         self._discovery = discovery
         self._redis_timeout = redis_timeout
@@ -60,12 +58,11 @@ class Averages:
         self._last_connection = 0
 
     def is_own(self, topic: str) -> bool:
-        """Whether a topic is one that this publishes: what comes back from there must not be recorded."""
+        """Whether this process publishes to a topic; what comes back from there must not be recorded."""
         return topic.startswith((f"{self._prefix}/", *([f"{self._discovery}/"] if self._discovery else [])))
 
-    async def run(self, broker: Broker) -> None:
+    async def run(self) -> None:
         """Publishes until it is cancelled."""
-        self._broker = broker
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
@@ -73,8 +70,8 @@ class Averages:
                 try:
                     await self._round()
                 except StoreUnavailable:
-                    log.debug("no averages: Redis is away")
-            await asyncio.sleep(max(0.1, started + _ROUND - loop.time()))
+                    log.debug("no averages are published: Redis is not available")
+            await asyncio.sleep(max(0.1, started + _INTERVAL - loop.time()))
 
     async def _round(self) -> None:
         if self._broker.connection != self._last_connection:
@@ -84,19 +81,19 @@ class Averages:
         cursor: str | None = None
         while True:
             deadline = asyncio.get_running_loop().time() + self._redis_timeout
-            page = await self._store.listing.page("", _AT_ONCE, cursor, deadline)
+            page = await self._store.listing.page("", _PAGE, cursor, deadline)
             states = await self._store.read(page.streams, deadline) if page.streams else []
             for name, state in zip(page.streams, states, strict=True):
                 if isinstance(state, State):
                     seen.add(name)
-                    self._show(name, state)
+                    self._publish(name, state)
             cursor = page.cursor
             if cursor is None:
                 break
         for name in self._published.keys() - seen:
-            self._hide(name)
+            self._remove(name)
 
-    def _show(self, name: str, state: State) -> None:
+    def _publish(self, name: str, state: State) -> None:
         shape, summary = state
         now = (summary.count, summary.first, summary.last, summary.sums)
         before = self._published.get(name)
@@ -108,15 +105,15 @@ class Averages:
         self._broker.publish(f"{self._prefix}/{name}", _encode(shape.value(summary.averages())))
         self._published[name] = (now, shape)
 
-    def _hide(self, name: str) -> None:
-        """Takes a stream that was deleted off the broker: an empty retained message does that."""
+    def _remove(self, name: str) -> None:
+        """Removes a deleted stream from the broker, by empty retained messages."""
         _, shape = self._published.pop(name)
         for topic in (f"{self._prefix}/{name}", *(topic for topic, _ in self._sensors(name, shape))):
             self._broker.publish(topic, b"")
 
     def _sensors(self, name: str, shape: Shape) -> Iterator[tuple[str, dict[str, object]]]:
-        """Home Assistant's discovery messages for a stream: topic and content."""
-        if self._discovery is None or shape.components > _MOST_COMPONENTS:
+        """Home Assistant's discovery messages for a stream, as topic and content."""
+        if self._discovery is None or shape.components > _MAX_COMPONENTS:
             return
         for component in range(shape.components):
             place = shape.pointer(component)
@@ -136,7 +133,7 @@ class Averages:
 
 
 def _template(shape: Shape, component: int) -> str:
-    """Jinja that takes a component out of the payload."""
+    """A Jinja template that takes a component out of the payload."""
     path = ""
     for name, length in shape.members:
         if component < (length or 1):

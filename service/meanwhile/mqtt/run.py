@@ -4,16 +4,21 @@ import asyncio
 import logging
 import re
 import signal
+from collections.abc import Coroutine
 from logging.config import dictConfig
 from typing import Any
 
 from meanwhile.core.readings import Limits
 from meanwhile.formats.mqtt_payload import Options
 from meanwhile.mqtt.bridge import Bridge
-from meanwhile.mqtt.broker import Address, Broker
+from meanwhile.mqtt.broker import Broker
+from meanwhile.mqtt.broker_address import BrokerAddress
 from meanwhile.mqtt.journal import Journal
+from meanwhile.mqtt.outcomes import Outcomes
 from meanwhile.mqtt.published_averages import Averages, state_topic
+from meanwhile.mqtt.recorder import Recorder
 from meanwhile.settings import MqttSettings, Settings
+from meanwhile.storage import background_thread
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.data_directory import DataDir
 from meanwhile.storage.redis_checks import Examination, refuse_unusable
@@ -24,19 +29,22 @@ from meanwhile.telemetry.logs import configuration
 
 log = logging.getLogger(__name__)
 
-_LARGEST_PACKET = 1024 * 1024  # Bytes; in_flight of them are in memory and in the journal.
-_REPORT = 60.0  # Seconds between two lines of the log about what was recorded.
+_MAX_PACKET = 1024 * 1024  # Bytes; memory and the journal hold as many packets as the broker sends ahead.
+_REPORT_INTERVAL = 60.0  # Seconds between two lines of the log about what was recorded.
 
 
 def run(settings: Settings, mqtt: MqttSettings) -> None:
-    """Runs until SIGINT or SIGTERM. Raises ``JournalError``, ``ValueError`` for a URL that is none, ``OSError``,
-    ``EmbeddedError``."""
-    address = Address.parse(mqtt.url, mqtt.username, mqtt.password)._replace(ca=mqtt.ca, cert=mqtt.cert, key=mqtt.key)
+    """Runs until SIGINT or SIGTERM.
+
+    Raises ``BrokerError``, ``JournalError``, ``EmbeddedError``, ``OSError``, or ``ValueError`` if the URL is malformed.
+    """
+    address = BrokerAddress.parse(mqtt.url, mqtt.username, mqtt.password)
+    address = address._replace(ca=mqtt.ca, cert=mqtt.cert, key=mqtt.key)
     dictConfig(configuration(settings.log_level, access_log=False))
     asyncio.run(_run(settings, mqtt, address))
 
 
-async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None:
+async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -> None:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", mqtt.client_id)
     if settings.redis_url is not None:
         await refuse_unusable(settings.redis_url)
@@ -45,74 +53,83 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
     replicas = settings.replicas if settings.durability == "replicated" else 0
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
     committer = Committer(store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout)
-    averages = None
-    if mqtt.publish is not None:
-        averages = Averages(
-            store,
-            prefix=mqtt.publish,
-            discovery=mqtt.discovery if mqtt.home_assistant else None,
-            redis_timeout=settings.redis_timeout,
-        )
-    bridge = Bridge(
-        committer,
-        journal,
-        clock=milliseconds_now,
-        options=Options(mqtt.stream_prefix, mqtt.split, mqtt.sequence),
-        limits=Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers),
-        most=mqtt.in_flight,
-        is_own=(lambda topic: False) if averages is None else averages.is_own,
-    )
+    examination = Examination(client, settings.durability, strict=settings.strict)
     broker = Broker(
         address,
         mqtt.client_id,
         mqtt.topic,
         receive_maximum=mqtt.in_flight,
-        max_packet=min(settings.max_body, _LARGEST_PACKET),
-        arrived=bridge.arrived,
-        resumed=bridge.resumed,
+        max_packet=min(settings.max_body, _MAX_PACKET),
+        clock=milliseconds_now,
         last_will=None if mqtt.publish is None else state_topic(mqtt.publish),
+    )
+    averages = None
+    if mqtt.publish is not None:
+        averages = Averages(
+            store,
+            broker,
+            prefix=mqtt.publish,
+            discovery=mqtt.discovery if mqtt.home_assistant else None,
+            redis_timeout=settings.redis_timeout,
+        )
+    outcomes = Outcomes()
+    recorder = Recorder(
+        committer,
+        outcomes,
+        options=Options(mqtt.stream_prefix, mqtt.split, mqtt.sequence),
+        limits=Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers),
+    )
+    bridge = Bridge(
+        broker,
+        recorder,
+        journal,
+        outcomes,
+        max_batch=mqtt.in_flight,
+        is_own=(lambda topic: False) if averages is None else averages.is_own,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    work = loop.create_task(_work(bridge, broker))
-    others: list[asyncio.Future[Any]] = [loop.create_task(_report(bridge)), loop.create_task(stopping.wait())]
-    examination = Examination(client, settings.durability, strict=settings.strict)
-    others.append(loop.create_task(examination.run()))
+    others: list[Coroutine[Any, Any, object]] = [stopping.wait(), examination.run(), _report(outcomes), _tidy()]
     if averages is not None:
-        others.append(loop.create_task(averages.run(broker)))
+        others.append(averages.run())
+    recording = loop.create_task(_record(bridge))
+    tasks = [recording, *map(loop.create_task, others)]
     try:
-        done, _ = await asyncio.wait([work, *others, broker.failed], return_when=asyncio.FIRST_COMPLETED)
-        for one in done:
-            one.result()  # What ended by itself says why.
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # Raises what it failed with.
         bridge.stop()
-        await asyncio.wait([work], timeout=settings.shutdown_timeout)
+        await asyncio.wait([recording], timeout=settings.shutdown_timeout)
     finally:
-        for task in (work, *others):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(work, *others, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await broker.stop()
-        log.info("stopped; %s", _words(bridge))
+        log.info("stopped; %s", outcomes)
         journal.save()
         journal.close()
         await client.aclose()
 
 
-async def _work(bridge: Bridge, broker: Broker) -> None:
+async def _record(bridge: Bridge) -> None:
     await bridge.recover()
-    broker.start()
-    await bridge.run(broker.acknowledge)
+    await bridge.run()
 
 
-async def _report(bridge: Bridge) -> None:
-    said = ""
+async def _report(outcomes: Outcomes) -> None:
+    """Logs the outcomes of messages every minute, if they have changed."""
+    logged = ""
     while True:
-        await asyncio.sleep(_REPORT)
-        if _words(bridge) != said:
-            said = _words(bridge)
-            log.info("so far %s", said)
+        await asyncio.sleep(_REPORT_INTERVAL)
+        if str(outcomes) != logged:
+            logged = str(outcomes)
+            log.info("so far %s", logged)
 
 
-def _words(bridge: Bridge) -> str:
-    return ", ".join(f"{number} {what}" for what, number in sorted(bridge.counts.items()) if number) or "nothing came"
+async def _tidy() -> None:
+    """Collects the cycles among objects that heavy work froze, every ten minutes."""
+    while True:
+        await asyncio.sleep(background_thread.TIDY_INTERVAL)
+        background_thread.tidy()

@@ -1,13 +1,13 @@
-"""Topic filters that overlap: which of several copies of a message is the one to record.
+"""Topic filters that overlap: which of several copies of a message is recorded.
 
 A broker may send a message once for each of our filters that matches its topic (MQTT 5, 3.3.4), and Mosquitto does. The
-copies are messages like any others, each with a packet identifier, so nothing but the *subscription identifier* tells
-them apart. Each filter has one, made of its text, so that it is the same after a restart; and of the filters that match
-a topic, only the first is responsible for it. A copy is recorded if it is for that filter. A broker that sends one copy
-for several filters lists their identifiers, and that copy is recorded, too.
+copies are messages like any others, each with a packet identifier, so only the *subscription identifier* tells them
+apart. Each filter has one, computed from its text, so that it is the same after a restart; and of the filters that
+match a topic, only the first is responsible for it. A copy is recorded if it is for that filter. A broker that sends
+one copy for several filters lists their identifiers, and that copy is recorded, too.
 
-A filter of a shared subscription comes after all others: the broker sends its messages to some member of the group,
-while those of a plain filter come in any case.
+Filters of shared subscriptions come after all others: the broker sends their messages to one member of the group, and
+those of a plain filter to every subscriber.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,27 +15,27 @@ from hashlib import blake2b
 
 from paho.mqtt.client import topic_matches_sub
 
-_LARGEST_IDENTIFIER = 268_435_455
+_MAX_IDENTIFIER = 268_435_455
 
 
 class Filters:
-    """Our filters, and the subscription identifier of each in ``identifiers``."""
+    """The filters ``topics``, to which this process subscribes; ``identifiers`` has the subscription identifiers."""
 
     def __init__(self, topics: Sequence[str]) -> None:
         self.identifiers: dict[str, int] = {}
         for topic in sorted(topics, key=is_shared):
             if topic in self.identifiers:
                 continue
-            identifier = 1 + int.from_bytes(blake2b(topic.encode(), digest_size=8).digest()) % _LARGEST_IDENTIFIER
+            identifier = 1 + int.from_bytes(blake2b(topic.encode(), digest_size=8).digest()) % _MAX_IDENTIFIER
             while identifier in self.identifiers.values():
-                identifier = 1 + identifier % _LARGEST_IDENTIFIER
+                identifier = 1 + identifier % _MAX_IDENTIFIER
             self.identifiers[topic] = identifier
         self._known = frozenset(self.identifiers.values())
 
     def is_copy(self, topic: str, identifiers: Collection[int]) -> bool:
         """Whether a delivery for these subscription identifiers is a copy of one for another filter.
 
-        It is not, if it is for no filter that we know: it then has waited since another start, with other filters.
+        It is not if it is for an unknown filter: the message was then sent to an earlier process, with other filters.
         """
         if len(self._known) == 1 or self._known.isdisjoint(identifiers):
             return False
@@ -55,12 +55,12 @@ class Filters:
 
 
 def is_shared(topic: str) -> bool:
-    """Whether a filter is of a shared subscription."""
+    """Whether this is the filter of a shared subscription."""
     return topic.startswith("$share/")
 
 
 def unshared(topic: str) -> str:
-    """The filter that topics are matched by.
+    """The filter without what makes it shared; topics are matched by that.
 
     >>> unshared("$share/group/a/#"), unshared("a/#")
     ('a/#', 'a/#')

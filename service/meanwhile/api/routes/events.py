@@ -4,36 +4,35 @@
     id: 5f3a91c2-17
     data: {"stream":"kitchen/temperature","count":2,"average":21.75, ... ,"state_bytes":112}
 
-    event: deleted                              the stream does not exist, or not any more
+    event: deleted                              the stream does not exist, or no longer
     id: 5f3a91c2-18
     data: {"stream":"kitchen/temperature"}
 
     event: ready                                all that there is has been sent; what follows are changes
     data: {"streams":1,"resumed":false}
 
-A client that comes back with the last id in ``Last-Event-ID``, as browsers do, gets what has changed since, if the
-process that answers still knows; ``resumed`` says so. Otherwise it gets everything, and a stream that it knows and
-does not get is gone.
+A client that connects again with the last id in ``Last-Event-ID``, as browsers do, gets what has changed since, if the
+process that answers still has the numbers of those changes; ``resumed`` says so. Otherwise it gets everything, and a
+stream that it knows and does not get is gone.
 """
 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import isfinite
 from os.path import commonprefix
 
-import msgspec
-
 from meanwhile.api.auth import check_prefix_of
 from meanwhile.api.errors import NoSuchStream
+from meanwhile.api.event_frames import EventFrames
 from meanwhile.api.openapi import document
 from meanwhile.api.operation import Operation
 from meanwhile.api.query import parameters
 from meanwhile.api.reply import EndlessReply
 from meanwhile.api.request import Request
-from meanwhile.api.routes.streams import everything, single
+from meanwhile.api.routes.streams import single
 from meanwhile.core.errors import Invalid
-from meanwhile.core.state import State
 from meanwhile.core.stream_names import check_name, check_prefix
 from meanwhile.live.poller import Poller, TooManySubscribers
 from meanwhile.live.subscription import Position, Subscription
@@ -42,32 +41,33 @@ from meanwhile.storage.redis_client import StoreUnavailable
 
 EVENT_STREAM = f"{document.EVENTS}; charset=utf-8".encode()
 COMMENT_SECONDS = 15.0
-SHORTEST_INTERVAL = 0.1
-LONGEST_INTERVAL = 3600.0
-MOST_NAMES = 1_000
+MIN_INTERVAL = 0.1  # Seconds.
+MAX_INTERVAL = 3600.0  # Seconds.
+MAX_NAMES = 1_000
 
 _COMMENT = b":\n\n"
+_PART = 16 * 1024  # Bytes of events after which other tasks run.
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?", re.ASCII)
 _ID = re.compile(rb"([0-9a-f]{8})-([0-9]{1,18})")
 _INTERVAL = {
     "name": "interval",
     "in": "query",
-    "description": "Seconds: at most one event per stream in so many.",
-    "schema": {"type": "number", "minimum": SHORTEST_INTERVAL, "maximum": LONGEST_INTERVAL, "default": 1},
+    "description": "Seconds from one event of a stream to its next, at least.",
+    "schema": {"type": "number", "minimum": MIN_INTERVAL, "maximum": MAX_INTERVAL, "default": 1},
     "example": 1,
 }
 _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "The id of the last event that the client has: only what changed since is sent.",
+    "description": "The id of the last event that the client has. Only later changes are sent.",
     "schema": {"type": "string"},
     "example": "5f3a91c2-17",
 }
 _PREFIX = {
     "name": "prefix",
     "in": "query",
-    "description": "All streams whose names start with this, also later ones; without it and stream, all that the key "
-    "reaches.",
+    "description": "All streams whose names start with this, also streams that are new. Without prefix and stream, all "
+    "streams that the key allows.",
     "schema": {"type": "string"},
     "example": "kitchen/",
 }
@@ -90,18 +90,10 @@ data: {"streams":1,"resumed":false}
 
 """
 
-_encode = msgspec.json.Encoder().encode
-
-
-def frame(name: str, state: State | None, size: int) -> bytes:
-    """An event without its id: what a stream is now."""
-    if state is None:
-        return b'event: deleted\ndata: {"stream":"%b"}\n\n' % name.encode()
-    return b"event: state\ndata: %b\n\n" % _encode(everything(name, state) | {"state_bytes": size})
-
 
 def operations(live: Poller, reader: Reader) -> list[Operation]:
-    """The routes that watch."""
+    """The event streams of one stream and of many."""
+    frames = EventFrames()
 
     async def watch_stream(request: Request) -> EndlessReply:
         """The state of a stream now and at each change, as server-sent events, with a comment every 15 seconds."""
@@ -119,8 +111,8 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
         prefix = single(query, "prefix")
         if names and prefix is not None:
             raise Invalid("Expected either prefix or stream.")
-        if len(names) > MOST_NAMES:
-            raise Invalid(f"Expected at most {MOST_NAMES} streams.")
+        if len(names) > MAX_NAMES:
+            raise Invalid(f"Expected at most {MAX_NAMES} streams.")
         for name in names:
             check_prefix_of(name, request.grant.prefix)
         if not names:
@@ -131,7 +123,8 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
     async def stream(names: list[str], prefix: str | None, interval: float, request: Request) -> EndlessReply:
         subscription, count = await live.subscribe(names, prefix, interval, _position(request))
         lowest = commonprefix(names) if prefix is None else prefix  # noqa: RUF071  # Of names, not of paths.
-        return EndlessReply(_parts(subscription, live.epoch, count), EVENT_STREAM, subscription.end, lowest.startswith)
+        part = _parts(subscription, frames, live.epoch, count)
+        return EndlessReply(part, EVENT_STREAM, partial(live.unsubscribe, subscription), lowest.startswith)
 
     refusals = (Invalid, TooManySubscribers, StoreUnavailable)
     return [
@@ -158,7 +151,9 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
     ]
 
 
-def _parts(subscription: Subscription, epoch: str, count: int) -> Callable[[], Awaitable[bytes | None]]:
+def _parts(
+    subscription: Subscription, frames: EventFrames, epoch: str, count: int
+) -> Callable[[], Awaitable[bytes | None]]:
     """What to send, part by part: events, and comments in between."""
     loop = asyncio.get_running_loop()
     next_comment = loop.time() + COMMENT_SECONDS
@@ -172,10 +167,10 @@ def _parts(subscription: Subscription, epoch: str, count: int) -> Callable[[], A
                 count,
                 b"true" if subscription.is_resumed else b"false",
             )
-        changes = await subscription.take(next_comment - loop.time())
-        if changes is None:
+        await subscription.wait(next_comment - loop.time())
+        events = await _events(subscription, frames, epoch)
+        if subscription.is_over:
             return None
-        events = b"".join([b"id: %b-%d\n%b" % (epoch.encode(), number, event) for number, event in changes if event])
         if loop.time() >= next_comment:
             next_comment = loop.time() + COMMENT_SECONDS
             return events + _COMMENT
@@ -184,18 +179,31 @@ def _parts(subscription: Subscription, epoch: str, count: int) -> Callable[[], A
     return part
 
 
+async def _events(subscription: Subscription, frames: EventFrames, epoch: str) -> bytes:
+    """The events of the next changes, until they make a part."""
+    events: list[bytes] = []
+    size = 0
+    while subscription.is_behind and size < _PART:
+        with subscription.take() as change:
+            frame = await frames.frame_of(change.snapshot)
+        if frame:
+            events.append(b"id: %b-%d\n%b" % (epoch.encode(), change.number, frame))
+            size += len(frame)
+    if subscription.is_behind:
+        await asyncio.sleep(0)  # Sending alone would not let others run.
+    return b"".join(events)
+
+
 def _interval(text: str | None) -> float:
     if text is None:
         return 1.0
     seconds = float(text) if _NUMBER.fullmatch(text) else 0.0
-    if not (isfinite(seconds) and SHORTEST_INTERVAL <= seconds <= LONGEST_INTERVAL):
-        raise Invalid(
-            f"Expected interval to be seconds, from {SHORTEST_INTERVAL} to {LONGEST_INTERVAL:.0f}, such as 1 or 0.5."
-        )
+    if not (isfinite(seconds) and MIN_INTERVAL <= seconds <= MAX_INTERVAL):
+        raise Invalid(f"Expected interval to be seconds, from {MIN_INTERVAL} to {MAX_INTERVAL:.0f}, such as 1 or 0.5.")
     return seconds
 
 
 def _position(request: Request) -> Position | None:
-    """Where the client left off; what is no id of ours says nothing."""
+    """The last change that the client has; None without an id that this service could have sent."""
     match = _ID.fullmatch(request.headers.get(b"last-event-id") or b"")
     return None if match is None else Position(match[1].decode(), int(match[2]))

@@ -14,7 +14,7 @@ from meanwhile.api.errors import (
     TooManyUploads,
     UnsupportedMediaType,
 )
-from meanwhile.api.large_bodies import SMALL, Places
+from meanwhile.api.large_bodies import Places
 from meanwhile.api.openapi import document, models
 from meanwhile.api.operation import Operation
 from meanwhile.api.reply import Reply, json_reply
@@ -27,6 +27,7 @@ from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, Readings
 from meanwhile.core.stream_names import FORM, LONGEST_NAME, check_name
 from meanwhile.formats import json_readings, senml
+from meanwhile.formats.json_pieces import SMALL
 from meanwhile.formats.strict_json import Malformed
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_batch import CommitOutcome

@@ -1,0 +1,104 @@
+"""The watch list: every stream that subscriptions of this process watch, and the numbers of their changes.
+
+Changes are numbered in the order in which they were found, and a subscriber gets them in that order. So the number of
+the last one says everything that a client has: after a broken connection it gets only newer ones, if this process still
+has their numbers. The list keeps the numbers of streams that nobody watches any more, up to a limit; in doubt a client
+gets everything.
+"""
+
+import secrets
+from collections.abc import Collection
+
+from meanwhile.live.subscription import Subscription
+from meanwhile.live.watched_streams import Group, Watched
+
+MAX_STREAMS = 20_000  # Watched by one process.
+MAX_SIZE = 64 * 1024 * 1024  # Bytes that subscriptions may take, without snapshots.
+_PER_STREAM = 1_000  # Bytes that a stream takes, its name included.
+_PER_NAME = 130  # Bytes that a stream takes for each subscription that is behind.
+
+
+class WatchList:
+    """The streams and prefixes that are watched."""
+
+    def __init__(self) -> None:
+        self.epoch = secrets.token_hex(4)  # Names the time during which this list counts changes.
+        self.forgotten = 0  # Changes up to this number may be missing.
+        self.groups: dict[str, Group] = {}  # By prefix.
+        self.streams: dict[str, Watched] = {}  # By name.
+        self._number = 0  # Of the last change.
+        self._named = 0  # How often subscriptions name streams.
+        self._prune_at = MAX_STREAMS
+
+    def add(self, subscription: Subscription, names: Collection[str], prefix: str | None) -> None:
+        """Makes a subscription watch streams by their names, which are distinct, or by a prefix."""
+        if prefix is None:
+            subscription.streams = [self.stream(name) for name in names]
+            self._named += len(names)
+            for stream in subscription.streams:
+                stream.subscribers.add(subscription)
+        else:
+            subscription.group = self.groups.setdefault(prefix, Group(prefix))
+            subscription.group.subscribers.add(subscription)
+
+    def remove(self, subscription: Subscription) -> None:
+        """Forgets a subscription, and what it alone watched."""
+        self._named -= len(subscription.streams)
+        for stream in subscription.streams:
+            stream.subscribers.discard(subscription)
+            self._forget_if_absent(stream)
+        group = subscription.group
+        if group is not None:
+            group.subscribers.discard(subscription)
+            if not group.subscribers:
+                self.groups.pop(group.prefix, None)
+                for stream in group.streams.values():
+                    stream.groups.remove(group)
+                    self._forget_if_absent(stream)
+        subscription.streams = []
+        if len(self.streams) > self._prune_at:
+            self._forget_unwatched()
+            self._prune_at = max(MAX_STREAMS, 2 * len(self.streams))
+
+    def stream(self, name: str) -> Watched:
+        """The stream of this name."""
+        return self.streams.setdefault(name, Watched(name))
+
+    def update(self, stream: Watched, stored: bytes | None) -> None:
+        """Takes over what is stored of a stream now; a change gets the next number."""
+        if stream.update(stored, self._number + 1):
+            self._number += 1
+            if stored is None and not stream.subscribers:
+                for group in stream.groups:
+                    group.streams.pop(stream.name, None)
+                self.streams.pop(stream.name, None)
+                self.forgotten = self._number
+
+    def has_room(self, names: Collection[str] = (), prefix: str | None = None) -> bool:
+        """Whether subscriptions take at most ``MAX_SIZE``, also with one more to these names or this prefix."""
+        more = _PER_STREAM * sum(name not in self.streams for name in names)
+        group = None if prefix is None else self.groups.get(prefix)
+        more += _PER_NAME * (len(names) if group is None else len(group.streams))
+        if self._size + more > MAX_SIZE:
+            self._forget_unwatched()
+        return self._size + more <= MAX_SIZE
+
+    @property
+    def held(self) -> int:
+        """Bytes of the snapshots that are kept."""
+        return sum(stream.size for stream in self.streams.values())
+
+    @property
+    def _size(self) -> int:
+        """Bytes that the subscriptions take, without snapshots; about."""
+        in_groups = sum(len(group.streams) * len(group.subscribers) for group in self.groups.values())
+        return _PER_STREAM * len(self.streams) + _PER_NAME * (self._named + in_groups)
+
+    def _forget_unwatched(self) -> None:
+        self.streams = {name: one for name, one in self.streams.items() if one.is_watched}
+        self.forgotten = self._number
+
+    def _forget_if_absent(self, stream: Watched) -> None:
+        """Forgets a stream that does not exist and that nobody watches."""
+        if not stream.is_watched and not stream.exists:
+            self.streams.pop(stream.name, None)
