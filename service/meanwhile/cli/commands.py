@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from meanwhile.api.key_file import SCOPES, BadKeyFile, entry, new_secret
+from meanwhile.api.key_file import SCOPES, BadKeyFile, key_entry, new_secret
 from meanwhile.cli.setting_options import from_settings, parse
 from meanwhile.core.errors import Invalid
 from meanwhile.core.stream_names import check_prefix
@@ -221,7 +221,7 @@ def make_key(
     if not (name.strip() and name.isprintable()):
         _fail("Expected a name of printable characters for the key.", 2)
     secret = new_secret()
-    typer.echo(entry(name, scopes, prefix, secret))
+    typer.echo(key_entry(name, scopes, prefix, secret))
     typer.echo(f"The key, shown this once:\n\n    {secret}\n", err=True)
 
 

@@ -1,11 +1,11 @@
-"""What a reader refuses, and where in a body it stands."""
+"""The errors of the readers: what is invalid in a request, and where in its body."""
 
 
 class Invalid(ValueError):
-    """A request that is understood but says something that cannot be recorded.
+    """A well-formed request that contains something that cannot be recorded.
 
-    ``detail`` says what was expected, never what came; ``pointer`` is the JSON Pointer (RFC 6901) of the place, or
-    None where the place is not in the body.
+    ``detail`` says what was expected and never quotes the input. ``pointer`` is the JSON Pointer (RFC 6901) of the
+    invalid part, or None if that part is not in the body.
     """
 
     def __init__(self, detail: str, pointer: str | None = None) -> None:
@@ -14,14 +14,14 @@ class Invalid(ValueError):
         self.pointer = pointer
 
     def under(self, pointer: str) -> "Invalid":
-        """The same, seen from above: ``pointer`` leads to where its own pointer starts."""
+        """Returns the same error with ``pointer`` prepended to its own pointer."""
         return type(self)(self.detail, pointer + (self.pointer or ""))
 
 
 def escape(key: str) -> str:
-    """``key`` as one token of a JSON Pointer."""
+    """Escapes ``key`` as one token of a JSON Pointer."""
     return key.replace("~", "~0").replace("/", "~1")
 
 
 class TooMany(Invalid):
-    """A request with more readings, or numbers in them, than the limit."""
+    """A request that has more readings, or more numbers in its readings, than the limit."""

@@ -287,7 +287,7 @@ class Poller:
                     stream.join(group)
         known = {name for group in groups for name in group.streams}
         prefixes = tuple(group.prefix for group in groups)
-        found = await self._store.listing.beside(known, prefixes, MOST_STREAMS, began + self._redis_timeout)
+        found = await self._store.listing.new_streams(known, prefixes, MOST_STREAMS, began + self._redis_timeout)
         self._scan_takes = _learned(self._scan_takes, loop.time() - began)
         self._next_scan = loop.time() + max(_SCAN_PAUSE, 10 * self._scan_takes)
         if len(known) + len(found) > MOST_STREAMS:

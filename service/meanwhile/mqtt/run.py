@@ -16,7 +16,7 @@ from meanwhile.mqtt.published_averages import Averages, state_topic
 from meanwhile.settings import MqttSettings, Settings
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.data_directory import DataDir
-from meanwhile.storage.redis_checks import Examination, refuse_unusable
+from meanwhile.storage.redis_checks import RedisChecks, refuse_unusable
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 from meanwhile.telemetry.clock import milliseconds_now
@@ -78,8 +78,8 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: Address) -> None
         loop.add_signal_handler(number, stopping.set)
     work = loop.create_task(_work(bridge, broker))
     others: list[asyncio.Future[Any]] = [loop.create_task(_report(bridge)), loop.create_task(stopping.wait())]
-    examination = Examination(client, settings.durability, strict=settings.strict)
-    others.append(loop.create_task(examination.run()))
+    redis_checks = RedisChecks(client, settings.durability, strict=settings.strict)
+    others.append(loop.create_task(redis_checks.run()))
     if averages is not None:
         others.append(loop.create_task(averages.run(broker)))
     try:

@@ -1,7 +1,8 @@
-"""Heavy pure work, such as the deviations of a thousand components: off the event loop, in one thread, in turn.
+"""Runs expensive pure functions, such as the deviations of a thousand components, in one thread off the event loop.
 
-One thread, because Python runs one at a time: more of them would only take more turns from the event loop. Work that
-takes a few milliseconds is not worth it. Whoever waits can be cancelled; what has not begun then never does.
+One thread is enough, because Python runs one thread at a time: more threads would only take more time from the event
+loop. A function that takes a few milliseconds does not need the thread. If the caller is cancelled before the function
+starts, the function never runs.
 """
 
 import asyncio
@@ -12,18 +13,19 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
-_executor = ThreadPoolExecutor(1, thread_name_prefix="heavy")  # Its thread starts with the first work.
+_executor = ThreadPoolExecutor(1, thread_name_prefix="background")  # The first call starts the thread.
 
 
 async def run(function: Callable[..., _Result], *args: object) -> _Result:
-    """``function(*args)``. Raises what it raises."""
+    """Calls ``function(*args)`` in the thread. Returns its result, or raises its exception."""
     return await asyncio.get_running_loop().run_in_executor(_executor, _run, function, args)
 
 
 def _run(function: Callable[..., _Result], args: tuple[object, ...]) -> _Result:
-    """Without the collector of cycles: heavy work makes none, and to look through all that it makes stops everybody.
+    """Calls the function without the cyclic garbage collector, which would stop all threads while it scans the objects.
 
-    What it made is frozen for the same reason, and so is what else is there; ``Places.tidy`` looks through that.
+    Expensive work creates no cycles but many objects. So afterwards all objects are frozen for the same reason;
+    ``LargeBodySlots.collect_garbage`` scans them later.
     """
     gc.disable()
     try:

@@ -110,7 +110,7 @@ class Counters:
         """Counts a command that Redis did not carry out ("unavailable"), or perhaps did ("unknown")."""
         self._cells[self.redis_errors[kind]] += 1
 
-    def gathered(self, readings: int) -> None:
+    def set_waiting(self, readings: int) -> None:
         """So many readings wait for the next commit."""
         self._cells[self.waiting] = readings
 

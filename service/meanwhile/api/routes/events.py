@@ -24,14 +24,14 @@ from os.path import commonprefix
 
 import msgspec
 
-from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.openapi import document
 from meanwhile.api.operation import Operation
 from meanwhile.api.query import parameters
 from meanwhile.api.reply import EndlessReply
 from meanwhile.api.request import Request
-from meanwhile.api.routes.streams import everything, single
+from meanwhile.api.routes.streams import full_state, single_value
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
 from meanwhile.core.stream_names import check_name, check_prefix
@@ -97,7 +97,7 @@ def frame(name: str, state: State | None, size: int) -> bytes:
     """An event without its id: what a stream is now."""
     if state is None:
         return b'event: deleted\ndata: {"stream":"%b"}\n\n' % name.encode()
-    return b"event: state\ndata: %b\n\n" % _encode(everything(name, state) | {"state_bytes": size})
+    return b"event: state\ndata: %b\n\n" % _encode(full_state(name, state) | {"state_bytes": size})
 
 
 def operations(live: Poller, reader: Reader) -> list[Operation]:
@@ -106,7 +106,7 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
     async def watch_stream(request: Request) -> EndlessReply:
         """The state of a stream now and at each change, as server-sent events, with a comment every 15 seconds."""
         name = check_name(request.stream)
-        interval = _interval(single(parameters(request), "interval"))
+        interval = _interval(single_value(parameters(request), "interval"))
         if await reader.read(name) is None:
             raise NoSuchStream
         return await stream([name], None, interval, request)
@@ -114,18 +114,18 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
     async def watch_streams(request: Request) -> EndlessReply:
         """The states of streams now and at each change, as server-sent events, with a comment every 15 seconds."""
         query = parameters(request)
-        interval = _interval(single(query, "interval"))
+        interval = _interval(single_value(query, "interval"))
         names = [check_name(name) for name in query.get("stream", [])]
-        prefix = single(query, "prefix")
+        prefix = single_value(query, "prefix")
         if names and prefix is not None:
             raise Invalid("Expected either prefix or stream.")
         if len(names) > MOST_NAMES:
             raise Invalid(f"Expected at most {MOST_NAMES} streams.")
         for name in names:
-            check_prefix_of(name, request.grant.prefix)
+            check_allowed_prefix(name, request.grant.prefix)
         if not names:
             prefix = request.grant.prefix if prefix is None else check_prefix(prefix)
-            check_prefix_of(prefix, request.grant.prefix)
+            check_allowed_prefix(prefix, request.grant.prefix)
         return await stream(names, prefix, interval, request)
 
     async def stream(names: list[str], prefix: str | None, interval: float, request: Request) -> EndlessReply:
