@@ -9,7 +9,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from meanwhile.api.key_file import entry
+from meanwhile.api.key_file import key_entry
 from tests.conftest import Api
 
 TYPE = "urn:meanwhile:problem:"
@@ -56,7 +56,8 @@ def using(name: str) -> dict[str, str]:
 def file(tmp_path: Path) -> Path:
     keys = tmp_path / "keys.toml"
     entries = [
-        entry(name, [name.split()[0]], "plant/" if "plant" in name else "", secret) for name, secret in SECRETS.items()
+        key_entry(name, [name.split()[0]], "plant/" if "plant" in name else "", secret)
+        for name, secret in SECRETS.items()
     ]
     keys.write_text("\n".join(entries))
     return keys
@@ -178,7 +179,7 @@ async def test_a_key_is_presented_in_four_ways(guarded: httpx.AsyncClient, heade
 async def test_a_producer_belongs_to_the_key_that_uses_it(api: Api, tmp_path: Path, route: str) -> None:
     keys = tmp_path / "keys.toml"
     owners = {"mw_own": "gateway", "mw_new": "gateway", "mw_other": "other", "mw_nobodys": ""}
-    keys.write_text("\n".join(entry(name, ["read", "write"], "", secret) for secret, name in owners.items()))
+    keys.write_text("\n".join(key_entry(name, ["read", "write"], "", secret) for secret, name in owners.items()))
     client: httpx.AsyncClient = await api(api_keys=keys)
 
     async def post(secret: str, sequence: int) -> int:
@@ -199,7 +200,9 @@ async def test_a_producer_belongs_to_the_key_that_uses_it(api: Api, tmp_path: Pa
 @pytest.mark.parametrize("route", ["/v1/streams/s/readings", "/v1/readings"])
 async def test_a_strangers_sequence_does_not_lock_a_gateway_out(api: Api, tmp_path: Path, route: str) -> None:
     keys = tmp_path / "keys.toml"
-    keys.write_text(entry("gateway", ["write"], "", "mw_own") + "\n" + entry("other", ["write"], "", "mw_other"))
+    keys.write_text(
+        key_entry("gateway", ["write"], "", "mw_own") + "\n" + key_entry("other", ["write"], "", "mw_other")
+    )
     client: httpx.AsyncClient = await api(api_keys=keys)
     reading = {"value": 1} if route != "/v1/readings" else {"s": {"value": 1}}
     for secret, sequence in (("mw_own", 7), ("mw_other", 2**53 - 1), ("mw_own", 8), ("mw_own", 6)):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_prefix_of
+from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_allowed_prefix
 from meanwhile.api.headers import Headers, Pairs
-from meanwhile.api.key_file import EVERYTHING, BadKeyFile, Keys, entry, new_secret, read_keys
+from meanwhile.api.key_file import UNRESTRICTED, BadKeyFile, Keys, key_entry, new_secret, read_keys
 
 WRITER, READER, OTHER = "mw_writer", "mw_reader", "mw_other"
 
@@ -35,7 +35,11 @@ def written(directory: Path, *entries: str) -> Path:
 
 @pytest.fixture
 def guard(tmp_path: Path) -> Guard:
-    keys = entry("w", ["write"], "plant/", WRITER), entry("r", ["read"], "", READER), entry("o", ["admin"], "", OTHER)
+    keys = (
+        key_entry("w", ["write"], "plant/", WRITER),
+        key_entry("r", ["read"], "", READER),
+        key_entry("o", ["admin"], "", OTHER),
+    )
     return Guard(written(tmp_path, *keys))
 
 
@@ -156,14 +160,14 @@ def test_a_key_allows_its_scopes_and_no_other(guard: Guard, secret: str, allowed
 )
 def test_a_prefix_is_the_start_of_a_name(name: str, prefix: str, reaches: bool) -> None:
     if reaches:
-        check_prefix_of(name, prefix)
+        check_allowed_prefix(name, prefix)
         return
     with pytest.raises(Forbidden):
-        check_prefix_of(name, prefix)
+        check_allowed_prefix(name, prefix)
 
 
 def test_a_secret_that_is_no_ascii_is_known_by_its_bytes(tmp_path: Path) -> None:
-    guard = Guard(written(tmp_path, entry("w", ["write"], "", "schlüssel")))
+    guard = Guard(written(tmp_path, key_entry("w", ["write"], "", "schlüssel")))
     assert "" == guard.authorize(Headers([bearer("schlüssel")]), "write").prefix
     assert "" == guard.authorize(Headers([basic("u", "schlüssel")]), "write").prefix
 
@@ -208,7 +212,7 @@ def test_with_a_key_it_does_not_matter_where_a_page_comes_from(guard: Guard) -> 
 
 def test_what_meanwhile_key_prints_is_an_entry_of_the_file(tmp_path: Path) -> None:
     secret = new_secret()
-    text = entry('the "gateway"\n', ["read", "write"], "plant-1/", secret)
+    text = key_entry('the "gateway"\n', ["read", "write"], "plant-1/", secret)
     assert {
         "name": 'the "gateway"\n',
         "scopes": ["read", "write"],
@@ -230,7 +234,7 @@ def test_a_digest_may_be_written_in_capitals_and_a_name_left_out(tmp_path: Path)
     assert "key 1" == getattr(read_keys(file).find(b"x"), "name", None)
 
 
-SOUND = entry("w", ["write"], "", WRITER)
+SOUND = key_entry("w", ["write"], "", WRITER)
 BAD = {
     "no TOML": "[[key",
     "no key": 'title = "x"',
@@ -267,13 +271,13 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadKeyFile, match="No such file"):
         read_keys(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(BadKeyFile, match="not TOML"):
+    with pytest.raises(BadKeyFile, match="not valid TOML"):
         read_keys(tmp_path / "binary.toml")
 
 
 def test_producers_belong_to_the_name_of_a_key_or_else_to_its_digest(tmp_path: Path) -> None:
     unnamed = SOUND.replace('name = "w"\n', "")
-    new = entry("w", ["write"], "", "mw_new")
+    new = key_entry("w", ["write"], "", "mw_new")
     guard = Guard(written(tmp_path, SOUND, new, unnamed.replace(SOUND[-65:-1], hashlib.sha256(b"mw_x").hexdigest())))
     owners = [guard.authorize(Headers([bearer(secret)]), "write").owner for secret in (WRITER, "mw_new", "mw_x")]
     assert ["w", "w", hashlib.sha256(b"mw_x").hexdigest()[:16]] == owners
@@ -282,13 +286,13 @@ def test_producers_belong_to_the_name_of_a_key_or_else_to_its_digest(tmp_path: P
 
 def test_two_entries_of_one_key_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadKeyFile, match="number 2"):
-        read_keys(written(tmp_path, SOUND, entry("again", ["read"], "", WRITER)))
+        read_keys(written(tmp_path, SOUND, key_entry("again", ["read"], "", WRITER)))
 
 
 async def test_reading_again_takes_what_is_new_and_leaves_out_what_is_gone(tmp_path: Path) -> None:
     file = written(tmp_path, SOUND)
     guard = Guard(file)
-    written(tmp_path, entry("r", ["read"], "", READER))
+    written(tmp_path, key_entry("r", ["read"], "", READER))
     await guard.reload()
     assert "" == guard.authorize(Headers([bearer(READER)]), "read").prefix
     with pytest.raises(Unauthorized):
@@ -322,7 +326,7 @@ async def test_a_file_without_keys_admits_nobody(tmp_path: Path, text: str, capl
 async def test_a_file_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "huge.toml").write_bytes(b"#" * (4 * 1024 * 1024 + 1))
-    for name, why in (("fifo", "not a regular file"), (".", "[Dd]irectory"), ("huge.toml", "more than 4194304")):
+    for name, why in (("fifo", "not a regular file"), (".", "[Dd]irectory"), ("huge.toml", "larger than 4194304")):
         with pytest.raises(BadKeyFile, match=why):
             read_keys(tmp_path / name)
 
@@ -347,7 +351,7 @@ async def test_what_is_read_last_was_in_the_file_last(tmp_path: Path, monkeypatc
     written(tmp_path, "")
     second = asyncio.create_task(guard.reload())
     await asyncio.sleep(0.01)
-    assert EVERYTHING._replace(owner="w") == guard.authorize(Headers([bearer(WRITER)]), "write")
+    assert UNRESTRICTED._replace(owner="w") == guard.authorize(Headers([bearer(WRITER)]), "write")
     goes_on.set()
     await asyncio.gather(first, second)
     with pytest.raises(Unauthorized):
@@ -358,7 +362,7 @@ async def test_who_watches_is_told_after_each_reading_until_it_leaves(tmp_path: 
     guard = Guard(written(tmp_path, SOUND))
     told = []
     with guard.watch(lambda: told.append(guard.authorize(Headers([bearer(WRITER)]), "write").prefix)):
-        written(tmp_path, entry("w", ["write"], "plant/", WRITER))
+        written(tmp_path, key_entry("w", ["write"], "plant/", WRITER))
         await guard.reload()
         written(tmp_path, "broken")
         await guard.reload()

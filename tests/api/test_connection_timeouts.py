@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from meanwhile.api.connection_timeouts import BYTES_A_SECOND, LINGER, TIMEOUT
+from meanwhile.api.connection_timeouts import LINGER, MIN_BYTES_PER_SECOND, TIMEOUT
 from tests.support.servers import Service, service
 
 BODY = b'{"value": 1}'
@@ -104,7 +104,7 @@ async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) ->
     """What comes of a body that takes longer than the patience, half as fast again as it has to be."""
     async with connected(server) as (reader, writer):
         pieces = int((TIMEOUT + 2) * 4)
-        size = BYTES_A_SECOND * 3 // 2 // 4
+        size = MIN_BYTES_PER_SECOND * 3 // 2 // 4
         writer.write(post(stream, len(BODY) + pieces * size) + BODY[:-1])
         for _ in range(pieces):
             writer.write(b" " * size)

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from meanwhile.api.key_file import entry, new_secret
+from meanwhile.api.key_file import key_entry, new_secret
 from tests.support import calls
 from tests.support.event_stream import post, watching
 from tests.support.servers import Service, Valkey, eventually, service, short_directory, valkey
@@ -178,7 +178,7 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
     reader, writer = new_secret(), new_secret()
     with short_directory() as directory:
         keys = directory / "keys.toml"
-        keys.write_text(entry("r", ["read"], "in/", reader) + "\n" + entry("w", ["write"], "", writer) + "\n")
+        keys.write_text(key_entry("r", ["read"], "in/", reader) + "\n" + key_entry("w", ["write"], "", writer) + "\n")
         with service(
             "--api-keys",
             str(keys),
@@ -202,7 +202,7 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
                     assert status == events.reply.status_code, path
             with watching(running.url, "/v1/events?interval=0.1", headers=allowed) as events:
                 assert {"in/a"} == events.until_ready()[0].keys()
-                keys.write_text(entry("w", ["write", "read"], "", writer) + "\n")
+                keys.write_text(key_entry("w", ["write", "read"], "", writer) + "\n")
                 assert running.process is not None
                 running.process.send_signal(1)
                 eventually(lambda: "API keys in use: 1" in running.log)
@@ -213,7 +213,7 @@ def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> Non
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/events?stream=in/a", "/v1/streams/in/a/events"])
 @pytest.mark.parametrize(
     "text",
-    ["", entry("r", ["write"], "in/", "mw_r"), entry("r", ["read"], "in/a/", "mw_r")],
+    ["", key_entry("r", ["write"], "in/", "mw_r"), key_entry("r", ["read"], "in/a/", "mw_r")],
     ids=["nothing", "another scope", "a narrower prefix"],
 )
 def test_an_event_stream_ends_when_its_key_no_longer_allows_it(
@@ -221,7 +221,7 @@ def test_an_event_stream_ends_when_its_key_no_longer_allows_it(
 ) -> None:
     """Within a second, though nothing changes and no comment is due."""
     keys = tmp_path / "keys.toml"
-    keys.write_text(entry("r", ["read", "write"], "in/", "mw_r"))
+    keys.write_text(key_entry("r", ["read", "write"], "in/", "mw_r"))
     prefix = f"test-{uuid.uuid4().hex}"
     with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
         allowed = {"X-API-Key": "mw_r"}

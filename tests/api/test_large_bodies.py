@@ -1,4 +1,4 @@
-"""Places: large requests are few at once, and wait for no longer than the timeout."""
+"""LargeBodySlots: large requests are few at once, and wait for no longer than the timeout."""
 
 import asyncio
 import gc
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meanwhile.api.large_bodies import Places
+from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits, collect
 from meanwhile.formats.json_pieces import SMALL
@@ -25,12 +25,12 @@ class Cycle:
 
 
 async def test_two_large_requests_are_under_way_and_the_third_waits() -> None:
-    two = Places(10.0)
+    two = LargeBodySlots(10.0)
     inside, most = 0, 0
 
     async def request() -> None:
         nonlocal inside, most
-        async with two.place():
+        async with two.slot():
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0)
@@ -42,12 +42,12 @@ async def test_two_large_requests_are_under_way_and_the_third_waits() -> None:
 
 
 async def test_who_finds_no_place_in_time_is_refused_and_a_place_that_is_left_is_free() -> None:
-    two = Places(0.01)
-    async with two.place(), two.place():
+    two = LargeBodySlots(0.01)
+    async with two.slot(), two.slot():
         with pytest.raises(Overloaded):
-            async with two.place():
+            async with two.slot():
                 raise AssertionError
-    async with two.place(), two.place():
+    async with two.slot(), two.slot():
         pass
 
 
@@ -107,12 +107,12 @@ async def test_what_heavy_work_made_is_not_looked_through_and_its_cycles_are_col
         assert gc.get_freeze_count() > before
         gc.collect()
         assert made() is not None  # It is frozen.
-        tidying = asyncio.create_task(Places(1.0).tidy())
+        collecting = asyncio.create_task(LargeBodySlots(1.0).collect_garbage())
         for _ in range(100):
             await asyncio.sleep(0.02)
             if made() is None:
                 break
         assert made() is None
-        tidying.cancel()
+        collecting.cancel()
     finally:
         gc.unfreeze()

@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import parser
 from redis.asyncio import Redis
 
-from meanwhile.api.key_file import entry, new_secret
+from meanwhile.api.key_file import key_entry, new_secret
 from meanwhile.api.problems import REASONS
-from meanwhile.api.routes.metrics import MOST_AVERAGES
+from meanwhile.api.routes.metrics import MAX_AVERAGES
 from meanwhile.core.readings import Limits
 from tests.conftest import Api
 
@@ -193,7 +193,7 @@ async def guarded(api: Api, tmp_path: Path) -> tuple[httpx.AsyncClient, dict[str
     file = tmp_path / "keys.toml"
     scopes = {"read": ["read"], "write": ["write"], "plant": ["read", "write"]}
     file.write_text(
-        "\n".join(entry(name, scopes[name], "plant/" * (name == "plant"), key) for name, key in keys.items())
+        "\n".join(key_entry(name, scopes[name], "plant/" * (name == "plant"), key) for name, key in keys.items())
     )
     return await api(api_keys=file), keys
 
@@ -254,4 +254,4 @@ async def test_promtool_finds_nothing_to_complain_about(client: httpx.AsyncClien
 
 
 def test_the_largest_value_fits_into_the_largest_answer() -> None:
-    assert Limits().components <= MOST_AVERAGES
+    assert Limits().components <= MAX_AVERAGES

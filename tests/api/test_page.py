@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from meanwhile.api.key_file import entry, new_secret
+from meanwhile.api.key_file import key_entry, new_secret
 from meanwhile.api.routes.page import routes
 
 Api = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -66,7 +66,7 @@ async def test_nothing_else_is_there(client: httpx.AsyncClient, path: str) -> No
 
 async def test_the_files_need_no_key_and_the_data_does(api: Api, tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
-    keys.write_text(entry("r", ["read"], "", new_secret()))
+    keys.write_text(key_entry("r", ["read"], "", new_secret()))
     guarded = await api(api_keys=keys)
     for path in FILES:
         assert 200 == (await guarded.get(path)).status_code

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from meanwhile.api.connection_timeouts import TIMEOUT
-from meanwhile.api.key_file import digest_of, entry
+from meanwhile.api.key_file import digest_of, key_entry
 from meanwhile.core.state import State, decode
 from tests.conftest import Api
 from tests.support import calls
@@ -416,8 +416,8 @@ async def test_a_service_that_stops_ends_uploads_at_once_and_says_what_is_record
         one.writer.close()
 
 
-OWN = entry("own", ["write", "read"], "mine/", "mw_own")
-OTHER = entry("other", ["read"], "", "mw_other")
+OWN = key_entry("own", ["write", "read"], "mine/", "mw_own")
+OTHER = key_entry("other", ["read"], "", "mw_other")
 WITHDRAWN = {
     "revoked": (OTHER, 401, "unauthorized"),
     "the last one revoked": ("", 401, "unauthorized"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meanwhile.api.key_file import entry
+from meanwhile.api.key_file import key_entry
 from tests.faults.conftest import Row
 from tests.faults.writers import tally
 from tests.support import calls
@@ -55,7 +55,7 @@ def attempts() -> list[tuple[int, str, str, str, dict[str, str]]]:
 
 async def test_who_has_no_key_for_it_is_refused_every_time(tmp_path: Path, report: Callable[[Row], None]) -> None:
     file = tmp_path / "keys.toml"
-    file.write_text("\n".join(entry(key, [scope], prefix, key) for key, (scope, prefix) in KEYS.items()))
+    file.write_text("\n".join(key_entry(key, [scope], prefix, key) for key, (scope, prefix) in KEYS.items()))
     answered: Counter[tuple[int, int]] = Counter()
     work = itertools.chain.from_iterable(itertools.repeat(attempts(), ROUNDS))
 

@@ -645,7 +645,7 @@ def test_a_batch_of_another_form_is_refused(pointer: str, detail: str, body: byt
 )
 def test_a_batch_with_a_name_that_is_no_streams_is_refused_without_repeating_it(name: str) -> None:
     said = refused(decode_batch, f'{{"ok": {{"value": 1}}, "{name}": {{"value": 1}}}}'.encode())
-    assert said.startswith("Invalid at : A stream name has 1 to 255 characters")
+    assert said.startswith("Invalid at : Expected a stream name of 1 to 255 characters")
     assert len(name) < 100 or name not in said
 
 

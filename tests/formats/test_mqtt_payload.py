@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meanwhile.core.errors import Invalid
-from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE
+from meanwhile.core.idempotency_keys import MAX_SEQUENCE
 from meanwhile.core.readings import Limits
-from meanwhile.core.stream_names import LONGEST_NAME, is_name
+from meanwhile.core.stream_names import MAX_NAME_LENGTH, is_name
 from meanwhile.formats.mqtt_payload import Decoded, Options, decode, stream_of
 from meanwhile.formats.strict_json import Malformed
 
@@ -117,7 +117,7 @@ def test_split_refuses_an_object_without_a_number(payload: str) -> None:
         read(payload, split=True)
 
 
-@pytest.mark.parametrize("sequence", ["0", "7", str(LARGEST_SEQUENCE)])
+@pytest.mark.parametrize("sequence", ["0", "7", str(MAX_SEQUENCE)])
 def test_a_sequence_is_taken_out_of_an_object(sequence: str) -> None:
     assert (int(sequence), {"a/b": [[1.0]]}) == (
         read(f'{{"value": 1, "seq": {sequence}}}').sequence,
@@ -156,7 +156,7 @@ def test_topics_name_streams(topic: str, stream: str) -> None:
 @given(st.text(max_size=60))
 def test_every_topic_that_is_not_too_long_names_a_stream(topic: str) -> None:
     stream = stream_of(topic)
-    assert is_name(stream) or len(stream) > LONGEST_NAME
+    assert is_name(stream) or len(stream) > MAX_NAME_LENGTH
     assert stream == stream_of(stream) or not is_name(stream)
 
 

@@ -170,7 +170,7 @@ def texts(data: bytes) -> None:
     assert key is None or 0 <= key.sequence < 2**53
     with suppress(Invalid):
         assert text == check_name(text)
-    Hosts(["a.example", "*.b.example"]).are_answered(Headers([(b"host", data)]))
+    Hosts(["a.example", "*.b.example"]).allow(Headers([(b"host", data)]))
     with suppress(ValueError):
         shape = shape_from_text(data.decode(errors="replace"))
         assert shape.components == len(shape.flatten(shape.value([1.0] * shape.components)))

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
-from meanwhile.api.key_file import entry
+from meanwhile.api.key_file import key_entry
 from tests.support import calls
 from tests.support.running_service import children, count, embedded, embedded_pid, is_alive, is_ready, post
 from tests.support.servers import (
@@ -373,7 +373,7 @@ def test_a_service_whose_redis_is_away_starts_says_so_and_recovers(workers: str)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sighup_reads_the_keys_again_in_every_worker_and_stops_none(workers: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
-    keys.write_text(entry("old", ["write"], "", "mw_old"))
+    keys.write_text(key_entry("old", ["write"], "", "mw_old"))
     with service("--workers", workers, MEANWHILE_API_KEYS=str(keys)) as running:
         assert running.process is not None
         eventually(lambda: running.log.count("Application startup complete") == int(workers))
@@ -390,7 +390,7 @@ def test_sighup_reads_the_keys_again_in_every_worker_and_stops_none(workers: str
             }
 
         assert {200, -401} == statuses()
-        keys.write_text(entry("new", ["write"], "", "mw_new"))
+        keys.write_text(key_entry("new", ["write"], "", "mw_new"))
         running.process.send_signal(signal.SIGHUP)
         eventually(lambda: running.log.count("API keys in use: 1") == int(workers))
         assert {401, -200} == statuses()
@@ -419,7 +419,7 @@ def test_a_sighup_that_comes_as_soon_as_it_says_where_it_listens_ends_nothing(wo
 
 def test_no_secret_is_in_the_log_even_with_an_access_log(tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
-    keys.write_text(entry("k", ["read", "write"], "", "mw_known"))
+    keys.write_text(key_entry("k", ["read", "write"], "", "mw_known"))
     with valkey("--requirepass", "redissecret", "--appendonly", "yes", "--appendfsync", "always") as server:
         options = ("--access-log", "--log-level", "debug", "--api-keys", str(keys))
         with service(*options, MEANWHILE_REDIS_URL=f"unix://:redissecret@{server.socket}") as running:

@@ -36,8 +36,8 @@ def test_a_torn_tail_is_cut_off_and_said_with_its_length() -> None:
         with incremental(running).open("ab") as file:
             file.write(b"*3\r\n$3\r\nSE")  # A power failure in the middle of a write.
         running.start()
-        assert f"{incremental(running)} ended within a write" in running.log
-        assert "Valkey has cut off the last 10 bytes" in running.log
+        assert f"{incremental(running)} ended in an incomplete write" in running.log
+        assert "Valkey truncated the last 10 bytes" in running.log
         assert "shorter" not in running.log
         assert 1 == count(running, "s")
 

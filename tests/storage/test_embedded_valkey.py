@@ -70,8 +70,8 @@ def test_a_server_that_takes_long_to_load_is_waited_for_and_says_so(
             client.bgrewriteaof()  # A base file is read in pieces that let it answer in between.
             eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
         monkeypatch.setattr(embedded_module, "server_binary", lambda: slow)
-        monkeypatch.setattr(valkey_supervisor, "_SILENCE", 0.1)
-        monkeypatch.setattr(valkey_supervisor, "_REPORT", 0.1)
+        monkeypatch.setattr(valkey_supervisor, "_SILENCE_LIMIT", 0.1)
+        monkeypatch.setattr(valkey_supervisor, "_REPORT_INTERVAL", 0.1)
         caplog.set_level(logging.INFO)
         with EmbeddedValkey(data_dir):
             assert f"Valkey is loading the streams of {data_dir}: " in caplog.text
@@ -88,7 +88,9 @@ def test_a_rewrite_that_outlives_its_server_is_ended() -> None:
             eventually(lambda: list(running.data_dir.glob("temp-rewriteaof-*")) != [])
             pid = int(client.info("server")["process_id"])
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: f"Valkey (process {pid}) is gone, and a rewrite that it had begun is not" in running.log)
+        eventually(
+            lambda: f"Valkey (process {pid}) is gone, but its rewrite of the append-only file still runs" in running.log
+        )
         eventually(lambda: is_ready(running))
         assert 1 == count(running, "s")
         assert [] == list(running.data_dir.glob("temp-*"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
 from meanwhile.core.state import State
@@ -17,9 +17,9 @@ from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
 from meanwhile.storage.store import NO_KEYS, Store, TooManyStreams
-from meanwhile.storage.weight import MAX_WEIGHT, STREAM
+from meanwhile.storage.weight import MAX_WEIGHT, STREAM_WEIGHT
 
-MANY = 2 * MAX_WEIGHT // STREAM  # Streams of numbers: some slices.
+MANY = 2 * MAX_WEIGHT // STREAM_WEIGHT  # Streams of numbers: some slices.
 
 
 def readings(*values: Value) -> Readings:
@@ -56,7 +56,7 @@ class Troubled(Store):
         self,
         groups: Sequence[Mapping[str, State]],
         deadline: float,
-        keys: Mapping[int, Key | Stamps] = NO_KEYS,
+        keys: Mapping[int, Key | Timestamps] = NO_KEYS,
         *,
         however_wide: bool = False,
     ) -> Committed:

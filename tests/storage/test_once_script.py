@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from meanwhile.core.exact_sums import ratio
-from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE, Key, Stamps, parse
+from meanwhile.core.idempotency_keys import MAX_SEQUENCE, Key, Timestamps, parse
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
-from meanwhile.storage.commit_reply import Rejection, RejectReason, SortedOut
+from meanwhile.storage.commit_reply import Rejection, RejectReason, TimestampPositions
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.rejections import KeyTooOld, PartlyCounted
 from meanwhile.storage.store import Store
@@ -70,7 +70,7 @@ def test_anything_else_is_no_key(header: str) -> None:
     assert None is parse(header)
 
 
-@given(producer=st.from_regex(r"[A-Za-z0-9._~:/@+-]{1,64}", fullmatch=True), sequence=st.integers(0, LARGEST_SEQUENCE))
+@given(producer=st.from_regex(r"[A-Za-z0-9._~:/@+-]{1,64}", fullmatch=True), sequence=st.integers(0, MAX_SEQUENCE))
 def test_every_key_reads_back_as_it_was_written_with_quotes_or_without(producer: str, sequence: int) -> None:
     assert Key(producer, sequence) == parse(f"{producer}:{sequence}") == parse(f'"{producer}:{sequence}"')
 
@@ -116,7 +116,7 @@ async def agrees_with_the_oracle(store: Store, commits: Sequence[Sequence[Group]
         expected_refusals, expected_duplicates = [], []
         states, keys = [], {}
         for number, (producer, jump, streams) in enumerate(commit):
-            sequence = min(max(oracles[streams[0]].highest(producer) + jump, 0), LARGEST_SEQUENCE)
+            sequence = min(max(oracles[streams[0]].highest(producer) + jump, 0), MAX_SEQUENCE)
             keys[number] = Key(producer, sequence)
             states.append({stream: one(4.0**digit) for stream in streams})
             verdicts = {stream: oracles[stream].verdict(producer, sequence) for stream in streams}
@@ -548,9 +548,9 @@ async def test_other_sequences_are_taken_as_they_are(store: Store, sequence: int
 STAMPS = st.lists(st.integers(0, 120), min_size=1, max_size=90, unique=True).map(sorted)
 
 
-def stamps_of(times: Sequence[int], digest: int = 1, *, completes: bool = True) -> Stamps:
+def timestamps_of(times: Sequence[int], digest: int = 1, *, completes: bool = True) -> Timestamps:
     """Timestamps that are ``times`` in an odd order of seconds and nanoseconds."""
-    return Stamps([part for at in times for part in divmod(at * 333_333_334, 10**9)], digest, completes)
+    return Timestamps([part for at in times for part in divmod(at * 333_333_334, 10**9)], digest, completes)
 
 
 @settings(
@@ -568,16 +568,16 @@ async def test_timestamps_are_sorted_out_as_a_memory_of_everything_would(
     remembered: set[int] = set()
     floor = -1
     for number, batch in enumerate(batches):
-        committed = await store.commit([{"s": one(1.0)}], soon(), {0: stamps_of(batch, number)})
+        committed = await store.commit([{"s": one(1.0)}], soon(), {0: timestamps_of(batch, number)})
         unknown = [at for at in batch if at <= floor and at not in remembered]
         new = [at for at in batch if at > floor and at not in counted]
         if committed.rejections[0]:
-            sorted_out = committed.rejections[0][0].stamps
+            sorted_out = committed.rejections[0][0].timestamps
             assert sorted_out is not None
             assert (unknown, [], new) == tuple([batch[place] for place in places] for places in sorted_out)
             if not new:
                 continue
-            committed = await store.commit([{"s": one(1.0)}], soon(), {0: stamps_of(new, number)})
+            committed = await store.commit([{"s": one(1.0)}], soon(), {0: timestamps_of(new, number)})
         else:
             assert new == ([] if committed.duplicates[0] else batch)
             assert [] == unknown
@@ -593,22 +593,26 @@ async def test_a_batch_of_any_size_is_known_again_by_its_digest(store: Store) ->
     for digest in range(20):
         batch = range(1_000 * digest, 1_000 * digest + 700)
         for part, completes in ((batch[:350], False), (batch[350:], True)):
-            committed = await store.commit([{"s": one(1.0)}], soon(), {0: stamps_of(part, digest, completes=completes)})
+            committed = await store.commit(
+                [{"s": one(1.0)}], soon(), {0: timestamps_of(part, digest, completes=completes)}
+            )
             assert [[]] == committed.rejections
     for digest in range(20):
         batch = range(1_000 * digest, 1_000 * digest + 700)
-        committed = await store.commit([{"s": one(1.0)}], soon(), {0: stamps_of(batch[:350], digest, completes=False)})
+        committed = await store.commit(
+            [{"s": one(1.0)}], soon(), {0: timestamps_of(batch[:350], digest, completes=False)}
+        )
         assert (digest >= 4) == (committed.duplicates[0] == {"s"}), digest
         assert (digest < 4) == bool(committed.rejections[0])
 
 
 async def test_timestamps_a_nanosecond_apart_are_two_and_a_day_ahead_is_too_far(store: Store) -> None:
     now = time.time_ns()
-    stamps = Stamps([*divmod(now, 10**9), *divmod(now + 1, 10**9)], 1, True)
-    assert [[]] == (await store.commit([{"s": one(1.0)}], soon(), {0: stamps})).rejections
-    ahead = Stamps([*divmod(now + 2, 10**9), YEAR_2036, 0], 2, True)
+    timestamps = Timestamps([*divmod(now, 10**9), *divmod(now + 1, 10**9)], 1, True)
+    assert [[]] == (await store.commit([{"s": one(1.0)}], soon(), {0: timestamps})).rejections
+    ahead = Timestamps([*divmod(now + 2, 10**9), YEAR_2036, 0], 2, True)
     committed = await store.commit([{"s": one(1.0)}], soon(), {0: ahead})
-    assert SortedOut([], [1], [0]) == committed.rejections[0][0].stamps
+    assert TimestampPositions([], [1], [0]) == committed.rejections[0][0].timestamps
 
 
 async def test_readings_without_a_key_need_no_room_among_the_producers(store: Store) -> None:
@@ -623,7 +627,7 @@ async def test_a_state_has_a_bounded_size_whatever_keys_it_has_counted(
 ) -> None:
     rng = random.Random(1)
     for day in range(30):
-        sequences = [rng.randint(8 * 10**15, LARGEST_SEQUENCE) for _ in range(50)]
+        sequences = [rng.randint(8 * 10**15, MAX_SEQUENCE) for _ in range(50)]
         keys = [
             Key(f"{day}-{n}".ljust(64, "x"), sequence - rng.randint(0, 64))
             for n in range(16)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from meanwhile.storage.redis_checks import PROBLEMS, Examination, NotReady, refuse_unusable
+from meanwhile.storage.redis_checks import PROBLEMS, NotReady, RedisChecks, refuse_unusable
 from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
 from meanwhile.storage.valkey_server import server_binary
 from tests.conftest import Api
@@ -52,10 +52,10 @@ def server(binary: str, *arguments: str) -> Iterator[tuple[int, Path]]:
 
 
 async def problems(redis: "Redis", durability: str = "fsync") -> set[str]:
-    examination = Examination(redis, durability, strict=False)
-    await examination.examine(soon())
-    assert set(examination.problems) <= set(PROBLEMS)
-    return set(examination.problems)
+    checks = RedisChecks(redis, durability, strict=False)
+    await checks.examine(soon())
+    assert set(checks.problems) <= set(PROBLEMS)
+    return set(checks.problems)
 
 
 async def has_problem(redis: "Redis", problem: str) -> bool:
@@ -103,30 +103,30 @@ async def test_a_setting_that_keeps_less_than_is_promised_is_said_once_and_when_
 ) -> None:
     async with connect(own.url) as redis:
         before = str((await redis.config_get(setting))[setting])
-        examination = Examination(redis, durability, strict=False)
+        checks = RedisChecks(redis, durability, strict=False)
         with caplog.at_level(logging.WARNING, "meanwhile.storage.redis_checks"):
             await redis.config_set(setting, value)
             for _ in range(3):
-                await examination.examine(soon())
-            assert ([] if problem is None else [problem]) == list(examination.problems)
-            assert len(examination.problems) == len(caplog.records)
-            await examination.check(soon())
+                await checks.examine(soon())
+            assert ([] if problem is None else [problem]) == list(checks.problems)
+            assert len(checks.problems) == len(caplog.records)
+            await checks.check(soon())
             await redis.config_set(setting, before)
             for _ in range(3):
-                await examination.examine(soon())
-        assert {} == examination.problems
+                await checks.examine(soon())
+        assert {} == checks.problems
         assert (0 if problem is None else 2) == len(caplog.records)
 
 
 async def test_strict_is_not_ready_as_long_as_a_promise_is_not_kept(own: Valkey) -> None:
     async with connect(own.url) as redis:
-        examination = Examination(redis, "fsync", strict=True)
+        checks = RedisChecks(redis, "fsync", strict=True)
         await redis.config_set("maxmemory-policy", "allkeys-lru")
-        await examination.examine(soon())
+        await checks.examine(soon())
         with pytest.raises(NotReady, match="noeviction"):
-            await examination.check(soon())
+            await checks.check(soon())
         await redis.config_set("maxmemory-policy", "noeviction")
-        await examination.check(soon())
+        await checks.check(soon())
 
 
 async def test_what_an_acl_hides_is_unverified_and_info_tells_what_it_can(own: Valkey) -> None:
@@ -136,11 +136,11 @@ async def test_what_an_acl_hides_is_unverified_and_info_tells_what_it_can(own: V
         await redis.execute_command(*NO_ACL_FOR_SETTINGS)  # type: ignore[no-untyped-call]  # theirs
         assert {"unverified"} == await problems(redis)
         await redis.execute_command("ACL", "SETUSER", "default", "-eval")  # type: ignore[no-untyped-call]  # theirs
-        examination = Examination(redis, "fsync", strict=False)
-        await examination.examine(soon())
-        assert {"unverified", "scripting"} == set(examination.problems)
+        checks = RedisChecks(redis, "fsync", strict=False)
+        await checks.examine(soon())
+        assert {"unverified", "scripting"} == set(checks.problems)
         with pytest.raises(NotReady, match=r"\+eval"):
-            await examination.check(soon())
+            await checks.check(soon())
 
 
 async def test_info_tells_of_eviction_and_of_no_append_only_file_where_config_is_forbidden() -> None:
@@ -161,7 +161,7 @@ async def test_a_node_of_a_cluster_is_refused_at_the_start_with_what_to_do(binar
         assert 1 == len(refused.stderr.splitlines())
         async with connect(f"unix://{socket}") as redis:
             with pytest.raises(NotReady, match="cluster"):
-                await Examination(redis, "fsync", strict=False).check(soon())
+                await RedisChecks(redis, "fsync", strict=False).check(soon())
 
 
 @pytest.mark.parametrize("binary", binaries())
@@ -189,7 +189,7 @@ async def test_a_server_that_is_away_is_no_reason_not_to_start() -> None:
     await refuse_unusable("unix:///nowhere/v.sock")
     async with connect("unix:///nowhere/v.sock") as redis:
         with pytest.raises(StoreUnavailable):
-            await Examination(redis, "fsync", strict=False).check(soon())
+            await RedisChecks(redis, "fsync", strict=False).check(soon())
 
 
 async def test_each_problem_is_a_gauge(api: Api) -> None:

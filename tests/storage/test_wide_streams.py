@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from redis.asyncio import Redis
 
-from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
 from meanwhile.core.state import State, Unreadable
@@ -84,9 +84,9 @@ async def test_what_a_wide_stream_remembers_of_keys_survives_and_counts_once(sto
     with pytest.raises(KeyTooOld):
         await committer.record({"s": readings(vectors(3, 1))}, Key("p", 10))
     assert (await committer.record({"s": readings(vectors(3, 1))}, Key("q", 8))).duplicates
-    stamps = Stamps([5, 0, 6, 0], 1, completes=True)
+    timestamps = Timestamps([5, 0, 6, 0], 1, completes=True)
     for expected in (frozenset(), frozenset({"s"})):
-        assert expected == (await committer.record({"s": readings(vectors(4, 2))}, stamps)).duplicates
+        assert expected == (await committer.record({"s": readings(vectors(4, 2))}, timestamps)).duplicates
     assert wide.summary.count + 3 + 2 == (await state(store)).summary.count
 
 
@@ -135,7 +135,7 @@ async def test_a_worker_that_is_always_too_late_has_the_script_merge(redis: "Red
         swaps = 0
 
         async def swap(
-            self, states: Mapping[str, State], swaps: Mapping[str, Swap], key: Key | Stamps | None, deadline: float
+            self, states: Mapping[str, State], swaps: Mapping[str, Swap], key: Key | Timestamps | None, deadline: float
         ) -> Committed:
             self.swaps += 1
             await self.commit([{"s": state_of(vectors(50, 1), 9)}], deadline, however_wide=True)

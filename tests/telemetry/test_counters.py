@@ -47,9 +47,9 @@ def test_workers_that_share_a_directory_see_the_same_totals(tmp_path: Path) -> N
 
 def test_waiting_readings_are_summed_over_workers(tmp_path: Path) -> None:
     first, second = Counters(tmp_path), Counters(tmp_path)
-    first.gathered(3)
-    second.gathered(4)
-    second.gathered(2)
+    first.set_waiting(3)
+    second.set_waiting(4)
+    second.set_waiting(2)
     assert 5.0 == first.totals()[first.waiting]
 
 

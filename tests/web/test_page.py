@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 from redis import Redis
 
-from meanwhile.api.key_file import entry, new_secret
+from meanwhile.api.key_file import key_entry, new_secret
 from tests.support.browser import CHROMIUM, chromium, is_accessible, opened
 from tests.support.event_stream import delete, post, post_batch
 from tests.support.servers import Service, Valkey, service, short_directory
@@ -148,7 +148,7 @@ async def test_a_page_that_needs_a_key_asks_for_it(browser: Browser, shared_valk
     secret = new_secret()
     with short_directory() as directory:
         keys = directory / "keys.toml"
-        keys.write_text(entry("page", ["read", "write"], "in/", secret))
+        keys.write_text(key_entry("page", ["read", "write"], "in/", secret))
         with service(
             "--api-keys",
             str(keys),

@@ -1,1 +1,1 @@
-"""The routes: one module for each group, thin."""
+"""HTTP: the application, connections, requests, authorization and routes."""

@@ -1,4 +1,4 @@
-"""Puts the service together: the only place where settings, Redis, committer and routes meet."""
+"""Builds the application from its parts. Only this module wires settings, Redis, committer and routes."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from meanwhile.api.allowed_hosts import MISDIRECTED, Hosts
 from meanwhile.api.auth import Guard
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.endpoint import Endpoint
-from meanwhile.api.large_bodies import Places
+from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document
 from meanwhile.api.openapi.operations import described
 from meanwhile.api.operation import Operation
@@ -36,7 +36,7 @@ from meanwhile.live.poller import Poller
 from meanwhile.settings import Settings
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.reader import Reader
-from meanwhile.storage.redis_checks import Examination
+from meanwhile.storage.redis_checks import RedisChecks
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 from meanwhile.telemetry.clock import milliseconds_now
@@ -54,14 +54,14 @@ _BELOW_A_STREAM = f"{_A_STREAM}/"
 
 
 class Meanwhile(FastAPI):
-    """FastAPI, with a short way to the operations.
+    """FastAPI with a fast path to the operations.
 
-    The framework's middleware and the search through its routes cost more than recording a reading, so a table finds
-    the operation of a request and its ``Endpoint`` answers it. FastAPI has the same routes: it documents them, and
-    refuses the paths and methods that they do not have. ``make bench`` shows what this pays.
+    FastAPI's middleware and route search cost more time than recording a reading. So a table maps a request to its
+    operation, whose ``Endpoint`` answers it. FastAPI has the same routes: it documents them, and refuses unknown paths
+    and methods. ``make bench`` measures the gain.
 
-    ``operations`` are what can be asked for, and ``guard`` decides who may ask. ``hosts`` are those that the service
-    answers to, all where it is None.
+    ``operations`` are the routes of the API except /openapi.json. ``guard`` authorizes requests and ``counters`` count
+    them. ``hosts`` decides which hosts the service answers to; None means all. ``options`` are those of FastAPI.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Meanwhile(FastAPI):
         self.add_exception_handler(Exception, self._refuse)
 
     def openapi(self) -> dict[str, Any]:
-        """The document at /openapi.json, with the schema of the problems that every route can answer."""
+        """Returns the document at /openapi.json, including the problems that each route can return."""
         if self.openapi_schema is None:
             self.openapi_schema = get_openapi(
                 title=self.title,
@@ -96,17 +96,17 @@ class Meanwhile(FastAPI):
         return self.openapi_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers what any ASGI server has received."""
+        """Answers a request from any ASGI server."""
         await self.answer(None, scope, receive, send)
 
     def answer(
         self, connection: ConnectionProtocol | None, scope: Scope, receive: Receive, send: Send
     ) -> Awaitable[None]:
-        """Answers what came over a connection. HEAD is GET without the body, on every route."""
+        """Answers a request that came over a connection. HEAD is GET without the body, on every route."""
         if scope["type"] != "http":
             return super().__call__(scope, receive, send)
         request = Request(scope, receive, connection)
-        if self._hosts is not None and not self._hosts.are_answered(request.headers):
+        if self._hosts is not None and not self._hosts.allow(request.headers):
             return self._misdirect(scope, receive, send)
         endpoint = None if scope.get("root_path") else self._find(request)
         if endpoint is not None:
@@ -116,7 +116,7 @@ class Meanwhile(FastAPI):
         return super().__call__(scope, receive, send)
 
     def _find(self, request: Request) -> Endpoint | None:
-        """What answers a request; the name of the stream in its path is left in the request."""
+        """Returns the endpoint of a request, and stores the stream name from the path in the request."""
         path = request.path
         if not path.startswith(_STREAMS):
             return self._by_path.get((request.method, path))
@@ -125,7 +125,7 @@ class Meanwhile(FastAPI):
         if endpoint is not None and len(above) >= len(_STREAMS):
             request.stream = above[len(_STREAMS) :]
             return endpoint
-        if last in RESERVED:  # With another method, or without the name of a stream.
+        if last in RESERVED:  # The method is wrong, or the stream name is missing.
             return None
         request.stream = path[len(_STREAMS) :]
         return self._by_path.get((request.method, _A_STREAM))
@@ -135,7 +135,7 @@ class Meanwhile(FastAPI):
         await response(scope, receive, send)
 
     async def _refuse(self, request: StarletteRequest, error: Exception) -> Response:
-        """What the framework itself refuses, such as an unknown path, in the same form as everything else."""
+        """Returns the problem document for an error of the framework, such as an unknown path."""
         status, headers, body = problems.encode(error)
         self._counters.not_routed(status)
         self._counters.refused(problems.reason(error))
@@ -146,7 +146,7 @@ class Meanwhile(FastAPI):
         return response
 
     def _methods(self, scope: Scope) -> set[str]:
-        """What the path of a request can be asked for; RFC 9110 wants it in the Allow header of a 405."""
+        """Returns the methods that the path of a request supports, for the Allow header of a 405 (RFC 9110)."""
         paths = [route.path for route in self.router.routes if isinstance(route, Route) and _fits(route, scope)]
         routes = [route for route in self.router.routes if isinstance(route, Route) and route.path in paths[:1]]
         methods = set().union(*(route.methods or () for route in routes))
@@ -154,9 +154,9 @@ class Meanwhile(FastAPI):
 
 
 def create_app(settings: Settings | None = None, shared: Path | None = None) -> Meanwhile:
-    """The ASGI application. Without ``settings`` they come from the environment.
+    """Creates the ASGI application. ``settings`` default to the environment.
 
-    ``shared`` is a directory in which the workers of one service count together.
+    ``shared`` is the directory in which the workers of one service share their counters.
     """
     if settings is None:
         settings = Settings()
@@ -168,16 +168,16 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         settings.prefix,
         max_streams=settings.max_streams,
         replicas=replicas,
-        failed=counters.redis_failed,
+        on_failure=counters.redis_failed,
     )
-    examination = Examination(client, settings.durability, strict=settings.strict)
+    redis_checks = RedisChecks(client, settings.durability, strict=settings.strict)
     committer = Committer(
         store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout, counters=counters
     )
     reader = Reader(store, redis_timeout=settings.redis_timeout)
-    live = Poller(store, redis_timeout=settings.redis_timeout, max_subscribers=settings.max_subscribers)
+    poller = Poller(store, redis_timeout=settings.redis_timeout, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers)
-    places = Places(settings.redis_timeout)
+    slots = LargeBodySlots(settings.redis_timeout)
     guard = Guard(settings.api_keys)
     bodies = Bodies(settings.max_body, settings.max_receiving)
     uploads = Uploads(
@@ -186,9 +186,9 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         guard,
         milliseconds_now,
         limits,
-        longest_line=settings.max_body,
-        most=settings.max_uploads,
-        idle=settings.upload_idle_timeout,
+        max_line=settings.max_body,
+        max_uploads=settings.max_uploads,
+        idle_timeout=settings.upload_idle_timeout,
         redis_timeout=settings.redis_timeout,
     )
 
@@ -197,7 +197,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         milliseconds_now,
         limits,
         bodies,
-        places,
+        slots,
         pattern=settings.line_protocol_stream,
         dedupe=settings.line_protocol_dedupe,
         require_key=settings.require_idempotency_key,
@@ -205,11 +205,11 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(examination.run()), asyncio.create_task(places.tidy())]
+        tasks = [asyncio.create_task(redis_checks.run()), asyncio.create_task(slots.collect_garbage())]
         yield
         for task in tasks:
             task.cancel()
-        await live.close()
+        await poller.close()
         await committer.drain()
         await reader.drain()
         await client.aclose()
@@ -221,14 +221,14 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
             limits,
             uploads,
             bodies,
-            places,
+            slots,
             require_key=settings.require_idempotency_key,
         ),
         *influx.operations(store, writer, VERSION),
-        *events.operations(live, reader),
+        *events.operations(poller, reader),
         *streams.operations(store, reader, settings.redis_timeout),
-        *health.operations(store, examination),
-        *metrics.operations(store, counters, examination, VERSION, settings.redis_timeout),
+        *health.operations(store, redis_checks),
+        *metrics.operations(store, counters, redis_checks, VERSION, settings.redis_timeout),
     ]
     return Meanwhile(
         operations,

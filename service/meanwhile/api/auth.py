@@ -1,14 +1,14 @@
-"""API keys: who may read, write and delete which streams.
+"""Authorization with API keys: who may read, write and delete which streams.
 
-Without a file of keys the service is open, which it says at start-up. Then whoever can connect may do anything, except
-a web page: a browser says in ``Sec-Fetch-Site`` that a request comes from another site, and such writes are refused,
-so that no page somebody visits can post to a service on their machine or in their network. Browsers leave that header
-out for plain HTTP beyond localhost; there ``Origin`` has to name the host that was asked.
+Without a key file, the service is open and logs this at start-up. Then every client that can connect may do anything,
+except web pages of other sites: the browser marks their requests in ``Sec-Fetch-Site``, and the service refuses such
+writes, so that no page can post to a service on the machine or in the network of its visitor. Browsers omit that header
+for plain HTTP beyond localhost; there, ``Origin`` has to name the requested host.
 
-With a file (``key_file.py``), every route but ``/livez``, ``/readyz``, ``/ping`` and ``/health`` needs a key. A request
-that presents two different keys is refused, so that it never depends on the order of its headers which of them counts.
+With a key file (``key_file.py``), all routes except ``/livez``, ``/readyz``, ``/ping`` and ``/health`` need a key. A
+request with two different keys is refused, so that the order of its headers does not matter.
 
-The file is read again on SIGHUP. A request that lasts, such as an upload or an event stream, is asked again then.
+SIGHUP reloads the file. Long requests, such as uploads and event streams, are then authorized again.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meanwhile.api.headers import Headers
-from meanwhile.api.key_file import EVERYTHING, BadKeyFile, Grant, Keys, read_keys
+from meanwhile.api.key_file import UNRESTRICTED, BadKeyFile, Grant, Keys, read_keys
 
 log = logging.getLogger(__name__)
 
 
 class Unauthorized(Exception):
-    """No key, one that is not in the file, or two of them."""
+    """The request has no key, an unknown key, or two different keys."""
 
 
 class Forbidden(Exception):
-    """The key is known and does not allow this; ``detail`` says what would."""
+    """The key is known but does not allow this request; ``detail`` says what would."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -39,7 +39,10 @@ class Forbidden(Exception):
 
 
 class Guard:
-    """Decides, from the headers of a request, who asks and whether they may."""
+    """Authorizes requests by their headers.
+
+    ``file`` is the key file; without it the service is open. Raises ``BadKeyFile`` if it cannot be used.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -48,15 +51,15 @@ class Guard:
         self._watchers: set[Callable[[], None]] = set()
 
     async def reload(self) -> None:
-        """Reads the file again, in a thread; what cannot be used is logged, and the keys stay as they were."""
+        """Reloads the key file, in a thread. If it cannot be used, logs why and keeps the current keys."""
         if self._file is None:
             return
-        async with self._reading:  # One after the other: what is read last was in the file last.
+        async with self._reading:  # One at a time, so that the last file read wins.
             try:
                 self._keys = await _in_a_thread(read_keys, self._file)
             except BadKeyFile as error:
-                log.error(  # noqa: TRY400  # The words say it all.
-                    "the API keys stay as they were: %s. To withdraw all keys, leave the file empty", error
+                log.error(  # noqa: TRY400  # The message is complete without a traceback.
+                    "the API keys stay as they were: %s. To revoke all keys, empty the file", error
                 )
                 return
         _log(self._keys)
@@ -65,7 +68,7 @@ class Guard:
 
     @contextmanager
     def watch(self, authorize: Callable[[], None]) -> Iterator[None]:
-        """Has ``authorize`` called each time the keys have been read again, for a request that lasts."""
+        """A context in which ``authorize`` is called after each reload of the keys, for a long request."""
         self._watchers.add(authorize)
         try:
             yield
@@ -73,11 +76,11 @@ class Guard:
             self._watchers.discard(authorize)
 
     def authorize(self, headers: Headers, scope: str) -> Grant:
-        """What the request may use. Raises ``Unauthorized`` or ``Forbidden``."""
+        """Returns what the request may use. Raises ``Unauthorized`` or ``Forbidden``."""
         if self._keys is None:
             if scope != "read" and _is_from_another_site(headers):
-                raise Forbidden("Expected a request that no other web site makes; or configure API keys.")
-            return EVERYTHING
+                raise Forbidden("Expected a request that does not come from another web site, or an API key.")
+            return UNRESTRICTED
         presented = _secrets(headers)
         key = self._keys.find(presented.pop()) if len(presented) == 1 else None
         if key is None:
@@ -87,21 +90,21 @@ class Guard:
         return key.grant
 
 
-def check_prefix_of(name: str, prefix: str) -> None:
-    """Raises ``Forbidden`` if a key for ``prefix`` does not reach ``name``."""
+def check_allowed_prefix(name: str, prefix: str) -> None:
+    """Raises ``Forbidden`` if ``name`` does not start with the allowed prefix."""
     if not name.startswith(prefix):
-        raise Forbidden("Expected a stream that the key reaches.")
+        raise Forbidden("Expected a stream name that starts with the allowed prefix of the API key.")
 
 
 def _log(keys: Keys) -> None:
     if len(keys):
         log.info("API keys in use: %d", len(keys))
     else:
-        log.warning("the file of API keys has none: every request that needs a key is refused")
+        log.warning("the API key file contains no keys: every request that needs a key is refused")
 
 
 async def _in_a_thread(read: Callable[[Path], Keys], file: Path) -> Keys:
-    """``read(file)``; in a thread that does not hold up the end of the process where a disk does not answer."""
+    """Calls ``read(file)`` in a daemon thread, so that a disk that does not answer cannot delay shutdown."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Keys] = loop.create_future()
 
@@ -113,9 +116,9 @@ async def _in_a_thread(read: Callable[[Path], Keys], file: Path) -> Keys:
         keys = failure = None
         try:
             keys = read(file)
-        except Exception as error:  # noqa: BLE001  # It is raised where it is waited for.
+        except Exception as error:  # noqa: BLE001  # The caller raises it.
             failure = error
-        with suppress(RuntimeError):  # The loop may have ended.
+        with suppress(RuntimeError):  # The loop may be closed.
             loop.call_soon_threadsafe(settle, keys, failure)
 
     threading.Thread(target=work, daemon=True).start()
@@ -123,7 +126,7 @@ async def _in_a_thread(read: Callable[[Path], Keys], file: Path) -> Keys:
 
 
 def _is_from_another_site(headers: Headers) -> bool:
-    """Whether a browser says so. A client that is no browser sends neither header."""
+    """Returns whether a browser says that another site made the request. Other clients send neither header."""
     site = headers.get(b"sec-fetch-site")
     if site is not None:
         return site not in (b"same-origin", b"none")
@@ -132,7 +135,7 @@ def _is_from_another_site(headers: Headers) -> bool:
 
 
 def _secrets(headers: Headers) -> set[bytes]:
-    """The keys that a request presents: X-API-Key; Authorization with Bearer, Token or Basic, there as the password."""
+    """Returns the keys of a request: from X-API-Key, and Authorization with Bearer, Token or Basic (the password)."""
     found = set(headers.all(b"x-api-key"))
     for value in headers.all(b"authorization"):
         kind, _, credentials = value.partition(b" ")

@@ -1,30 +1,30 @@
-"""HTTP connections that time out, refuse in turn what is not HTTP, and send responses in one piece.
+"""HTTP connections with timeouts, ordered refusals of malformed requests, and responses in one write.
 
-**Timeouts.** uvicorn limits how long a connection may idle after a response, but neither how long the first request
-takes to come nor how slowly its header or body may. Here each connection has one timer for all of it
+**Timeouts.** uvicorn limits how long a connection may be idle after a response, but neither the wait for the first
+request nor the time that a slow header or body takes. Here each connection has one timer for all of these
 (``connection_timeouts.py``).
 
-**What is not HTTP** uvicorn refuses in plain text, and at once: ahead of the responses to earlier requests on the same
-connection, so that a client takes it for the response to a reading that was recorded. Here it is a problem like every
-other and waits its turn. And a header may be as large as a client likes; here what comes without a byte of a body (a
-header, a trailer, the extension of a chunk) is refused past 64 KiB. ``request_head.py`` has the other rules. What
-stands in a trailer is nobody's header. A body may be cut into as many chunks as it has bytes; past 10,000 they have to
-be of 16 bytes on average. A client may send a thousand requests ahead of their responses, and a worker has a limit of
-connections; a client beyond it gets a problem, too.
+**Malformed requests.** uvicorn refuses them in plain text and at once, ahead of the responses to earlier requests on
+the same connection, so a client takes the refusal for the response to a reading that was recorded. Here the refusal is
+a problem document and is sent in order. uvicorn does not limit the size of a header; here, bytes without a byte of body
+(a header, a trailer, a chunk extension) are refused beyond 64 KiB. ``request_head.py`` has the other rules. Trailers
+are ignored. A body may consist of up to 10,000 chunks of any size; beyond that, they must have 16 bytes on average. A
+client may pipeline 1,000 requests. A worker has a limit of connections; a client beyond it gets a problem document,
+too.
 
-**Responses in one piece.** uvicorn hands the head and the body of a response to the kernel one after the other: two
-system calls, each of which wakes the client. An application that has both can give them to ``respond`` together. It
-writes them at once if nothing speaks against it, and says otherwise, so that the application sends them as ASGI has it.
+**Responses in one write.** uvicorn hands the head and the body of a response to the kernel separately: two system
+calls, each of which wakes the client. An application that has both passes them to ``respond``. It writes them together
+if possible; otherwise it returns False, and the application sends them through ASGI.
 
-**Endless responses.** A client that takes nothing of its response for 30 s is dropped, so that what waits for it in
-memory has an end. A response without an end, such as a stream of events, says what ends it (``end_at_shutdown``);
-otherwise, shutdown would wait for it.
+**Endless responses.** A client that takes none of its response for 30 s is disconnected, which limits the memory for
+unsent data. A response without an end, such as an event stream, registers a function that ends it at shutdown
+(``end_at_shutdown``); otherwise shutdown would wait for it.
 
-**Uploads** may last for hours. One takes ``hold`` of its connection: then it has its own timeouts, is told when the
-server stops, and can have what arrived before its connection broke.
+**Uploads** may last for hours. An upload calls ``hold``: from then on it has its own timeouts, it learns when the
+server stops, and it can take what arrived before its connection broke.
 
-The application gets the connection of a request as a parameter: where it has a method ``answer``, as ``Meanwhile`` has,
-that is called with the connection before ASGI's own three.
+The application gets the connection of a request as a parameter: if it has a method ``answer``, as ``Meanwhile`` has,
+that is called with the connection and the three parameters of ASGI.
 """
 
 import asyncio
@@ -43,42 +43,43 @@ from meanwhile.api.connection_timeouts import Deadlines, Phase, Stall
 from meanwhile.api.errors import NotHttp, Refused, TooManyConnections
 from meanwhile.api.problems import encode
 
-LAST_WORDS = 0.5  # Seconds at shutdown that a client of an endless response has to take what is left of it.
-MAX_CHUNKS = 10_000  # Of a body, before it matters how small they are.
-SMALLEST_CHUNK = 16  # Bytes, on average.
-_AROUND_A_CHUNK = 5  # Bytes: its size and two line ends.
-MAX_PIPELINED = 1_000  # Requests of a connection that wait for the one before.
+_ABORT_DELAY = 0.5  # Seconds that a client has at shutdown to take the end of an endless response.
+MAX_CHUNKS = 10_000  # Beyond this number, the chunks of a body need a minimum mean size.
+MIN_MEAN_CHUNK = 16  # Bytes.
+_CHUNK_OVERHEAD = 5  # Bytes: the size of the chunk and two line ends.
+MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class ConnectionProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with timeouts, limits, and a way to respond in one piece."""
+    """uvicorn's protocol with timeouts, limits, and responses in one write. uvicorn passes the arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if hasattr(self.app, "answer"):
             self.app = partial(self.app.answer, self)
-        self._is_whole = False  # Whether the last request is complete; none at all is not.
-        self._unanswered = 0  # Requests that began and have no response: a client may send the next one early.
+        self._is_complete = False  # Whether the last request has arrived completely; False before the first request.
+        self._unanswered = 0  # Requests that have begun and have no response; more than one if pipelined.
         self._deadlines: Deadlines
         self._stall: Stall
-        self._without_body = 0  # Bytes since the last one of a body, or since the request before.
-        self._refusal: bytes | None = None  # The last response, once nothing is read any more.
-        self._why: Refused = NotHttp("Expected a request as RFC 9112 has it.")
+        self._bytes_without_body = 0  # Bytes since the last byte of a body, or since the previous request.
+        self._refusal: bytes | None = None  # The last response, once the connection reads no more requests.
+        self._parse_error: Refused = NotHttp("Expected a request as defined by RFC 9112.")
         self._in_head = False
-        self._chunks = 0  # Of the last request.
-        self._came = 0  # Bytes since it began; those that came in one piece with its beginning count whole.
-        self._piece = 0  # Bytes that came last.
-        self._max_connections, self.limit_concurrency = self.limit_concurrency, None  # uvicorn's refusal is no problem.
-        self._without_upgrade: bytes | None = None  # A head that takes the place of the one that was just parsed.
+        self._chunks = 0  # Chunks of the last request.
+        self._request_bytes = 0  # Bytes since the request began, including all data that arrived with its first byte.
+        self._last_bytes = 0  # Bytes that arrived last.
+        # uvicorn's own refusal of a connection is not a problem document.
+        self._max_connections, self.limit_concurrency = self.limit_concurrency, None
+        self._without_upgrade: bytes | None = None  # A head that replaces the one that was just parsed.
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._default_head = b""
         self._hold: Hold | None = None
-        self._end: Callable[[], None] | None = None
+        self._end_response: Callable[[], None] | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Starts to wait for the first request."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows the type, too
+        """Starts the timer for the first request."""
         super().connection_made(transport)
         self._deadlines = Deadlines(self.loop, self.timeout_keep_alive, transport.close)
         self._deadlines.enter(Phase.RECEIVING)
@@ -87,58 +88,58 @@ class ConnectionProtocol(HttpToolsProtocol):
             self._refuse(TooManyConnections())
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps the connection open
-        """The client sends no more. Returns whether it still gets an answer: its request is complete, and has none."""
+        """The client sends no more data. Returns True, to keep the connection, if a complete request is unanswered."""
         cycle = self.cycle
-        if cycle is None or not self._is_whole or self._unanswered != 1 or cycle.response_started:
+        if cycle is None or not self._is_complete or self._unanswered != 1 or cycle.response_started:
             return False
         cycle.keep_alive = False
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """The connection is closed: stops the timers."""
         self._deadlines.cancel()
-        self.app = self.config.loaded_app  # Without a reference back to here.
+        self.app = self.config.loaded_app  # Breaks the reference cycle.
         self._stall.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not take what is sent."""
+        """The write buffer is full: the client does not read."""
         self._stall.begin()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """The client has taken what was sent."""
+        """The write buffer has room again."""
         self._stall.end()
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """Finishes what is under way; what has no end is ended, and an upload hears of it."""
+        """Lets current responses finish, ends an endless one, and notifies an upload."""
         super().shutdown()
         if self._hold is not None and not self._hold.stopping.done():
             self._hold.stopping.set_result(None)
-        if self._end is not None:
-            self.loop.call_later(LAST_WORDS, self.transport.abort)
-            self._end()
+        if self._end_response is not None:
+            self.loop.call_later(_ABORT_DELAY, self.transport.abort)
+            self._end_response()
 
     def data_received(self, data: bytes) -> None:
-        """Takes what came, and starts to wait for the rest if there is one."""
+        """Parses data, and starts the timer for the rest of an incomplete request."""
         if self._refusal is not None:
             return
-        self._piece = len(data)
-        self._deadlines.received += self._piece
-        self._came += self._piece
-        self._without_body += self._piece
+        self._last_bytes = len(data)
+        self._deadlines.received += self._last_bytes
+        self._request_bytes += self._last_bytes
+        self._bytes_without_body += self._last_bytes
         self._feed(data)
-        if self._is_whole:
+        if self._is_complete:
             return
         if self._deadlines.phase in (Phase.IDLE, Phase.BUSY) and self._hold is None:
             self._deadlines.received = 0
             self._deadlines.enter(Phase.RECEIVING)
-        if self._without_body > request_head.MAX_HEAD and self._refusal is None:
+        if self._bytes_without_body > request_head.MAX_HEAD and self._refusal is None:
             self._refuse(request_head.HEAD_TOO_LARGE)
 
     def _feed(self, data: bytes | memoryview) -> None:
-        """Lets the parser read on; behind a head that offers an upgrade, from the same head without it."""
+        """Feeds the parser. If a head offers an upgrade, feeds the same head without the offer to a new parser."""
         try:
             while True:
                 try:
@@ -148,7 +149,7 @@ class ConnectionProtocol(HttpToolsProtocol):
                     substitute, self._without_upgrade = self._without_upgrade, None
                     if substitute is None:
                         raise HttpParserError from None
-                    self._unanswered -= 1  # It begins once more, in another parser: this one may have seen its end.
+                    self._unanswered -= 1  # The request begins again in a new parser, as this one may have finished it.
                     self.parser = HttpRequestParser(self)
                     self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn does.
                     self.parser.feed_data(substitute)
@@ -158,25 +159,25 @@ class ConnectionProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """A request begins. Raises ``Refused`` if too many wait before it."""
-        self._is_whole = False
+        """A request begins. Raises ``Refused`` if too many requests are unanswered."""
+        self._is_complete = False
         self._in_head = True
         self._chunks = 0
-        self._came = self._piece
+        self._request_bytes = self._last_bytes
         self._unanswered += 1
         if self._unanswered > MAX_PIPELINED:
-            self._why = NotHttp(f"Expected at most {MAX_PIPELINED} requests ahead of their responses.")
-            raise self._why
+            self._parse_error = NotHttp(f"Expected at most {MAX_PIPELINED} pipelined requests.")
+            raise self._parse_error
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """The header of a request is complete. Raises ``Refused``, which ends the parser's work."""
+        """The header of a request is complete. Raises ``Refused``, which stops the parser."""
         self._in_head = False
         version = self.parser.get_http_version()
         try:
-            request_head.check(version, self.url, self.headers, is_small=self._came <= request_head.MAX_HEAD)
+            request_head.check(version, self.url, self.headers, is_small=self._request_bytes <= request_head.MAX_HEAD)
         except Refused as error:
-            self._why = error
+            self._parse_error = error
             raise
         if self.parser.should_upgrade() and (method := self.parser.get_method()) != b"CONNECT":
             self._without_upgrade = request_head.without_upgrade(method, self.url, version, self.headers)
@@ -184,31 +185,31 @@ class ConnectionProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is here; what comes behind a body is none."""
-        if self._in_head:  # Below, what uvicorn does; to call it costs each request a microsecond.
+        """A header field has arrived. Ignores trailers."""
+        if self._in_head:  # A copy of uvicorn's code: the call would cost each request a microsecond.
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
             self.headers.append((name, value))
 
     def on_chunk_header(self) -> None:
-        """A chunk of a body begins. Raises ``Refused`` where they are so small that each byte is work."""
+        """A chunk of a body begins. Raises ``Refused`` if there are too many small chunks."""
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS and self._chunks * (SMALLEST_CHUNK + _AROUND_A_CHUNK) > self._came:
-            self._why = NotHttp(f"Expected chunks of at least {SMALLEST_CHUNK} bytes on average.")
-            raise self._why
+        if self._chunks > MAX_CHUNKS and self._chunks * (MIN_MEAN_CHUNK + _CHUNK_OVERHEAD) > self._request_bytes:
+            self._parse_error = NotHttp(f"Expected chunks of at least {MIN_MEAN_CHUNK} bytes on average.")
+            raise self._parse_error
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body is here."""
-        self._without_body = 0
+        """Part of a body has arrived."""
+        self._bytes_without_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is complete; one that offers an upgrade is not, its head was all that the parser read of it."""
+        """A request is complete, unless it offers an upgrade: then the parser has read only its head."""
         if self._without_upgrade is not None:
             return
-        self._is_whole = True
-        self._without_body = 0
+        self._is_complete = True
+        self._bytes_without_body = 0
         if self._unanswered:
             self._deadlines.phase = Phase.BUSY
         else:
@@ -216,25 +217,25 @@ class ConnectionProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """A response is complete: goes on to the next request, or waits for it."""
+        """A response is complete: starts the next pipelined request, or waits for one."""
         self._unanswered -= 1
-        self._hold = self._end = None
+        self._hold = self._end_response = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self._refusal is not None and self._refuse_in_turn():
+        if self._refusal is not None and self._send_refusal():
             return
         self.flow.resume_reading()
         if not self._unanswered:
-            self._deadlines.enter(Phase.IDLE if self._is_whole else Phase.LINGERING)
+            self._deadlines.enter(Phase.IDLE if self._is_complete else Phase.LINGERING)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
 
     def respond(self, scope: Scope, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Writes a whole response, whose headers have its length; False if it has to be sent in the ordinary way.
+        """Writes a whole response, whose headers include its length. Returns False if it must be sent through ASGI.
 
-        That is so for what is rare: a connection that is to be closed or does not drain, a response to anything but the
-        last request that came, and where every request is to be logged.
+        That is the case if the connection is to be closed or its write buffer is full, if later requests have already
+        arrived, or if the access log is on.
         """
         cycle = self.cycle
         if (
@@ -246,7 +247,8 @@ class ConnectionProtocol(HttpToolsProtocol):
             or self.access_log
         ):
             return False
-        if self._default_headers is not self.server_state.default_headers:  # A new list every second, with the date.
+        # uvicorn makes a new list every second, with the date.
+        if self._default_headers is not self.server_state.default_headers:
             self._default_headers = self.server_state.default_headers
             self._default_head = b"".join(b"%b: %b\r\n" % header for header in self._default_headers)
         head = b"".join([b"%b: %b\r\n" % header for header in headers])
@@ -256,7 +258,7 @@ class ConnectionProtocol(HttpToolsProtocol):
         return True
 
     def take_body(self, scope: Scope) -> bytes | None:
-        """The body of a request if it is here as a whole; otherwise None, and it has to be received."""
+        """Returns the body of a request if all of it has arrived; otherwise None, and it must be received."""
         cycle = self.cycle
         if cycle.scope is not scope or cycle.more_body or cycle.disconnected:
             return None
@@ -264,32 +266,33 @@ class ConnectionProtocol(HttpToolsProtocol):
         return body
 
     def hold(self) -> Hold:
-        """Lets the request that is being answered take its time."""
+        """Suspends the timeouts for the current request, and returns its ``Hold``."""
         self._deadlines.phase = Phase.BUSY
         self._hold = Hold(self.cycle, self.loop.create_future())
         return self._hold
 
     def end_at_shutdown(self, end: Callable[[], None]) -> None:
-        """Has ``end`` called at shutdown, if the response that is under way has not ended by then."""
-        self._end = end
+        """Registers ``end``, which is called at shutdown if the current response has not ended by then."""
+        self._end_response = end
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what the parser does not understand, or what stopped it; ``msg`` is uvicorn's way to say so."""
-        self._refuse(self._why)
+        """Refuses a malformed request. ``msg`` is uvicorn's message, which is not used."""
+        self._refuse(self._parse_error)
 
-    def _refuse(self, why: Exception) -> None:
-        """Reads no more, and says why after the responses to the requests that came whole."""
-        status, headers, body = encode(why)
+    def _refuse(self, error: Exception) -> None:
+        """Stops reading, and sends the problem document after the responses to complete requests."""
+        status, headers, body = encode(error)
         headers = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
         head = b"".join([b"%b: %b\r\n" % header for header in headers])
         self._refusal = b"".join((_STATUS_LINES[status], head, b"\r\n", body))
-        self._refuse_in_turn()
+        self._send_refusal()
 
-    def _refuse_in_turn(self) -> bool:
-        """Sends the refusal and hangs up, unless a request that came whole still awaits its response."""
-        if self._unanswered > (not self._is_whole):
+    def _send_refusal(self) -> bool:
+        """Sends the refusal and closes the connection, unless a complete request still has no response."""
+        if self._unanswered > (not self._is_complete):
             return False
-        if self._refusal is not None and self._deadlines.phase is not Phase.LINGERING:  # What lingers has its response.
+        # A lingering request has already got its response.
+        if self._refusal is not None and self._deadlines.phase is not Phase.LINGERING:
             self.transport.write(self._refusal)
         self.transport.close()
         return True

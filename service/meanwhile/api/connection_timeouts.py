@@ -1,15 +1,15 @@
-"""How long a connection may take: one timer for all that it may wait for.
+"""The timeouts of a connection, with one timer for all of them.
 
-    nothing is under way     75 s (uvicorn's keep-alive) after the last response
-    a request is incomplete  10 s after it began, and 10 s more whenever 160 KiB came in the last 10 s, so that a slow
-                             line can send a large body and a trickle of bytes cannot hold anything
-    the rest of one that     2 s after the response: what still comes is thrown away, so that the client can read why
-    has its response         its request is too large or of an unknown type; then the connection is closed
-    a response is awaited    no limit: the application has its own
-    room to send             30 s in which the client takes nothing of its response; then it is dropped
+    idle                75 s (uvicorn's keep-alive) after the last response
+    request incomplete  10 s after it began, and 10 s more whenever 160 KiB arrived in the last 10 s, so that a slow
+                        line can send a large body, but a trickle of bytes cannot hold a connection
+    rest of a request   2 s after the response: the rest of the request is discarded, so that the client can read why
+    that was answered   the request was refused (too large, unknown type); then the connection is closed
+    response pending    no limit: the application has its own
+    client not reading  30 s in which the client takes none of its response; then it is disconnected
 
-The timer is set anew only when the connection has to end sooner than it would fire. So the usual request, complete in
-one piece, touches no timer at all, where uvicorn sets one and cancels one for each.
+The timer is set again only if the connection has to end before it would fire. So an ordinary request that arrives in
+one piece touches no timer, whereas uvicorn sets and cancels a timer for each request.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from enum import Enum
 from math import inf
 
 TIMEOUT = 10.0  # Seconds.
-BYTES_A_SECOND = 16 * 1024
+MIN_BYTES_PER_SECOND = 16 * 1024
 LINGER = 2.0  # Seconds.
 STALL = 30.0  # Seconds.
-_RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel forgets, too, what it holds for that client.
+_RESET = struct.pack("ii", 1, 0)  # Linger for 0 s: the kernel drops its unsent data, too.
 
 
 class Phase(Enum):
-    """What a connection waits for."""
+    """What a connection waits for: a request, the rest of one, the rest of an answered one, or a response."""
 
     IDLE = 0
     RECEIVING = 1
@@ -36,32 +36,35 @@ class Phase(Enum):
 
 
 class Deadlines:
-    """The timer of one connection. ``close`` ends the connection, ``keep_alive`` is in seconds."""
+    """The timer of one connection, on the clock of ``loop``.
+
+    ``keep_alive`` is how long the connection may be idle, in seconds. ``close`` closes it.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keep_alive: float, close: Callable[[], None]) -> None:
         self._loop = loop
         self._keep_alive = keep_alive
         self._close = close
         self.phase = Phase.RECEIVING
-        self.received = 0  # Bytes since the phase began, or since it was last found to go on.
+        self.received = 0  # Bytes since the phase began, or since it was last extended.
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._fires = inf
 
     def enter(self, phase: Phase) -> None:
-        """Begins a phase."""
+        """Starts a phase and its timeout."""
         self.phase = phase
         self._since = self._loop.time()
         if self._due() < self._fires:
             self._set_timer()
 
     def cancel(self) -> None:
-        """The connection is gone."""
+        """Stops the timer, because the connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _due(self) -> float:
-        """When to hang up, on the clock of the loop, if nothing changes."""
+        """Returns when the current phase times out, on the clock of the loop."""
         if self.phase is Phase.IDLE:
             return self._since + self._keep_alive
         if self.phase is Phase.RECEIVING:
@@ -71,17 +74,17 @@ class Deadlines:
     def _set_timer(self) -> None:
         self.cancel()
         self._fires = min(self._due(), self._loop.time() + self._keep_alive)
-        self._timer = self._loop.call_at(self._fires, self._look)
+        self._timer = self._loop.call_at(self._fires, self._check)
 
-    def _look(self) -> None:
-        if self._loop.time() >= self._due() and not self._goes_on():
+    def _check(self) -> None:
+        if self._loop.time() >= self._due() and not self._is_making_progress():
             self._close()
         else:
             self._set_timer()
 
-    def _goes_on(self) -> bool:
-        """Whether enough has come of a request that is due for it to be given as much time again."""
-        if self.phase is not Phase.RECEIVING or self.received < TIMEOUT * BYTES_A_SECOND:
+    def _is_making_progress(self) -> bool:
+        """Returns whether enough of the request has arrived. If so, extends the phase by the same time."""
+        if self.phase is not Phase.RECEIVING or self.received < TIMEOUT * MIN_BYTES_PER_SECOND:
             return False
         self.received = 0
         self._since = self._loop.time()
@@ -89,7 +92,10 @@ class Deadlines:
 
 
 class Stall:
-    """Drops a client that takes nothing of its response for ``STALL`` seconds."""
+    """Disconnects a client that takes none of its response for ``STALL`` seconds.
+
+    ``loop`` has the timer; ``transport`` is that of the connection.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
@@ -98,17 +104,17 @@ class Stall:
         self._unsent = 0
 
     def begin(self) -> None:
-        """The client does not take what is sent."""
+        """Starts the timer, because the client does not read."""
         self._unsent = self._transport.get_write_buffer_size()
-        self._timer = self._loop.call_later(STALL, self._look)
+        self._timer = self._loop.call_later(STALL, self._check)
 
     def end(self) -> None:
-        """The client takes it again, or is gone."""
+        """Stops the timer, because the client reads again or is disconnected."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._transport.get_write_buffer_size() < self._unsent:
             self.begin()
         else:

@@ -1,9 +1,9 @@
-"""Answers the requests of one operation, without the work that a reading does not need.
+"""Answers the requests of one operation, without the dependency solving of FastAPI.
 
-FastAPI documents a route from its signature and, on every request, solves that signature: models, dependencies,
-Request and Response objects, two exit stacks. That costs several times what recording a reading does
-(``make bench`` compares). An ``Endpoint`` authorizes a request and hands it to the operation's handler, which returns a
-reply or raises; ``problems.py`` maps exceptions to responses.
+FastAPI documents a route from its signature and solves that signature on every request: models, dependencies, Request
+and Response objects, two exit stacks. That takes several times as long as recording a reading (``make bench``
+compares). An ``Endpoint`` authorizes a request and passes it to the operation's handler, which returns a reply or
+raises; ``problems.py`` maps exceptions to responses.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from meanwhile.api import problems
-from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_prefix_of
+from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_allowed_prefix
 from meanwhile.api.operation import Operation
 from meanwhile.api.reply import EndlessReply
 from meanwhile.api.request import Request
@@ -28,25 +28,25 @@ log = logging.getLogger(__name__)
 
 
 class Endpoint(Route):
-    """Answers one operation. ``guard`` decides who may ask; ``counters`` count the requests and refusals."""
+    """Answers requests of ``operation``. ``guard`` authorizes them; ``counters`` count requests and refusals."""
 
     def __init__(self, operation: Operation, guard: Guard, counters: Counters) -> None:
         super().__init__(operation.path, operation.handler, methods=[operation.method])
         self.operation = operation
-        self.methods = {operation.method}  # Without the HEAD that Starlette adds: the application answers it.
+        self.methods = {operation.method}  # Starlette adds HEAD, which the application answers.
         self.app = self._answer_routed
-        # Starlette's pattern lets one line feed at the end pass ("$") and none inside a name ("."); both are bad names.
+        # Starlette's pattern ignores a line feed at the end ("$") and stops at one inside ("."): both are bad names.
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
         self._guard = guard
         self._handler = operation.handler
         self._credentials = operation.credentials
         self._scope = operation.scope
-        self._is_of_a_stream = "{stream" in operation.path
+        self._has_stream = "{stream" in operation.path
         self._refused = counters.refused
         self._answered = counters.route(operation.method, self.path_format).answered
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether this route answers the request; a stream's name never ends in the segment of another route."""
+        """Matches the request. A stream name never ends in the segment of another route."""
         match, child_scope = super().matches(scope)
         stream = str(child_scope.get("path_params", {}).get("stream", ""))
         if stream.rpartition("/")[2] in RESERVED:
@@ -54,7 +54,7 @@ class Endpoint(Route):
         return match, child_scope
 
     async def _answer_routed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers what the framework's router has found, below a root path that another application gave."""
+        """Answers a request that the framework has routed, because another application mounts this one."""
         request = Request(scope, receive)
         request.stream = scope["path_params"].get("stream", "")
         await self.answer(request, send)
@@ -66,12 +66,12 @@ class Endpoint(Route):
             if self._scope is not None:
                 credentials = request.headers if self._credentials is None else self._credentials(request)
                 request.grant = self._guard.authorize(credentials, self._scope)
-                if self._is_of_a_stream and request.grant.prefix:
-                    check_prefix_of(request.stream, request.grant.prefix)
+                if self._has_stream and request.grant.prefix:
+                    check_allowed_prefix(request.stream, request.grant.prefix)
             reply = await self._handler(request)
         except ClientGone:
             return
-        except Exception as error:  # noqa: BLE001  # The table decides; what it does not know is a bug, logged as one.
+        except Exception as error:  # noqa: BLE001  # problems.py maps it; it logs unknown errors as bugs.
             status, headers, body = self.operation.refuse(error)
             self._refused(problems.reason(error))
         else:
@@ -94,10 +94,10 @@ class Endpoint(Route):
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, reply: EndlessReply, request: Request, send: Send) -> None:
-        """Sends what comes until the client goes away, its key no longer allows it, or the server shuts down.
+        """Sends an endless reply until the client disconnects, its key is revoked, or the server shuts down.
 
-        ``await send`` returns when the transport has room again, so a client that does not read holds back its own
-        stream and no other; its connection drops it in the end, and ends the reply at shutdown.
+        ``await send`` returns when the transport has room again, so a client that does not read delays only its own
+        stream. Its connection disconnects it in the end, and ends the reply at shutdown.
         """
         headers = [(b"content-type", reply.media_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
         if request.connection is not None:
@@ -111,12 +111,12 @@ class Endpoint(Route):
             except (Unauthorized, Forbidden):
                 is_allowed = False
             if not is_allowed:
-                log.info("an event stream ended with its API key")
+                log.info("ended an event stream: its API key no longer allows it")
                 reply.end()
 
         try:
             with self._guard.watch(authorize):
-                authorize()  # The keys may have been read again since the request was admitted.
+                authorize()  # The keys may have been reloaded since the request was authorized.
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 while not request.is_head and (part := await reply.part()) is not None:
                     if part:

@@ -1,11 +1,8 @@
-"""Why a request is refused before anything reads its meaning, or ends early: the exceptions of this floor.
-
-``problems.py`` says how HTTP words them.
-"""
+"""The exceptions of the HTTP layer. ``problems.py`` maps them to problem documents."""
 
 
 class Refused(Exception):
-    """A request that HTTP alone tells to refuse, before anything reads its meaning."""
+    """A request that is refused before its content is interpreted; ``detail`` says what was expected."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -13,7 +10,7 @@ class Refused(Exception):
 
 
 class UnsupportedMediaType(Refused):
-    """The body has a type or an encoding that the endpoint does not know."""
+    """The body has a media type or content encoding that the endpoint does not support."""
 
 
 class BodyTooLarge(Refused):
@@ -21,11 +18,11 @@ class BodyTooLarge(Refused):
 
 
 class BadEncoding(Refused):
-    """The body is not what its Content-Encoding says."""
+    """The body does not match its Content-Encoding."""
 
 
 class NotHttp(Refused):
-    """What came over the connection is no HTTP request."""
+    """The connection received something that is not an HTTP request."""
 
 
 class HeaderTooLarge(Refused):
@@ -33,23 +30,23 @@ class HeaderTooLarge(Refused):
 
 
 class BadTransferCoding(Refused):
-    """The body comes in a transfer coding that this service does not know."""
+    """The body uses a transfer coding that this service does not support."""
 
 
 class LengthRequired(Refused):
-    """The request records something, and says of no body that it has one."""
+    """The request needs a body and announces none."""
 
 
 class Misdirected(Refused):
-    """The request is for a host that this service does not answer to."""
+    """The request names a host that this service does not answer to."""
 
 
 class TooManyConnections(Exception):
-    """A worker has as many connections as it may have."""
+    """The worker has reached its maximum number of connections."""
 
 
 class Idle(Refused):
-    """An upload has sent no line for too long."""
+    """An upload has not sent a line in time."""
 
 
 class PartialWrite(Refused):
@@ -57,25 +54,25 @@ class PartialWrite(Refused):
 
 
 class BadKey(Refused):
-    """The Idempotency-Key is not one, or there is none where there has to be."""
+    """The Idempotency-Key is malformed, missing although required, or not allowed."""
 
 
 class BadCursor(Refused):
-    """The cursor does not come from a listing."""
+    """The cursor is not one that a listing has returned."""
 
 
 class Stopping(Exception):
-    """The service is shutting down while an upload goes on."""
+    """The service shuts down during an upload."""
 
 
 class TooManyUploads(Exception):
-    """As many uploads are open as may be."""
+    """The worker has reached its maximum number of open uploads."""
 
 
 class Interrupted(Exception):
-    """An upload ended before its end: its first ``recorded`` lines are recorded, and ``error`` says what came then.
+    """An upload ended early: its first ``recorded`` lines are recorded, and ``error`` says why it ended.
 
-    ``line`` is the number of the line that is wrong, from 1, where it is one.
+    ``line`` is the number of the invalid line, from 1, or None if no line is invalid.
     """
 
     def __init__(self, error: Exception, recorded: int, line: int | None = None) -> None:
@@ -86,4 +83,4 @@ class Interrupted(Exception):
 
 
 class NoSuchStream(Exception):
-    """Nothing has been recorded under this name, or it was deleted."""
+    """No stream has this name: it was never recorded, or was deleted."""

@@ -8,7 +8,7 @@ import asyncio
 
 import msgspec
 
-from meanwhile.api.routes.streams import everything
+from meanwhile.api.routes.streams import full_state
 from meanwhile.core.state import Unreadable, decode
 from meanwhile.live.watched_streams import Snapshot
 from meanwhile.storage import background_thread
@@ -52,4 +52,4 @@ def _frame(name: str, stored: bytes | None) -> bytes:
         state = decode(stored)
     except Unreadable:
         return b""
-    return b"event: state\ndata: %b\n\n" % _encode(everything(name, state) | {"state_bytes": len(stored)})
+    return b"event: state\ndata: %b\n\n" % _encode(full_state(name, state) | {"state_bytes": len(stored)})

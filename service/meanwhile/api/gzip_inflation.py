@@ -1,8 +1,8 @@
-"""Inflating gzip data, whole or as it comes, in time and memory that grow with what was sent and what comes out.
+"""Inflates gzip data, whole or as it arrives, in time and memory proportional to the input and output sizes.
 
-gzip data may have several *members*, one after the other. zlib copies all that follows the end of a member, so a body
-of a hundred thousand members of 20 bytes would be copied a hundred thousand times. Here zlib gets a *window* of the
-data at a time, so that it copies at most one. And what comes out comes in pieces, between which others get their turn.
+gzip data may consist of several *members*. At the end of a member, zlib copies all data that follows, so it would copy
+a body of a hundred thousand members of 20 bytes a hundred thousand times. Here zlib gets one *window* of the data at a
+time, so it copies at most one window. The output comes in pieces, between which other requests can run.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 from meanwhile.api.errors import BadEncoding, BodyTooLarge
 
-PIECE = 64 * 1024  # Bytes.
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's way of saying: a gzip header and trailer, and nothing else.
-_WINDOW = 4 * 1024  # Bytes.
+PIECE = 64 * 1024  # Bytes of output.
+_GZIP = 16 + zlib.MAX_WBITS  # Tells zlib to accept only a gzip header and trailer.
+_WINDOW = 4 * 1024  # Bytes of input.
 _MAX_EMPTY_MEMBERS = 1_000  # In a row.
 
 
 class Inflater:
-    """gzip data of one or more members, as it comes."""
+    """Inflates gzip data of one or more members as it arrives."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP)
@@ -27,9 +27,9 @@ class Inflater:
         self._empty_members = 0
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What more data adds to the content, in pieces of at most 64 KiB. Raises ``BadEncoding``.
+        """Inflates more data, and yields the output in pieces of at most 64 KiB. Raises ``BadEncoding``.
 
-        Some pieces are empty: the time between any two is bounded, too.
+        Some pieces are empty, because the time between two pieces is limited, too.
         """
         view = memoryview(data)
         piece = bytearray()
@@ -39,7 +39,7 @@ class Inflater:
                     yield bytes(piece)
                     piece.clear()
                 piece += part
-            if start % PIECE == 0:  # However little comes out of so much.
+            if start % PIECE == 0:  # Even if this much input has little output.
                 yield b""
         if piece:
             yield bytes(piece)
@@ -70,20 +70,20 @@ class Inflater:
         self._member = zlib.decompressobj(_GZIP)
 
     def finish(self) -> None:
-        """Raises ``BadEncoding`` if there has to be more data."""
+        """Raises ``BadEncoding`` if the data is incomplete."""
         if not self._started or not self._member.eof:
             raise BadEncoding("Expected gzip data, as Content-Encoding says; it ends too early.")
 
 
 async def inflate(data: bytes, limit: int) -> bytes:
-    """The content of gzip data; never holds much more than ``limit`` bytes of it.
+    """Inflates gzip data. Never holds much more than ``limit`` bytes of output.
 
-    Raises ``BadEncoding``, or ``BodyTooLarge``.
+    Raises ``BadEncoding`` or ``BodyTooLarge``.
     """
     content = bytearray()
     inflater = Inflater()
     for number, piece in enumerate(inflater.pieces(data)):
-        if number > 1:  # Most bodies have one.
+        if number > 1:  # Most bodies have one piece.
             await asyncio.sleep(0)
         content += piece
         if len(content) > limit:
@@ -93,5 +93,5 @@ async def inflate(data: bytes, limit: int) -> bytes:
 
 
 def too_large(limit: int) -> BodyTooLarge:
-    """What to raise where a body has more than ``limit`` bytes."""
+    """Returns the error for a body of more than ``limit`` bytes."""
     return BodyTooLarge(f"Expected at most {limit} bytes, after inflation.")

@@ -1,4 +1,4 @@
-"""The headers of a request: looked up by name, however many there are and however often one is there."""
+"""The headers of a request, by name. A header may occur several times."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ Pairs = Sequence[tuple[bytes, bytes]]
 
 
 class Headers:
-    """Headers by name. ``pairs`` are names, in lower case, and values, as they came.
+    """Headers by name. ``pairs`` are (name, value) in the order of the request; names are in lower case.
 
     >>> headers = Headers([(b"accept", b"text/plain"), (b"host", b"pi.local"), (b"accept", b"*/*")])
     >>> headers.get(b"host"), headers.get(b"origin"), headers.all(b"accept")
@@ -15,7 +15,7 @@ class Headers:
 
     __slots__ = ("_by_name", "_pairs", "get")
 
-    get: Callable[[bytes], bytes | None]  # The value of a header, None without it; of several, the last.
+    get: Callable[[bytes], bytes | None]  # The last value of a header, None if there is none.
 
     def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs
@@ -23,12 +23,12 @@ class Headers:
         self.get = self._by_name.get
 
     def all(self, name: bytes) -> list[bytes]:
-        """The values of a header that may be there several times, in their order."""
+        """Returns all values of a header, in order."""
         if len(self._by_name) != len(self._pairs):
             return [value for one, value in self._pairs if one == name]
         value = self.get(name)
         return [] if value is None else [value]
 
     def with_more(self, pairs: Pairs) -> "Headers":
-        """These headers, and more of them."""
+        """Returns these headers with ``pairs`` appended."""
         return Headers([*self._pairs, *pairs])

@@ -1,7 +1,7 @@
-"""Operations: one method of one path, as OpenAPI calls it; what answers it, who may ask, and what the document says.
+"""Operations, in the sense of OpenAPI: one method of one path, with its handler, scope and documentation.
 
-An operation is a declaration: ``routes/`` lists them, ``endpoint.py`` answers their requests, and
-``openapi/operations.py`` describes them.
+An operation is a declaration: ``routes/`` defines the operations, ``endpoint.py`` answers their requests, and
+``openapi/operations.py`` documents them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,15 +21,16 @@ Handler = Callable[[Request], Awaitable[Reply | EndlessReply]]
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One method of one path.
+    """One method of one path, answered by ``handler``.
 
-    ``scope`` is what an API key needs for it, None if it needs no key. ``reply`` is the model of a 200; ``media_types``
-    are texts that a 200 can also be, or only, where there is no ``reply``, each with an example; with neither, success
-    is a 204 without a body. ``body`` is the request, as JSON Schema alternatives of JSON or as one schema by media
-    type, with examples; ``refusals`` are the exceptions that the handler may raise.
+    ``scope`` is the scope that an API key needs, None if the operation needs no key. ``reply`` is the model of a 200 in
+    JSON. ``media_types`` maps the text types of a 200 to examples; without ``reply``, they are its only types. With
+    neither, success is a 204 without a body. ``body`` describes the request body: a list of alternative JSON schemas,
+    or a schema with examples per media type. ``parameters`` are OpenAPI parameters; the path adds its own. ``refusals``
+    are the exceptions that the handler may raise.
 
-    ``credentials`` finds the headers that say who asks, where they are not simply those of the request. A subclass may
-    word refusals as other clients expect them.
+    ``credentials`` returns the headers that carry the API key, if these are not the headers of the request. A subclass
+    may change the format of errors for other clients.
     """
 
     needs_body: ClassVar[bool] = True
@@ -47,13 +48,13 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """The operation's id in the document."""
+        """The operationId in the document."""
         return self.handler.__name__
 
     def refuse(self, error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """Status, headers and body of the answer to an exception."""
+        """Returns the status, headers and body of the response to an exception."""
         return problems.encode(error)
 
     def documented(self, problem: problems.ProblemType) -> document.Refusal:
-        """What the document says of a problem."""
+        """Returns the documentation of a problem."""
         return document.problem(problem)

@@ -1,4 +1,4 @@
-"""The query of a request: its parameters, of which there may be so many."""
+"""The query parameters of a request, up to a maximum number."""
 
 from urllib.parse import parse_qs
 
@@ -9,7 +9,10 @@ _MAX_PARAMETERS = 1_100  # An event stream may name 1,000 streams.
 
 
 def parameters(request: Request, *, keep_blank: bool = True) -> dict[str, list[str]]:
-    """The values of each parameter, in their order; one without a value is empty, or left out. Raises ``Invalid``."""
+    """Returns the values of each parameter, in order. Keeps empty values only with ``keep_blank``.
+
+    Raises ``Invalid`` if there are too many parameters.
+    """
     try:
         return parse_qs(request.query_string, keep_blank_values=keep_blank, max_num_fields=_MAX_PARAMETERS)
     except ValueError:

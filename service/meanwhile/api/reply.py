@@ -1,4 +1,4 @@
-"""What a handler answers with."""
+"""The replies of handlers."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reply(NamedTuple):
-    """A status, a body and its media type, and other headers."""
+    """A complete reply. ``headers`` are additional to its media type and length."""
 
     body: bytes
     media_type: bytes = JSON
@@ -21,9 +21,10 @@ class Reply(NamedTuple):
 
 
 class EndlessReply(NamedTuple):
-    """A reply without an end: ``part`` waits for the next bytes and gives None when it is over; ``end`` ends it.
+    """A reply without an end, such as an event stream.
 
-    ``is_within`` says whether it concerns only streams whose names start with a prefix.
+    ``part`` waits for the next bytes and returns None when the reply has ended. ``end`` ends the reply. ``is_within``
+    returns whether the names of all its streams start with a prefix.
     """
 
     part: Callable[[], Awaitable[bytes | None]]
@@ -33,5 +34,5 @@ class EndlessReply(NamedTuple):
 
 
 def json_reply(content: object) -> Reply:
-    """A 200 with ``content`` as JSON; floats are written as the shortest text that reads back as the same double."""
+    """Returns a 200 with ``content`` as JSON. A float becomes the shortest text that parses to the same double."""
     return Reply(_encode(content))

@@ -1,21 +1,21 @@
-"""What a handler knows of the request that it answers: one typed object, made once for each request.
+"""The request context: one typed object per request, which handlers receive.
 
-Nothing travels in the ASGI scope but what ASGI defines.
+The ASGI scope contains only what ASGI defines.
 """
 
 from starlette.types import Receive, Scope
 
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.headers import Headers
-from meanwhile.api.key_file import EVERYTHING, Grant
+from meanwhile.api.key_file import UNRESTRICTED, Grant
 
 
 class Request:
     """One HTTP request.
 
-    ``scope`` and ``receive`` are the server's, as ASGI defines them. ``connection`` is the connection that the request
-    came over, or None under a server other than this service's. ``stream`` is the name in the path, not yet checked.
-    ``grant`` is what the request's API key allows, once it is authorized.
+    ``scope`` and ``receive`` come from the server, as ASGI defines them. ``connection`` is the connection of the
+    request, or None if another ASGI server runs the application. ``stream`` is the name in the path, not yet validated.
+    ``grant`` is what the API key of the request allows, once the request is authorized.
     """
 
     __slots__ = ("connection", "grant", "headers", "is_head", "method", "path", "receive", "scope", "stream")
@@ -31,10 +31,10 @@ class Request:
             self.method = "GET"
         self.headers = Headers(scope["headers"])
         self.stream = ""
-        self.grant: Grant = EVERYTHING
+        self.grant: Grant = UNRESTRICTED
 
     @property
     def query_string(self) -> str:
-        """What follows the question mark, percent-encoded."""
+        """The query string, without the question mark, percent-encoded."""
         query: bytes = self.scope["query_string"]
         return query.decode("latin-1")

@@ -1,4 +1,4 @@
-"""Request bodies: whole or piece by piece, inflated, under the size cap, and of a type the endpoint knows."""
+"""Request bodies: media types, content encodings, size limits and memory limits."""
 
 from collections.abc import Callable, Collection
 
@@ -8,7 +8,7 @@ from meanwhile.api.headers import Headers
 from meanwhile.api.request import Request
 from meanwhile.storage.batcher import Overloaded
 
-_SMALL = 64 * 1024  # Bytes that every connection may hold.
+_UNCOUNTED = 64 * 1024  # Bytes that each connection may hold without being counted.
 JSON = "application/json"
 _NOT_JSON = UnsupportedMediaType(
     "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
@@ -17,11 +17,14 @@ _NOT_JSON = UnsupportedMediaType(
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was complete: there is nobody to answer, and nothing was recorded."""
+    """The client disconnected before its request was complete: nothing was recorded, and nobody reads a response."""
 
 
 def media_type(headers: Headers, known: Collection[str]) -> str:
-    """Which of the known types a body has; JSON where it says nothing. Raises ``UnsupportedMediaType``."""
+    """Returns the media type of a body; JSON if there is no Content-Type.
+
+    Raises ``UnsupportedMediaType`` if it is not one of the ``known`` types.
+    """
     value = headers.get(b"content-type")
     if value is None:
         return JSON
@@ -34,10 +37,10 @@ def media_type(headers: Headers, known: Collection[str]) -> str:
 
 
 def is_gzipped(headers: Headers) -> bool:
-    """Whether the body is gzip data. Raises ``UnsupportedMediaType`` for any other encoding."""
+    """Returns whether the body is gzip data. Raises ``UnsupportedMediaType`` for any other encoding."""
     encodings = [_is_gzip(value) for value in headers.all(b"content-encoding")]
     if sum(encodings) > 1:
-        raise UnsupportedMediaType("Expected Content-Encoding: gzip once, or none.")
+        raise UnsupportedMediaType("Expected Content-Encoding: gzip only once, or no Content-Encoding.")
     return any(encodings)
 
 
@@ -52,35 +55,36 @@ def _is_json_alone(content_type: bytes) -> bool:
 
 
 def any_type(content_type: bytes) -> bool:
-    """Knows every type, for ``read``."""
+    """Accepts every media type; a parameter of ``read``."""
     return True
 
 
 class Bodies:
     """Reads the bodies of requests in one worker.
 
-    A body has at most ``max_body`` bytes, as sent and as inflated. Of all bodies that are being received, at most
-    ``max_receiving`` bytes are held, except that one is always taken; what fits into 64 KiB does not count.
+    ``max_body`` is the limit of a body, in bytes, both as sent and inflated. ``max_receiving`` is the limit of the
+    bytes of all bodies that are being received together; one body is always accepted, and bodies up to 64 KiB do not
+    count.
     """
 
     def __init__(self, max_body: int, max_receiving: int) -> None:
         self._max_body = max_body
         self._max_receiving = max_receiving
-        self._held = 0
+        self._reserved = 0
 
-    def hold(self, held: int, size: int) -> int:
-        """Takes note that a request which held ``held`` bytes holds ``size``; returns what counts of it.
+    def reserve(self, held: int, size: int) -> int:
+        """Changes the reservation of a request from ``held`` to ``size`` bytes, and returns the bytes that count.
 
-        Raises ``Overloaded`` where that is too much; what it held before still counts then.
+        Raises ``Overloaded`` if there is no room; then the reservation is unchanged.
         """
-        size = size if size > _SMALL else 0
-        if size > held and self._held + size - held > max(self._max_receiving, size):
+        size = size if size > _UNCOUNTED else 0
+        if size > held and self._reserved + size - held > max(self._max_receiving, size):
             raise Overloaded
-        self._held += size - held
+        self._reserved += size - held
         return size
 
     async def read(self, request: Request, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
-        """The body of a request of a known type; by default one that says it is JSON, or says nothing of its type.
+        """Returns the body of a request. By default, its type has to be JSON or absent.
 
         Raises ``LengthRequired`` if the request announces no body, ``UnsupportedMediaType``, ``BodyTooLarge``,
         ``BadEncoding``, ``Overloaded`` or ``ClientGone``.
@@ -112,13 +116,13 @@ class Bodies:
                 if not message.get("more_body", False):
                     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                     return await inflate(body, self._max_body) if gzipped else body
-                held = self.hold(held, size)
+                held = self.reserve(held, size)
         finally:
-            self._held -= held
+            self._reserved -= held
 
 
 def _is_json(content_type: bytes) -> bool:
-    """Whether this is application/json or application/*+json, with no charset but UTF-8."""
+    """Returns whether the type is application/json or application/*+json, with UTF-8 or no charset."""
     found = content_type.decode("latin-1").partition(";")[0].strip().lower()
     is_json = found in ("", JSON) or (found.startswith("application/") and found.endswith("+json"))
     return is_json and _is_utf_8(content_type)

@@ -1,18 +1,18 @@
-"""Uploads: NDJSON bodies of any length, whose lines are committed as they come.
+"""Uploads: NDJSON bodies of any length, whose lines are committed as they arrive.
 
-An upload takes what has arrived (``upload_lines.py``), records the whole lines in it (``upload_recording.py``), and
-only then takes more. So whatever arrives while a commit is under way is in the next one, a fast sender fills its
-socket's buffers and waits, and an upload of any length takes the memory of one *block*. The lines before the first
-wrong line are recorded.
+An upload takes the data that has arrived (``upload_lines.py``), records the complete lines in it
+(``upload_recording.py``), and only then takes more. So data that arrives during a commit is in the next one, a fast
+sender fills the buffers of its socket and waits, and an upload of any length needs the memory of one *block*. The lines
+before the first invalid line are recorded.
 
-With an idempotency key ``p:s``, line i (from 0, empty ones too) has the sequence s + i, and a block has the range of
-its lines. So the whole file can be sent again with the same key, or what follows the recorded lines with a key that
-starts there.
+With an idempotency key ``p:s``, line i (from 0, empty lines included) has the sequence s + i, and a block has the range
+of its lines. So a client can send the whole file again with the same key, or only the lines that were not recorded,
+with a key that starts at the first of them.
 
-A connection may stay open all day, so the time limit of ordinary requests gives way to another: a line with a reading
-every ``idle`` seconds. There are at most ``most`` of them at once. When the API keys are read again, an upload whose
-key is gone, or allows less than what it has sent, ends at once; otherwise what the key allows now goes for the lines to
-come.
+A connection may stay open all day, so the timeouts of ordinary requests do not apply: instead, a line with a reading
+must arrive every ``idle_timeout`` seconds. At most ``max_uploads`` uploads are open at the same time. When the API keys
+are reloaded, an upload ends at once if its key is gone or no longer allows the streams of the lines so far; otherwise
+the new grant of the key applies to all further lines.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,12 @@ from meanwhile.storage.committer import Committer
 
 
 class Uploads:
-    """The uploads of one worker.
+    """Records the uploads of one worker through ``committer``.
 
-    ``longest_line`` is in bytes, ``idle`` and ``redis_timeout`` in seconds; ``clock`` gives ms since 1970.
+    ``bodies`` limits the memory of incomplete lines, ``guard`` authorizes, and ``limits`` are those of one reading.
+    ``clock`` returns milliseconds since 1970. ``max_line`` is the limit of a line in bytes, and ``max_uploads`` the
+    limit of open uploads. ``idle_timeout`` is the time limit for the next line, and ``redis_timeout`` limits how long
+    a block waits while the committer is overloaded, both in seconds.
     """
 
     def __init__(
@@ -45,9 +48,9 @@ class Uploads:
         clock: Callable[[], int],
         limits: Limits,
         *,
-        longest_line: int,
-        most: int,
-        idle: float,
+        max_line: int,
+        max_uploads: int,
+        idle_timeout: float,
         redis_timeout: float,
     ) -> None:
         self._committer = committer
@@ -55,26 +58,30 @@ class Uploads:
         self._guard = guard
         self._clock = clock
         self._limits = limits
-        self._longest_line = longest_line
-        self._most = most
-        self._idle = idle
+        self._max_line = max_line
+        self._max_uploads = max_uploads
+        self._idle_timeout = idle_timeout
         self._redis_timeout = redis_timeout
         self._open = 0
 
     async def record(self, request: Request, key: Key | None) -> dict[str, int]:
-        """Records an upload and returns the reply. Raises ``Interrupted``, ``TooManyUploads`` or ``ClientGone``."""
+        """Records an upload and returns the reply.
+
+        Raises ``LengthRequired``, ``UnsupportedMediaType``, ``Interrupted``, ``TooManyUploads``, ``ClientGone``, or
+        ``Invalid`` if there are no lines.
+        """
         require_body(request.headers)
         recording = Recording(self._committer, self._limits, request.grant, key, self._redis_timeout)
         inflater = Inflater() if is_gzipped(request.headers) else None
-        # A body without a length may take its time with its first line, too.
+        # A body without a length may be slow from its first line on.
         is_chunked = request.headers.get(b"transfer-encoding") is not None
         message = None if is_chunked else await request.receive()
         is_open = message is None or bool(message.get("more_body", False))
-        if is_open and self._open >= self._most:
+        if is_open and self._open >= self._max_uploads:
             raise TooManyUploads
         self._open += is_open
         hold = None if request.connection is None else request.connection.hold()
-        connection = Connection(message, request.receive, hold, self._idle)
+        connection = Connection(message, request.receive, hold, self._idle_timeout)
 
         def authorize() -> None:
             try:
@@ -83,11 +90,11 @@ class Uploads:
                 connection.end(error)
             else:
                 if not recording.is_within(recording.grant.prefix):
-                    connection.end(Forbidden("Expected streams that the key still reaches."))
+                    connection.end(Forbidden("Expected streams that the API key still allows."))
 
         try:
             with self._guard.watch(authorize):
-                async with aclosing(blocks(connection, inflater, self._longest_line, self._bodies)) as lines:
+                async with aclosing(blocks(connection, inflater, self._max_line, self._bodies)) as lines:
                     async for block in lines:
                         await recording.add(block, self._clock())
         except (Interrupted, ClientGone):

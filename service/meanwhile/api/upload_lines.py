@@ -1,11 +1,11 @@
-"""The lines of an upload as they come over its connection: whole ones, in blocks, until there is a reason to stop.
+"""The lines of an upload: reads complete lines from its connection, in blocks, until the upload ends.
 
-What has arrived is inflated and cut into blocks one at a time, and others get their turn between any two. So an upload
-holds one block, one piece of what it inflates and the beginning of one line, and it stops within a block, however much
-is still to be inflated.
+Data is inflated and cut into blocks one at a time, and other requests run between two blocks. So an upload holds one
+block, one piece of inflated data and the beginning of one line, and it stops within a block, however much data is still
+to be inflated.
 
-Empty lines say nothing, so they do not count as a sign of life, and there is an end to them: from one line with text to
-the end of the next there are at most ``max_line`` bytes. Otherwise 200 KB of gzip data would be 200 MB of empty lines.
+Empty lines do not restart the idle timeout, and their number is limited: between one line with text and the end of the
+next there are at most ``max_line`` bytes. Otherwise 200 KB of gzip data could be 200 MB of empty lines.
 """
 
 import asyncio
@@ -21,48 +21,48 @@ from meanwhile.api.request_body import Bodies, ClientGone
 from meanwhile.api.upload_recording import MAX_BLOCK, split
 from meanwhile.formats.ndjson import EMPTY
 
-_LAST_SECONDS = 1.0  # For what has arrived when the service stops.
+_STOP_DELAY = 1.0  # Seconds to record what has arrived when the service shuts down.
 
 
 class Connection:
-    """The data of a request: until its end, or until there is a reason not to wait for that.
+    """The body of an upload, until its end or until the upload has to end early.
 
-    ``first`` is a message that was received already; ``hold`` is what holds the connection open, None for a request
-    that is complete; ``idle`` is in seconds.
+    ``first`` is a message that has already been received. ``receive`` is ASGI's. ``hold`` holds the connection open;
+    it is None under another ASGI server. ``idle_timeout`` is the time limit for the next line, in seconds.
     """
 
-    def __init__(self, first: Message | None, receive: Receive, hold: Hold | None, idle: float) -> None:
+    def __init__(self, first: Message | None, receive: Receive, hold: Hold | None, idle_timeout: float) -> None:
         self._first = first
         self._receive = receive
         self._hold = hold
-        self._idle = idle
+        self._idle_timeout = idle_timeout
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + idle
+        self._deadline = self._loop.time() + idle_timeout
         self._ended: asyncio.Future[Exception] = self._loop.create_future()
         self._stops_at: float | None = None
 
-    def end(self, why: Exception) -> None:
-        """Lets no more be taken of it."""
+    def end(self, error: Exception) -> None:
+        """Ends the upload: the next call of ``check`` or wait for data raises ``error``."""
         if not self._ended.done():
-            self._ended.set_result(why)
+            self._ended.set_result(error)
 
-    def has_got_a_line(self) -> None:
-        """Starts the time until the next line anew."""
-        self._deadline = self._loop.time() + self._idle
+    def restart_idle_timeout(self) -> None:
+        """Restarts the time limit for the next line."""
+        self._deadline = self._loop.time() + self._idle_timeout
 
     def check(self) -> None:
-        """Raises what it was ended with; or ``Stopping``, if the service has been stopping for a second."""
+        """Raises the error passed to ``end``, or ``Stopping`` if the service has been shutting down for a second."""
         if self._ended.done():
             raise self._ended.result()
         if self._hold is not None and self._hold.stopping.done():
             now = self._loop.time()
             if self._stops_at is None:
-                self._stops_at = now + _LAST_SECONDS
+                self._stops_at = now + _STOP_DELAY
             elif now > self._stops_at:
                 raise Stopping
 
     async def data(self) -> AsyncIterator[bytes]:
-        """Pieces of the body. Raises ``ClientGone``, ``Stopping`` or ``Idle`` once all that arrived was given."""
+        """Yields pieces of the body. Raises ``ClientGone``, ``Stopping`` or ``Idle`` after all data that arrived."""
         message = self._first or await self._next()
         while message["type"] == "http.request":
             yield message.get("body", b"")
@@ -71,18 +71,18 @@ class Connection:
             try:
                 message = await self._next()
             except Stopping:
-                yield self._take_rest()
+                yield self._take_buffered()
                 raise
-        yield self._take_rest()
+        yield self._take_buffered()
         raise ClientGone
 
-    def _take_rest(self) -> bytes:
-        return b"" if self._hold is None else self._hold.take_rest()
+    def _take_buffered(self) -> bytes:
+        return b"" if self._hold is None else self._hold.take_buffered()
 
     async def _next(self) -> Message:
         if self._hold is None:
             return await self._receive()
-        if self._hold.stopping.done():  # However fast lines come.
+        if self._hold.stopping.done():  # Even if more data is available.
             raise Stopping
         receiving = asyncio.ensure_future(self._receive())
         ends: set[asyncio.Future[Any]] = {receiving, self._hold.stopping, self._ended}
@@ -95,36 +95,36 @@ class Connection:
         self.check()
         if self._hold.stopping.done():
             raise Stopping
-        raise Idle(f"Expected a whole line with a reading within {self._idle:g} seconds.")
+        raise Idle(f"Expected a complete line with a reading within {self._idle_timeout:g} seconds.")
 
 
 async def blocks(
     connection: Connection, inflater: Inflater | None, max_line: int, bodies: Bodies
 ) -> AsyncGenerator[bytes, None]:
-    """Whole lines, as they come. The last one may lack its end, if the body does not. ``max_line`` is in bytes.
+    """Yields blocks of complete lines. The last line of the body may have no line feed. ``max_line`` is in bytes.
 
-    The beginning of a line that is held counts among ``bodies``. Raises ``BodyTooLarge``, ``Overloaded``, or what the
-    connection or the inflater raises.
+    ``bodies`` counts the memory of the incomplete line. Raises ``BodyTooLarge``, ``Overloaded``, or what the connection
+    or the inflater raises.
     """
     held = 0
     try:
         async for block, rest in _blocks(connection, inflater, max_line):
-            held = bodies.hold(held, rest)
+            held = bodies.reserve(held, rest)
             if block:
                 yield block
     finally:
-        bodies.hold(held, 0)
+        bodies.reserve(held, 0)
 
 
 async def _blocks(
     connection: Connection, inflater: Inflater | None, max_line: int
 ) -> AsyncGenerator[tuple[bytes, int], None]:
-    """Whole lines, and how many bytes of the beginning of the next one are held."""
+    """Yields complete lines, and the size in bytes of the incomplete line after them."""
     rest = bytearray()
     empty = 0  # Bytes since the last line with text.
     async for data in connection.data():
         for piece in _pieces(data) if inflater is None else inflater.pieces(data):
-            await asyncio.sleep(0)  # Requests get their turn between any two.
+            await asyncio.sleep(0)  # Lets other requests run.
             connection.check()
             lines, feed, tail = piece.rpartition(b"\n")
             if feed:
@@ -137,7 +137,7 @@ async def _blocks(
                     if empty > max_line:
                         raise _too_long(max_line)
                     if text:
-                        connection.has_got_a_line()
+                        connection.restart_idle_timeout()
                         empty = len(text) - len(text.rstrip(EMPTY))
                     yield short, len(rest)
                     if len(short) < len(block):
@@ -159,15 +159,15 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 
 def _before_a_long_line(block: bytes, max_line: int) -> bytes:
-    """The lines before the first that is too long; almost always all."""
+    """Returns the lines before the first one that is too long; usually all."""
     if len(block) <= max_line:
         return block
-    lines = [line + b"\n" for line in block.split(b"\n")[:-1]]  # splitlines() knows other ends, too.
+    lines = [line + b"\n" for line in block.split(b"\n")[:-1]]  # splitlines() also splits at other characters.
     long = next((number for number, line in enumerate(lines) if len(line) > max_line + 1), len(lines))
     return b"".join(lines[:long])
 
 
 def _too_long(max_line: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"Expected lines of at most {max_line} bytes, empty lines before them included, after inflation."
+        f"Expected lines of at most {max_line} bytes after inflation, including empty lines before them."
     )

@@ -1,11 +1,12 @@
-"""What one upload has recorded: lines in, a block at a time, and for each block one commit or a few.
+"""Records the lines of one upload, block by block, in one or a few commits per block.
 
-**Work is bounded** whatever the lines are. A block is small, and what has to be read strictly is read in parts of it; a
-line that is longer than a block is read in a thread. A commit has so few streams that the script merges them in some
-milliseconds, however wide their values are. The lines of a commit stand or fall together.
+**The work between two commits is limited**, whatever the lines are. A block is small, and lines that need the strict
+reader are parsed in parts of a block; a line that is longer than a block is parsed in a thread. A commit has so few
+streams that the script merges them in a few milliseconds, however wide their values are. The lines of a commit succeed
+or fail together.
 
-**Sent again**, an upload has other blocks than before, and each stream may have counted another part of a block. The
-committer says of all of them how far they have come; the rest is sent with a range of its own for each stream. So a
+**If an upload is sent again**, its blocks are different, and each stream may have counted a different part of a block.
+The committer reports how far each stream has counted, and the rest is sent with a separate range for each stream. So a
 block takes two commits, however many streams it has.
 """
 
@@ -13,10 +14,10 @@ import asyncio
 from collections.abc import Iterator
 from os.path import commonprefix
 
-from meanwhile.api.auth import Forbidden, check_prefix_of
+from meanwhile.api.auth import Forbidden, check_allowed_prefix
 from meanwhile.api.errors import BadKey, BodyTooLarge, Interrupted
 from meanwhile.api.key_file import Grant
-from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE, Key
+from meanwhile.core.idempotency_keys import MAX_SEQUENCE, Key
 from meanwhile.core.readings import Limits, Readings
 from meanwhile.formats import columns, ndjson
 from meanwhile.formats.ndjson import Chunk
@@ -25,16 +26,20 @@ from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.rejections import PartlyCounted, ShapeConflict, StreamFull
 
-MAX_STREAMS = 250_000  # In one upload, which counts them.
-MAX_BLOCK = 32 * 1024  # Bytes, unless it is one line: some hundred readings, decoded in some milliseconds.
-_SMALL = 4 * 1024  # Bytes of lines that are read strictly at a stretch.
-_MAX_COMPONENTS = 1_500  # In a commit: the script takes some 5 us for each and 35 us for a stream.
-_STREAM = 7  # A stream takes as long as so many components.
-_PAUSE = 0.05  # Seconds before readings are offered again when too much is waiting.
+MAX_STREAMS = 250_000  # In one upload, which has to remember them to count them.
+MAX_BLOCK = 32 * 1024  # Bytes, unless it is one line: a few hundred readings, decoded in a few milliseconds.
+_STRICT_PART = 4 * 1024  # Bytes of lines that are parsed strictly before other requests run.
+_MAX_COMPONENTS = 1_500  # In a commit: the script takes about 5 us per component and 35 us per stream.
+_STREAM_COST = 7  # A stream takes as long as this many components.
+_PAUSE = 0.05  # Seconds before a retry while the committer is overloaded.
 
 
 class Recording:
-    """What one upload has recorded. ``redis_timeout`` (seconds) bounds how long it waits where too much is waiting."""
+    """Records the lines of one upload through ``committer`` and counts them.
+
+    ``limits`` are those of one reading, ``grant`` is what the API key allows, and ``key`` is the idempotency key of the
+    first line. ``redis_timeout`` limits how long a commit waits while the committer is overloaded, in seconds.
+    """
 
     def __init__(
         self, committer: Committer, limits: Limits, grant: Grant, key: Key | None, redis_timeout: float
@@ -43,20 +48,20 @@ class Recording:
         self._limits = limits
         self._key = key
         self._redis_timeout = redis_timeout
-        self.grant = grant  # May change meanwhile.
-        self.lines = 0  # That are dealt with; the first ones of the body.
+        self.grant = grant  # Changes when the API keys are reloaded.
+        self.lines = 0  # Lines recorded so far, from the start of the body.
         self._readings = 0
         self._duplicates = 0
         self._streams: set[int] = set()
-        self._prefix: str | None = None  # What the names of all streams until now start with.
+        self._prefix: str | None = None  # The common prefix of all stream names so far.
 
     def reply(self) -> dict[str, int]:
-        """What the client is told at the end."""
+        """Returns the members of the reply."""
         reply = {"readings": self._readings, "streams": len(self._streams)}
         return reply if self._key is None else reply | {"duplicates": self._duplicates}
 
     def is_within(self, prefix: str) -> bool:
-        """Whether all streams until now start with ``prefix``."""
+        """Returns whether the names of all streams so far start with ``prefix``."""
         return self._prefix is None or self._prefix.startswith(prefix)
 
     async def add(self, block: bytes, now: int) -> None:
@@ -68,8 +73,8 @@ class Recording:
         if chunk is not None:
             await self._add(chunk)
             return
-        for lines in split(block, _SMALL):
-            await asyncio.sleep(0)  # Requests get their turn between any two.
+        for lines in split(block, _STRICT_PART):
+            await asyncio.sleep(0)  # Lets other requests run.
             await self._add(ndjson.decode(lines, now, self._limits))
 
     async def _add(self, chunk: Chunk) -> None:
@@ -79,7 +84,7 @@ class Recording:
         if beyond:
             end = columns.first_place(chunk.gathered, beyond)
             try:
-                check_prefix_of(beyond[0], self.grant.prefix)
+                check_allowed_prefix(beyond[0], self.grant.prefix)
             except Forbidden as error:
                 wrong = error
         start = 0
@@ -92,14 +97,14 @@ class Recording:
             raise Interrupted(wrong, self.lines, self.lines + 1)
 
     async def _record(self, chunk: Chunk, before: int, start: int, stop: int) -> None:
-        """Records the lines from ``start`` to before ``stop`` of a chunk, which has ``before`` lines before it."""
-        starts: dict[str, int] = {}  # The first line of a stream that it has not counted, where it has counted some.
+        """Records the lines ``start`` to ``stop`` (exclusive) of a chunk, which has ``before`` lines before it."""
+        starts: dict[str, int] = {}  # For streams that have counted some of the lines, the first line not counted.
         wrong: Exception | None = None
         duplicates = frozenset[str]()
         while new := columns.rows_between(chunk.gathered, start, stop, starts):
             key = None if self._key is None else _range(self._key, before, start, stop, starts)
             try:
-                duplicates = await self._offer(columns.of_rows(chunk.gathered, chunk.readings, new), key)
+                duplicates = await self._commit(columns.of_rows(chunk.gathered, chunk.readings, new), key)
             except PartlyCounted as counted:
                 first = before + (0 if self._key is None else self._key.sequence)
                 starts |= {name: highest + 1 - first for name, highest in counted.highest.items()}
@@ -122,8 +127,8 @@ class Recording:
             known = [] if self._prefix is None else [self._prefix]
             self._prefix = commonprefix([*known, *sent])  # noqa: RUF071  # Of names, not of paths.
 
-    async def _offer(self, readings: dict[str, Readings], key: Key | None) -> frozenset[str]:
-        """Hands readings to the committer; when too much is waiting, waits too, for a while. Returns the duplicates."""
+    async def _commit(self, readings: dict[str, Readings], key: Key | None) -> frozenset[str]:
+        """Hands readings to the committer and returns the duplicates. Retries for a while if it is overloaded."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._redis_timeout
         while True:
@@ -136,10 +141,10 @@ class Recording:
 
 
 def _range(key: Key, before: int, start: int, stop: int, starts: dict[str, int]) -> Key:
-    """The key of the lines from ``start`` to before ``stop`` of a chunk that has ``before`` lines before it."""
+    """Returns the key of the lines ``start`` to ``stop`` (exclusive) of a chunk that has ``before`` lines before it."""
     first = key.sequence + before
-    if first + stop - 1 > LARGEST_SEQUENCE:
-        raise BadKey("Expected a sequence that leaves room below 2^53 for one more with every line.")
+    if first + stop - 1 > MAX_SEQUENCE:
+        raise BadKey("Expected a smaller sequence: it grows by one with every line and has to stay below 2^53.")
     firsts = {name: first + line for name, line in starts.items()}
     return Key(key.producer, first + stop - 1, first + start, firsts)
 
@@ -149,7 +154,7 @@ def _size(rows: dict[str, slice]) -> int:
 
 
 def split(lines: bytes, size: int) -> Iterator[bytes]:
-    """Whole lines, of about ``size`` bytes together."""
+    """Yields groups of complete lines, of about ``size`` bytes each."""
     start = 0
     while start < len(lines):
         end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start + size) + 1 or len(lines)
@@ -158,11 +163,11 @@ def split(lines: bytes, size: int) -> Iterator[bytes]:
 
 
 def _stops(chunk: Chunk, end: int) -> list[int]:
-    """Where to cut the lines of a chunk up to ``end``, so that no part of them has too many components.
+    """Returns where to split the lines of a chunk up to ``end``, so that no part has too many components.
 
-    A stream counts in each part in which it is. The last cut is ``end``.
+    A stream counts in each part that contains it. The last split is at ``end``.
     """
-    costs = {name: one.shape.components + _STREAM for name, one in chunk.readings.items()}
+    costs = {name: one.shape.components + _STREAM_COST for name, one in chunk.readings.items()}
     if sum(costs.values()) <= _MAX_COMPONENTS:
         return [end]
     by_line = sorted((line, name) for name, one in chunk.gathered.items() for line in one.places if line < end)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from meanwhile.api.key_file import SCOPES, BadKeyFile, entry, new_secret
+from meanwhile.api.key_file import SCOPES, BadKeyFile, key_entry, new_secret
 from meanwhile.cli.setting_options import from_settings, parse
 from meanwhile.core.errors import Invalid
 from meanwhile.core.stream_names import check_prefix
@@ -228,7 +228,7 @@ def make_key(
     if not (name.strip() and name.isprintable()):
         _fail("Expected a name for the key, made of printable characters.", 2)
     secret = new_secret()
-    typer.echo(entry(name, scopes, prefix, secret))
+    typer.echo(key_entry(name, scopes, prefix, secret))
     typer.echo(f"The key, which is not shown again:\n\n    {secret}\n", err=True)
 
 

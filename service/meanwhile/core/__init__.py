@@ -1,1 +1,1 @@
-"""What is computed: no network, no clock, no framework."""
+"""The computations: pure functions and values without network, clock or framework."""

@@ -1,21 +1,23 @@
-"""Exact sums of doubles: the reason why an average here is never off, at step 10 or at step 10^12.
+"""Exact sums of doubles: they keep every average correctly rounded, at step 10 and at step 10^12.
 
-A running mean kept as one double drifts, because every addition rounds. A *floating-point expansion* does not: it is a
-short list of doubles whose exact sum is the sum of everything ever added. Adding a double to it is a chain of
-two-sums (each splits ``a + b`` into the rounded sum and the rounding error, exactly), so nothing is ever lost. Real
-streams need two or three parts; the exponent range of the domain bounds any stream at about forty.
+A running mean kept as one double drifts, because every addition rounds. A *floating-point expansion* does not drift: it
+is a short list of doubles whose exact sum is the sum of everything added so far. Adding a double to an expansion is a
+chain of two-sums. Each two-sum splits ``a + b`` into the rounded sum and the exact rounding error, so nothing is lost.
+The expansions of real streams have two or three parts; the exponent range of the domain limits any expansion to about
+forty.
 
-We keep every expansion in **canonical form**: smallest first, and each part is the correctly rounded double of the
-sum of itself and all smaller parts. There is exactly one such list for every sum. So two states that summarize the
-same readings are equal part by part, whatever the order, batching or merging that led to them; equality of states is
-equality of what they stand for, and a state cannot creep in size.
+Every expansion is kept in **canonical form**: the smallest part comes first, and each part is the correctly rounded
+double of the sum of itself and all smaller parts. Each sum has exactly one canonical expansion. Therefore two states
+that summarize the same readings are equal part by part, whatever the order, batching or merging that produced them, and
+the size of a state depends only on its sums, not on how they were added up.
 
-``math.fsum`` returns the correctly rounded sum of its arguments, which makes it the tool that finds the parts: the
-largest is ``fsum(values)``, the next one is ``fsum(values, minus the largest)``, and so on until nothing is left. For
-ordinary data that is three passes in C. ``commit.lua`` reaches the same list by two-sums, in the server.
+``math.fsum`` returns the correctly rounded sum of its arguments, so it finds the parts: the largest part is
+``fsum(values)``, the next is ``fsum(values, minus the largest)``, and so on until the rest is zero. Ordinary data takes
+three passes in C. ``commit.lua`` computes the same list in the server with two-sums.
 
-The domain is 0 or 1e-140 <= abs(x) <= 1e140: squares neither overflow nor lose a bit to underflow (the last bit of the
-square of 1e-140 is 2^-1036, above the smallest subnormal 2^-1074), and neither do sums of up to 2^53 of them.
+The domain is 0 or 1e-140 <= abs(x) <= 1e140. In this domain squares neither overflow nor lose bits to underflow: the
+last bit of the square of 1e-140 is 2^-1036, above the smallest subnormal 2^-1074. The same holds for sums of up to 2^53
+squares.
 
 Sources
 -------
@@ -36,18 +38,18 @@ Expansion = tuple[float, ...]
 SMALLEST = 1e-140
 LARGEST = 1e140
 
-_SPLITTER = 134217729.0  # 2**27 + 1 splits 53 bits into two halves of at most 26 (Veltkamp).
-_DIGITS = 53  # Of a double, binary.
-_FEW = 5  # Parts that fsum is fastest for; ordinary data has two or three.
-_SCALE = 1_074 + _DIGITS  # 2**-1074 is the smallest double.
-_MANY = 16  # Values from which on integers are faster than square terms; at ten thousand, twice as fast.
-_LARGEST_SHIFT = 1_000  # Bits of an integer that is certainly no larger than the largest double.
-_DOUBT = 2.0**-100  # Of a quotient: many times the error of its second half, far below half a unit in its last place.
-_ROOT_BITS = 112  # Twice the 53 bits of a double and its guard bits, rounded up: enough for a root to be rounded once.
+_SPLITTER = 134217729.0  # 2**27 + 1 splits 53 bits into two halves of at most 26 bits (Veltkamp).
+_DIGITS = 53  # Binary digits of a double.
+_MAX_FSUM_PARTS = 5  # Above this many parts, integers are faster than fsum; ordinary data has two or three parts.
+_SCALE = 1_074 + _DIGITS  # The smallest double is 2**-1074.
+_MIN_INTEGER_VALUES = 16  # From this many values on, integers are faster than square terms: twice at ten thousand.
+_SAFE_BITS = 1_000  # An integer of this many bits is smaller than the largest double.
+_ERROR_BOUND = 2.0**-100  # Relative to a quotient: far above the error of its remainder, far below half a unit.
+_ROOT_BITS = 112  # Twice the 53 bits of a double and its guard bits, rounded up, so that a root is rounded only once.
 
 
 def expansion(terms: Iterable[float]) -> Expansion:
-    """The canonical expansion of the exact sum of ``terms``: finite doubles, in any order.
+    """Returns the canonical expansion of the exact sum of ``terms``, which are finite doubles in any order.
 
     >>> expansion([1.0, 1e100, 1.0, -1e100])
     (2.0,)
@@ -61,23 +63,23 @@ def expansion(terms: Iterable[float]) -> Expansion:
     while part := fsum(rest):
         parts.append(part)
         rest.append(-part)
-        if len(parts) == _FEW:  # Each pass takes longer with every part.
+        if len(parts) == _MAX_FSUM_PARTS:  # Every further part makes each pass slower.
             return (*_from_integer(sum(map(_scaled, rest)), _SCALE), *reversed(parts))
     parts.reverse()
     return tuple(parts)
 
 
 def _scaled(x: float) -> int:
-    """``x * 2**_SCALE``, which is an integer."""
+    """Returns ``x * 2**_SCALE``, which is an integer."""
     mantissa, exponent = frexp(x)
     return int(ldexp(mantissa, _DIGITS)) << (exponent - _DIGITS + _SCALE)
 
 
 def square(x: float) -> Expansion:
-    """The canonical expansion of the exact square of ``x``, inside the domain.
+    """Returns the canonical expansion of the exact square of ``x``, which is inside the domain.
 
-    Dekker's two-product: with ``x`` split into halves of at most 26 bits, every partial product is exact, and so is
-    the rounding error of ``x*x``.
+    This is Dekker's two-product: ``x`` is split into halves of at most 26 bits, so every partial product is exact, and
+    so is the rounding error of ``x*x``.
 
     >>> square(3.0), square(0.1), square(0.0)
     ((9.0,), (-8.326672684688674e-19, 0.010000000000000002), ())
@@ -93,23 +95,25 @@ def square(x: float) -> Expansion:
 
 
 def power_sums(values: Sequence[float]) -> tuple[Expansion, Expansion]:
-    """The canonical expansions of the exact sum of ``values`` and of their squares (each inside the domain).
+    """Returns the canonical expansions of the exact sum of ``values`` and of their squares.
+
+    Each value is inside the domain.
 
     >>> power_sums([1.0, 2.0, 0.5])
     ((3.5,), (5.25,))
     """
     if len(values) == 1:
         return (tuple(values) if values[0] else ()), square(values[0])
-    if len(values) < _MANY:
+    if len(values) < _MIN_INTEGER_VALUES:
         return expansion(values), expansion([term for x in values for term in square(x)])
     return _power_sums_of_integers(values)
 
 
 def _power_sums_of_integers(values: Sequence[float]) -> tuple[Expansion, Expansion]:
-    """The same by integers: doubles of like magnitude are integers of two or three digits to some power of two.
+    """Does the work of ``power_sums`` with integers: doubles of similar magnitude are small integers times 2**n.
 
-    Python multiplies and adds those in C and exactly, in one pass and with no object left behind for a square. For ten
-    thousand readings of a thermometer that takes half the time of three passes over values and square terms.
+    Python multiplies and adds integers exactly and in C, in one pass, and keeps no object per square. For ten thousand
+    thermometer readings this takes half the time of three passes over values and square terms.
     """
     exponent = 0
     if not all(map(float.is_integer, values)):
@@ -119,12 +123,12 @@ def _power_sums_of_integers(values: Sequence[float]) -> tuple[Expansion, Expansi
 
 
 def _from_integer(total: int, exponent: int) -> Expansion:
-    """The canonical expansion of ``total / 2**exponent``."""
+    """Returns the canonical expansion of ``total / 2**exponent``."""
     parts: list[float] = []
     while total:
         bits = total.bit_length()
-        shift = bits - _LARGEST_SHIFT if bits > _LARGEST_SHIFT else 0
-        part = total / (1 << shift)  # Correctly rounded, also where the integer is larger than any double.
+        shift = bits - _SAFE_BITS if bits > _SAFE_BITS else 0
+        part = total / (1 << shift)  # Correctly rounded, even if the integer is larger than any double.
         parts.append(ldexp(part, shift - exponent))
         total -= int(part) << shift
     parts.reverse()
@@ -132,7 +136,7 @@ def _from_integer(total: int, exponent: int) -> Expansion:
 
 
 def ratio(parts: Expansion) -> tuple[int, int]:
-    """The exact sum of ``parts`` as (numerator, denominator); the denominator is a power of two.
+    """Returns the exact sum of ``parts`` as (numerator, denominator); the denominator is a power of two.
 
     >>> ratio((0.25, 1.0))
     (5, 4)
@@ -143,36 +147,37 @@ def ratio(parts: Expansion) -> tuple[int, int]:
 
 
 def mean(total: Expansion, count: int) -> float:
-    """The correctly rounded double of ``total / count``, for 1 <= count <= 2**53.
+    """Returns the correctly rounded double of ``total / count``, for 1 <= count <= 2**53.
 
-    With one part the hardware's division is that. Otherwise the quotient is worked out to about 106 bits, as a rounded
-    quotient and what it leaves (Dekker's double-length division); if it rounds the same way with and without its
-    possible error, that is the answer (Ziv, "Fast evaluation of elementary mathematical functions with correctly
-    rounded last bit", 1991). In the rare doubt, integers decide: their true division in Python is correctly rounded.
+    If the sum has one part, the hardware's division is correctly rounded. Otherwise the quotient is computed to about
+    106 bits, as a rounded quotient and a remainder (Dekker's double-length division). If it rounds to the same double
+    with and without the largest possible error, that double is the result (Ziv, "Fast evaluation of elementary
+    mathematical functions with correctly rounded last bit", 1991). Otherwise, which is rare, integers decide: Python's
+    true division of integers is correctly rounded.
 
     >>> mean(expansion([1e16, 1.0, -1e16]), 3)
     0.3333333333333333
     """
     if len(total) < 2:
         return total[0] / count if total else 0.0
-    high, low = total[-1], total[-2]  # The others are below the doubt.
+    high, low = total[-1], total[-2]  # All other parts are below the error bound.
     quotient = high / count
     product = quotient * count
     scaled, scaled_count = _SPLITTER * quotient, _SPLITTER * count
     a, b = scaled - (scaled - quotient), scaled_count - (scaled_count - count)
     c, d = quotient - a, count - b
-    error = ((a * b - product) + a * d + c * b) + c * d  # Of the product, exactly.
+    error = ((a * b - product) + a * d + c * b) + c * d  # The exact error of the product.
     rest = ((high - product) - error + low) / count
-    doubt = quotient * _DOUBT
-    rounded = quotient + (rest - doubt)
-    if rounded == quotient + (rest + doubt):
+    error_bound = quotient * _ERROR_BOUND
+    rounded = quotient + (rest - error_bound)
+    if rounded == quotient + (rest + error_bound):
         return rounded
     numerator, denominator = ratio(total)
     return numerator / (denominator * count)
 
 
 def variance(total: Expansion, squares: Expansion, count: int) -> tuple[int, int]:
-    """The exact sample variance ``(n*Q - S*S) / (n*(n-1))`` as (numerator, denominator), for count >= 2.
+    """Returns the exact sample variance ``(n*Q - S*S) / (n*(n-1))`` as (numerator, denominator), for count >= 2.
 
     >>> variance(expansion([1.0, 2.0]), expansion([1.0, 4.0]), 2)
     (1, 2)
@@ -184,10 +189,10 @@ def variance(total: Expansion, squares: Expansion, count: int) -> tuple[int, int
 
 
 def root(numerator: int, denominator: int) -> float:
-    """The correctly rounded double of ``sqrt(numerator / denominator)``, for a non-negative numerator.
+    """Returns the correctly rounded double of ``sqrt(numerator / denominator)``, for a non-negative numerator.
 
-    The integer root keeps more bits than a double and its last one is made odd when anything was cut off ("round to
-    odd"), so the one rounding of the division decides as if it saw the exact root.
+    The integer root has more bits than a double. If the root is inexact, the last bit is set ("round to odd"), so the
+    division, which rounds once, gives the same result as it would for the exact root.
 
     >>> root(1, 4)
     0.5

@@ -1,4 +1,4 @@
-"""Readings: values of one shape, inside the limits and the domain of the exact sums."""
+"""Readings: values of one shape, within the limits of a request and the domain of the exact sums."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -8,22 +8,26 @@ from typing import NamedTuple, TypeGuard
 from meanwhile.core.errors import Invalid
 from meanwhile.core.exact_sums import LARGEST, SMALLEST
 from meanwhile.core.shapes import NUMBER, Shape, Value, is_member_name, shape_of
-from meanwhile.core.stream_names import LONGEST_NAME
+from meanwhile.core.stream_names import MAX_NAME_LENGTH
 
 
 class Limits(NamedTuple):
-    """How much one request may hold."""
+    """The limits of one request.
+
+    ``readings`` is per request, ``components`` per value, ``names`` per object, ``numbers`` per request.
+    """
 
     readings: int = 100_000
     components: int = 1_024
     names: int = 64
-    numbers: int = 1_500_000  # In all readings together.
+    numbers: int = 1_500_000  # In all readings of the request.
 
 
 class Readings(NamedTuple):
-    """Readings of one stream: their components in one flat list, reading after reading.
+    """Readings of one stream.
 
-    ``first`` and ``last`` are the times of the earliest and the latest, in milliseconds since 1970 (UTC).
+    ``numbers`` is a flat list of components, one reading after another. ``first`` and ``last`` are the times of the
+    earliest and the latest reading, in milliseconds since 1970 (UTC).
     """
 
     shape: Shape
@@ -33,12 +37,12 @@ class Readings(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many readings these are."""
+        """The number of readings."""
         return len(self.numbers) // self.shape.components
 
     @property
     def columns(self) -> list[list[float]]:
-        """One list a component, one entry a reading.
+        """One list per component, with one entry per reading.
 
         >>> Readings(shape_of([0.0, 0.0]), [1.0, 2.0, 3.0, 4.0], 0, 0).columns
         [[1.0, 3.0], [2.0, 4.0]]
@@ -48,13 +52,14 @@ class Readings(NamedTuple):
 
 
 def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> Readings:
-    """The readings that are ``values``: of one shape, inside ``limits`` and the domain of ``exact``.
+    """Returns ``values`` as readings of one shape.
 
-    Raises ``Invalid`` for the first value that is not; its pointer is relative to ``values``.
+    Raises ``Invalid`` if a value has another shape than the first one, or is outside ``limits`` or the domain of the
+    exact sums. The pointer of the error is relative to ``values``.
     """
     if not values:
         raise Invalid("Expected at least one reading.", "")
-    _check_limits(values[0], limits)  # First: shapes are kept, and what is refused must not be.
+    _check_limits(values[0], limits)  # Before shape_of, which caches shapes: refused ones must not be cached.
     shape = shape_of(values[0])
     odd = next((i for i, value in enumerate(values) if not shape.fits(value)), None)
     if odd is not None:
@@ -65,7 +70,7 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
 
 
 def is_plain_number(value: object) -> TypeGuard[float]:
-    """Whether this is a number of the domain and not zero.
+    """Returns whether ``value`` is a double inside the domain and not zero.
 
     >>> is_plain_number(21.5), is_plain_number(0.0), is_plain_number(1e-300)
     (True, False, False)
@@ -74,7 +79,7 @@ def is_plain_number(value: object) -> TypeGuard[float]:
 
 
 def collect_numbers(values: list[float], first: int, last: int) -> Readings:
-    """The same of numbers that are known to be doubles; takes the list over."""
+    """Does the same as ``collect`` for values that are known to be doubles. Takes ownership of the list."""
     if not values:
         raise Invalid("Expected at least one reading.", "")
     _check_domain(values, NUMBER)
@@ -91,13 +96,13 @@ def _check_limits(value: Value, limits: Limits) -> None:
         if len(value) > limits.names:
             raise Invalid(f"Expected at most {limits.names} names in an object.", "/0")
         if not all(map(is_member_name, value)):
-            raise Invalid(f"Expected names of 1 to {LONGEST_NAME} printable characters.", "/0")
+            raise Invalid(f"Expected names of 1 to {MAX_NAME_LENGTH} printable characters.", "/0")
     if sum(len(part) if isinstance(part, list) else 1 for part in parts) > limits.components:
         raise Invalid(f"Expected at most {limits.components} numbers in a value.", "/0")
 
 
 def _check_domain(numbers: list[float], shape: Shape) -> None:
-    """Refuses what is outside the domain, and makes every zero a positive one: the sign would depend on the order."""
+    """Raises ``Invalid`` for a number outside the domain. Makes every zero positive: its sign would depend on order."""
     lowest, highest = min(numbers), max(numbers)
     if isfinite(sum(numbers)) and lowest >= -LARGEST and highest <= LARGEST:
         if lowest >= SMALLEST or highest <= -SMALLEST or min(map(abs, numbers)) >= SMALLEST:

@@ -1,17 +1,17 @@
 """Values and their shapes.
 
-A value is a number, an array of numbers, or an object of named numbers and arrays of numbers. All readings of a stream
-have the same *shape*, fixed by the first one, and the average has it too: a stream of ``{"key": [...], "value":
-[...]}`` pairs averages to one such pair, the cumulative average memory of an attention head. Everything below the
-border works on *components*, the numbers of a value in one flat list:
+A value is a number, an array of numbers, or an object of named numbers and arrays of numbers. The first reading of a
+stream fixes its *shape*: all later readings must have it, and the average has it, too. For example, a stream of
+``{"key": [...], "value": [...]}`` pairs averages to one such pair, the cumulative average memory of an attention head.
+All computations work on *components*, the numbers of a value in one flat list:
 
     value                                  shape text               components
     21.5                                   ""                       [21.5]
     [1.0, 2.0]                             "2"                      [1.0, 2.0]
     {"t": 21.5, "key": [1.0, 2.0]}         '{"key":2,"t":0}'        [1.0, 2.0, 21.5]
 
-The text identifies the shape: it is stored with the stream, and the script in the server compares it. Names are
-sorted, so the order in which an object lists them means nothing; 0 stands for a plain number.
+The text identifies the shape. It is stored with the stream, and the script in the server compares it. Names are sorted,
+so the order of the members of an object does not matter; 0 stands for a plain number.
 """
 
 import json
@@ -20,17 +20,19 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from meanwhile.core.errors import escape
-from meanwhile.core.stream_names import LONGEST_NAME
+from meanwhile.core.stream_names import MAX_NAME_LENGTH
 
 Value = float | list[float] | dict[str, float | list[float]]
-_KEPT = 1_024  # Characters of a shape that is remembered.
-_SHOWN = 8  # Names of an object in its description.
+_MAX_CACHED_LENGTH = 1_024  # Characters; a longer shape text is not cached.
+_MAX_SHOWN_NAMES = 8  # Names in the description of an object.
 
 
 class Shape(NamedTuple):
-    """What values of a stream look like. ``members`` are (name, length) pairs in the order of the components.
+    """The structure of the values of a stream.
 
-    A length of 0 is a plain number; a name of None means that the value is not an object and has one member.
+    ``text`` identifies the shape. ``members`` are (name, length) pairs in the order of the components: a length of 0
+    stands for a plain number, and a name of None means that the value is not an object and has one member.
+    ``components`` is the number of components.
     """
 
     text: str
@@ -38,7 +40,7 @@ class Shape(NamedTuple):
     components: int
 
     def __str__(self) -> str:
-        """The shape in words, for error messages.
+        """Describes the shape in words, for error messages.
 
         >>> print(shape_of({"t": 21.5, "key": [1.0, 2.0]}))
         an object of key (an array of 2 numbers), t (a number)
@@ -46,12 +48,12 @@ class Shape(NamedTuple):
         words = ["a number" if n == 0 else f"an array of {n} number{'s' * (n > 1)}" for _, n in self.members]
         if self.members[0][0] is None:
             return words[0]
-        shown = [f"{name} ({w})" for (name, _), w in zip(self.members[:_SHOWN], words, strict=False)]
-        more = len(self.members) - _SHOWN
+        shown = [f"{name} ({w})" for (name, _), w in zip(self.members[:_MAX_SHOWN_NAMES], words, strict=False)]
+        more = len(self.members) - _MAX_SHOWN_NAMES
         return "an object of " + ", ".join([*shown, f"and {more} more"] if more > 0 else shown)
 
     def value(self, components: Sequence[float]) -> Value:
-        """The value of this shape that has these components; the inverse of ``components``."""
+        """Returns the value of this shape that has these components; the inverse of ``flatten``."""
         if self.text == "":
             return components[0]
         taken = iter(components)
@@ -61,7 +63,7 @@ class Shape(NamedTuple):
         return {name: part for (name, _), part in zip(self.members, parts, strict=True) if name is not None}
 
     def flatten(self, value: Value) -> list[float]:
-        """The components of a value of this shape."""
+        """Returns the components of a value of this shape."""
         if isinstance(value, float):
             return [value]
         if isinstance(value, list):
@@ -76,7 +78,7 @@ class Shape(NamedTuple):
         return components
 
     def fits(self, value: Value) -> bool:
-        """Whether a value has this shape."""
+        """Returns whether a value has this shape."""
         if isinstance(value, dict):
             return len(value) == len(self.members) and all(
                 name is not None and name in value and _length(value[name]) == n for name, n in self.members
@@ -84,7 +86,7 @@ class Shape(NamedTuple):
         return self.members == ((None, _length(value)),)
 
     def pointer(self, component: int) -> str:
-        """The JSON Pointer of a component inside a value of this shape."""
+        """Returns the JSON Pointer of a component inside a value of this shape. Raises ``IndexError``."""
         for name, length in self.members:
             if component < (length or 1):
                 return (f"/{escape(name)}" if name is not None else "") + (f"/{component}" if length else "")
@@ -97,21 +99,21 @@ def _length(part: float | list[float]) -> int:
 
 
 def is_member_name(name: str) -> bool:
-    """Whether ``name`` can be one inside an object."""
-    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
+    """Returns whether ``name`` is a valid name inside an object."""
+    return 0 < len(name) <= MAX_NAME_LENGTH and name.isprintable()
 
 
 NUMBER = Shape("", ((None, 0),), 1)
 
 
 def shape_from_text(text: str) -> Shape:
-    """The shape that ``text`` identifies; the inverse of ``Shape.text``. Raises ``ValueError`` if it is none."""
+    """Returns the shape that ``text`` identifies; the inverse of ``Shape.text``. Raises ``ValueError`` if malformed."""
     if text == "":
         return NUMBER
-    return _short_shape(text) if len(text) <= _KEPT else _parse(text)
+    return _short_shape(text) if len(text) <= _MAX_CACHED_LENGTH else _parse(text)
 
 
-@lru_cache(maxsize=1024)  # Of at most _KEPT characters each: some megabytes.
+@lru_cache(maxsize=1024)  # A text has at most _MAX_CACHED_LENGTH characters: a few megabytes in total.
 def _short_shape(text: str) -> Shape:
     return _parse(text)
 
@@ -138,7 +140,7 @@ def _text(described: object) -> str:
 
 
 def _shape(members: tuple[tuple[str, int], ...]) -> Shape:
-    if sum([len(name) for name, _ in members]) > _KEPT:
+    if sum([len(name) for name, _ in members]) > _MAX_CACHED_LENGTH:
         return shape_from_text(_text(dict(members)))
     return _short_shape_of(members)
 
@@ -149,7 +151,7 @@ def _short_shape_of(members: tuple[tuple[str, int], ...]) -> Shape:
 
 
 def shape_of(value: Value) -> Shape:
-    """The shape of a value; it has at least one component."""
+    """Returns the shape of a value that has at least one component."""
     if isinstance(value, float):
         return NUMBER
     if isinstance(value, list):

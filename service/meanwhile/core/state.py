@@ -1,15 +1,17 @@
-"""The state of a stream, and the bytes that it is in Redis: a MessagePack array
+"""The state of a stream and its encoding in Redis: a MessagePack array
 
-    [format, shape, count, first, last, minimums, maximums, sums, squares, producers?, retired?, stamps?, batches?]
+    [format, shape, count, first, last, minimums, maximums, sums, squares,
+     producers?, retired?, timestamps?, batches?]
 
-The format is 1, shape is ``Shape.text``, the rest are the fields of ``Summary``; arrays have one
-entry a component, and the entries of sums and squares are canonical expansions. Floats that are whole or fit in 32
-bits may be stored as such, which changes no value. A scalar stream takes about 110 bytes. The tenth entry is there once
-idempotency keys were counted, about 40 bytes a producer, those behind it once producers retired or timestamps were
-counted; only ``once.lua`` looks into them. What follows is ignored, so later versions may append; anything else about
-the form changes the version.
+``format`` is 1 and ``shape`` is ``Shape.text``. The fields from ``count`` to ``squares`` are those of ``Summary``:
+arrays have one entry per component, and the entries of ``sums`` and ``squares`` are canonical expansions. A float that
+is whole or fits in 32 bits may be stored as an integer or a 32-bit float, which does not change its value. The state of
+a scalar stream takes about 110 bytes. ``producers`` is present once the stream has counted an idempotency key and takes
+about 40 bytes per producer; the members after it are present once a producer has retired or a timestamp has been
+counted. Only ``once.lua`` reads these four. Readers ignore further members, so later versions may append some; any
+other change of the format changes the version.
 
-A delta has the same form as a state: recording readings is merging their summary into the stored one.
+A delta has the same form as a state: to record readings is to merge their summary into the stored one.
 """
 
 from typing import Any, NamedTuple
@@ -23,23 +25,23 @@ from meanwhile.core.times import EARLIEST, LATEST
 
 VERSION = 1
 MAX_COUNT = 2**53 - 1
-_HALF_ULP = 2.0**-53  # Of a double, in proportion to it, at most.
-_SLACK = 1 + 2.0**-40  # For roundings, where doubles are compared that stand for exact sums.
+_HALF_ULP = 2.0**-53  # At most half a unit in the last place of a double, relative to the double.
+_SLACK = 1 + 2.0**-40  # Allows for rounding where doubles that approximate exact sums are compared.
 
 
 class Unreadable(Exception):
-    """The key of a stream holds something that this version did not write. Nothing was changed."""
+    """The key of a stream holds a value that this version cannot read. Nothing was changed."""
 
 
 class State(NamedTuple):
-    """What is stored of a stream."""
+    """The stored state of a stream, without what it remembers of keys and timestamps."""
 
     shape: Shape
     summary: Summary
 
 
 class _Stored(msgspec.Struct, array_like=True):
-    format: int | float  # Like those that follow, whole: commit.lua cannot tell a double from an integer either.
+    format: int | float  # This and the next numbers are whole, in either type: Lua does not distinguish them.
     shape: str
     count: int | float
     first: int | float
@@ -50,8 +52,8 @@ class _Stored(msgspec.Struct, array_like=True):
     squares: tuple[Expansion, ...]
 
 
-# The members of a state in their order; the script has them by the same names. once.lua alone reads the last four.
-MEMBERS = (*_Stored.__struct_fields__, "producers", "retired", "stamps", "batches")
+# The members of a state in order; the script uses the same names. Only once.lua reads the last four.
+MEMBERS = (*_Stored.__struct_fields__, "producers", "retired", "timestamps", "batches")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
@@ -59,35 +61,35 @@ _raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def to_record(state: State) -> tuple[Any, ...]:
-    """The array that stands for a state, to be encoded alone or among others."""
+    """Returns a state as an array, to be encoded alone or with others."""
     return (VERSION, state.shape.text, *state.summary)
 
 
 def encode(state: State) -> bytes:
-    """The stored form of a state; ``decode`` is its inverse."""
+    """Returns the stored form of a state; ``decode`` is the inverse."""
     return _encode(to_record(state))
 
 
 def encode_sums(summary: Summary) -> bytes:
-    """The members from minimums to squares, one behind the other, as they stand in a state."""
+    """Returns the members from ``minimums`` to ``squares``, concatenated as in a stored state."""
     return b"".join(map(_encode, summary[3:]))
 
 
-def offset_of_memory(stored: bytes) -> int:
-    """Where in a state that can be decoded the members behind its squares start: its producers, if it has any."""
+def dedupe_offset(stored: bytes) -> int:
+    """Returns the offset in bytes of the members after ``squares``. ``stored`` is a readable state."""
     members = _raw(stored)
     return len(_header(stored)) + sum(len(memoryview(member)) for member in members[:9])
 
 
 def _header(stored: bytes) -> bytes:
-    """What says that an array begins, and of how many members."""
+    """Returns the MessagePack header of the array, which gives its type and length."""
     return stored[: {0xDC: 3, 0xDD: 5}.get(stored[0], 1)]
 
 
 def decode(stored: bytes, *, is_checked: bool = False) -> State:
-    """The state that ``stored`` holds. Raises ``Unreadable``.
+    """Decodes a stored state. Raises ``Unreadable``.
 
-    ``is_checked`` says that it comes from ``commit.lua``, which has looked whether its numbers are possible.
+    ``is_checked`` says that the state comes from ``commit.lua``, which has checked that its numbers are possible.
     """
     try:
         it = _decode(stored)
@@ -105,10 +107,10 @@ def decode(stored: bytes, *, is_checked: bool = False) -> State:
 
 
 def _is_possible(it: _Stored) -> bool:
-    """Whether some readings can have these numbers, as far as doubles can tell; false for NaN.
+    """Returns whether any readings can have these numbers, as far as doubles can tell. Returns False for NaN.
 
-    The highest part of an expansion is its rounded sum, and rounding keeps order, so the bound of the sum holds without
-    slack. ``commit.lua`` makes the same comparisons: what one of the two takes for a state, the other one must.
+    The highest part of an expansion is its rounded sum, and rounding is monotonic, so the limit of the sum needs no
+    slack. ``commit.lua`` makes the same comparisons: both must accept and refuse the same states.
     """
     count = it.count
     is_whole = not (count % 1 or it.first % 1 or it.last % 1)
@@ -117,7 +119,7 @@ def _is_possible(it: _Stored) -> bool:
     for low, high, total, squares in zip(it.minimums, it.maximums, it.sums, it.squares, strict=True):
         if not -LARGEST <= low <= high <= LARGEST:
             return False
-        largest = high if high > -low else -low  # noqa: FURB136  # Half of this function's time would be in max().
+        largest = high if high > -low else -low  # noqa: FURB136  # max() would take half of the time of this function.
         limit = largest * count
         for part in total[::-1]:  # Each part is much smaller than the one above it, and none is 0.
             if not (0 < part <= limit or 0 > part >= -limit):

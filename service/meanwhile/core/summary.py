@@ -1,22 +1,22 @@
-"""A summary: everything that is kept of a set of readings, in constant space.
+"""A summary: everything that the service keeps of a set of readings, in constant space.
 
-``Summary`` is a commutative monoid. Its elements are sets of readings, described by count, first and last time, and
-for each component the minimum, the maximum, and the exact sums of the values and of their squares. ``merge`` is the
-operation, ``EMPTY`` the identity. Recording readings *is* merging their summary into the stored one, so there is one
-law for a single reading, a batch, a group commit and the union of two streams; ``commit.lua`` implements the same law
-in the server and a test holds the two together bit by bit.
+``Summary`` is a commutative monoid. An element describes a set of readings: their count, first and last time, and for
+each component the minimum, the maximum, and the exact sums of the values and of their squares. ``merge`` is the
+operation, ``EMPTY`` the identity. To record readings *is* to merge their summary into the stored one, so the same law
+covers a single reading, a batch, a group commit and the union of two streams. ``commit.lua`` implements the same law in
+the server, and a test checks that both give the same bits.
 
-From these follow the cumulative average and its companions:
+The cumulative average and the deviation follow from a summary:
 
     average             sum / n                                    (the cumulative moving average of n readings)
     sample variance     (n * squares - sum**2) / (n * (n - 1))      (exact, so the textbook formula is safe here)
-    standard deviation  the root of that, rounded once
+    standard deviation  the root of the sample variance, rounded once
 
-The textbook formula is notorious for cancellation; that is a property of rounded sums (Chan, Golub and LeVeque,
-"Algorithms for Computing the Sample Variance", 1983), and ours are exact.
+The textbook formula is notorious for cancellation, but cancellation is a property of rounded sums (Chan, Golub and
+LeVeque, "Algorithms for Computing the Sample Variance", 1983), and these sums are exact.
 
-A summary knows only components, numbered from 0; which component is which part of a value is ``stream.Shape``'s
-business. Emptiness is ``count == 0``: an average of zero is an ordinary average.
+A summary numbers its components from 0; ``shapes.Shape`` maps them to the parts of a value. A summary is empty if
+``count == 0``: an average of zero is an ordinary average.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from meanwhile.core.exact_sums import Expansion, expansion, mean, power_sums, ro
 
 
 class Summary(NamedTuple):
-    """What is known of ``count`` readings of ``len(sums)`` components each. Immutable.
+    """The summary of ``count`` readings of ``len(sums)`` components each. Immutable.
 
     ``first`` and ``last`` are the times of the earliest and the latest reading, in milliseconds since 1970 (UTC). The
-    other fields have one entry a component. In the empty summary, which fits any number of components, they have none.
+    other fields have one entry per component. The empty summary matches any number of components and has no entries.
     """
 
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    count: int  # type: ignore[assignment]  # hides tuple.count, which is not used here
     first: int
     last: int
     minimums: tuple[float, ...]
@@ -41,7 +41,7 @@ class Summary(NamedTuple):
     squares: tuple[Expansion, ...]
 
     def merge(self, other: "Summary") -> "Summary":
-        """The summary of the readings of both. Associative and commutative; ``EMPTY`` is its identity.
+        """Returns the summary of the readings of both. Associative and commutative; ``EMPTY`` is the identity.
 
         >>> a, b = summarize([[1.0]], 5, 5), summarize([[2.0, 4.0]], 3, 9)
         >>> a.merge(b) == b.merge(a) == summarize([[4.0, 1.0, 2.0]], 3, 9)
@@ -62,17 +62,17 @@ class Summary(NamedTuple):
         )
 
     def averages(self) -> list[float]:
-        """The correctly rounded average of each component, for count >= 1."""
+        """Returns the correctly rounded average of each component, for count >= 1."""
         return [mean(total, self.count) for total in self.sums]
 
     def variances(self) -> list[tuple[int, int]] | None:
-        """The exact sample variance of each component as (numerator, denominator); None below two readings."""
+        """Returns the exact sample variance of each component as (numerator, denominator); None below two readings."""
         if self.count < 2:
             return None
         return [variance(s, q, self.count) for s, q in zip(self.sums, self.squares, strict=True)]
 
     def deviations(self) -> list[float] | None:
-        """The correctly rounded sample standard deviation of each component; None below two readings.
+        """Returns the correctly rounded sample standard deviation of each component; None below two readings.
 
         >>> summarize([[1.0, 3.0]], 0, 0).deviations()
         [1.4142135623730951]
@@ -85,15 +85,16 @@ EMPTY = Summary(0, 0, 0, (), (), (), ())
 
 
 def summarize(columns: Sequence[Sequence[float]], first: int, last: int) -> Summary:
-    """The summary of the readings whose components are ``columns``: one sequence a component, one entry a reading.
+    """Summarizes readings. ``columns`` has one sequence per component, with one entry per reading.
 
-    All columns have the same length, at least 1, of doubles inside the domain of ``exact``; a zero is a positive one,
-    so that minimum and maximum do not depend on the order. ``first`` and ``last`` are milliseconds since 1970.
+    All columns have the same length, at least 1, and consist of doubles inside the domain of ``exact_sums``. Zeros are
+    positive, so that minimum and maximum do not depend on the order. ``first`` and ``last`` are milliseconds since
+    1970.
 
     >>> summarize([[20.0, 22.0], [1.0, 1.0]], 0, 60_000).averages()
     [21.0, 1.0]
     """
-    if len(columns) == 1:  # The usual case.
+    if len(columns) == 1:
         (column,) = columns
         total, total_of_squares = power_sums(column)
         return Summary(len(column), first, last, (min(column),), (max(column),), (total,), (total_of_squares,))

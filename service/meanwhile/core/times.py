@@ -1,6 +1,6 @@
-"""Times of readings: RFC 3339 or Unix seconds outside, whole milliseconds since 1970 (UTC) inside.
+"""Times of readings: RFC 3339 or Unix seconds in requests, whole milliseconds since 1970 (UTC) inside the service.
 
-A time is only ever compared, so a millisecond is fine enough, and an integer of at most 2^53 is exact everywhere: in
+The service only compares times, so milliseconds are precise enough, and an integer below 2^53 is exact everywhere: in
 Python, in MessagePack, and as a double in Lua.
 """
 
@@ -18,9 +18,9 @@ _RFC_3339 = re.compile(
 
 
 def parse(time: float | str) -> int | None:
-    """Milliseconds since 1970 of an RFC 3339 string (cut to milliseconds) or of Unix seconds (rounded to them).
+    """Converts an RFC 3339 string or Unix seconds to milliseconds since 1970. Truncates a string, rounds a number.
 
-    None if it is neither, or outside the years 1 to 9999. A leap second counts as the one that follows it.
+    Returns None if ``time`` is malformed or outside the years 1 to 9999. A leap second counts as the second after it.
 
     >>> parse("2026-01-01T01:00:00.5+01:00"), parse(1767225600.5), parse("2026-01-01T00:00:00")
     (1767225600500, 1767225600500, None)
@@ -50,9 +50,9 @@ def _from_text(text: str) -> int | None:
     return milliseconds
 
 
-@lru_cache(maxsize=1024)  # Times that come together are close together.
+@lru_cache(maxsize=1024)  # Times that arrive together are usually close together.
 def _start_of(date: str, minute: str) -> int | None:
-    """Milliseconds since 1970 of a minute; None if there is none, such as one of the 30th of February."""
+    """Returns the start of a minute in milliseconds since 1970; None if it does not exist, such as 30 February."""
     try:
         start = datetime.fromisoformat(f"{date}T{minute}:00+00:00") - _EPOCH
     except ValueError:
@@ -61,7 +61,7 @@ def _start_of(date: str, minute: str) -> int | None:
 
 
 def to_text(milliseconds: int) -> str:
-    """RFC 3339, UTC, with milliseconds.
+    """Formats a time as RFC 3339, in UTC, with milliseconds.
 
     >>> to_text(1767225600500)
     '2026-01-01T00:00:00.500Z'

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from meanwhile.core.errors import Invalid
-from meanwhile.core.idempotency_keys import LARGEST_SEQUENCE
+from meanwhile.core.idempotency_keys import MAX_SEQUENCE
 from meanwhile.core.readings import Limits, Readings, collect_numbers
 from meanwhile.core.stream_names import RESERVED, check_name, is_name
 from meanwhile.formats import json_readings, senml, strict_json
@@ -118,8 +118,8 @@ def _split(topic: str, members: dict[str, Any], sequence: int | None, now: int) 
 
 
 def _sequence(value: Any) -> int:
-    if not (isinstance(value, float) and value.is_integer() and 0 <= value <= LARGEST_SEQUENCE):
-        raise Invalid(f"Expected the sequence to be an integer from 0 to {LARGEST_SEQUENCE}.")
+    if not (isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_SEQUENCE):
+        raise Invalid(f"Expected the sequence to be an integer from 0 to {MAX_SEQUENCE}.")
     return int(value)
 
 

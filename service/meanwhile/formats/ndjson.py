@@ -18,7 +18,7 @@ from meanwhile.core import times
 from meanwhile.core.errors import Invalid
 from meanwhile.core.readings import Limits, Readings
 from meanwhile.core.shapes import Value
-from meanwhile.core.stream_names import LONGEST_NAME, is_name
+from meanwhile.core.stream_names import MAX_NAME_LENGTH, is_name
 from meanwhile.formats import columns, json_readings
 from meanwhile.formats.columns import Columns, Gathered, Misplaced
 from meanwhile.formats.strict_json import Malformed
@@ -80,7 +80,7 @@ def _has_too_many_numbers(lines: bytes, limits: Limits) -> bool:
     """Whether a long line has too many numbers; decoding four million would take 300 MB and seconds."""
     if len(lines) <= _LONG or lines.count(b"\n", 0, -1):
         return False
-    in_names = (limits.names + 1) * LONGEST_NAME
+    in_names = (limits.names + 1) * MAX_NAME_LENGTH
     return lines.count(b",") > limits.components + limits.names + in_names
 
 

@@ -43,7 +43,7 @@ class Discovery:
                     stream.join(group)
         known = {name for group in groups for name in group.streams}
         prefixes = tuple(group.prefix for group in groups)
-        found = await self._store.listing.beside(known, prefixes, MAX_STREAMS, began + self._redis_timeout)
+        found = await self._store.listing.new_streams(known, prefixes, MAX_STREAMS, began + self._redis_timeout)
         self._duration.add(loop.time() - began)
         self._next = loop.time() + max(_PAUSE, 10 * self._duration.seconds)
         if len(known) + len(found) > MAX_STREAMS:

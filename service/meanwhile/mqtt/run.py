@@ -21,7 +21,7 @@ from meanwhile.settings import MqttSettings, Settings
 from meanwhile.storage import background_thread
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.data_directory import DataDir
-from meanwhile.storage.redis_checks import Examination, refuse_unusable
+from meanwhile.storage.redis_checks import RedisChecks, refuse_unusable
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 from meanwhile.telemetry.clock import milliseconds_now
@@ -53,7 +53,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
     replicas = settings.replicas if settings.durability == "replicated" else 0
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
     committer = Committer(store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout)
-    examination = Examination(client, settings.durability, strict=settings.strict)
+    redis_checks = RedisChecks(client, settings.durability, strict=settings.strict)
     broker = Broker(
         address,
         mqtt.client_id,
@@ -91,7 +91,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    others: list[Coroutine[Any, Any, object]] = [stopping.wait(), examination.run(), _report(outcomes), _tidy()]
+    others: list[Coroutine[Any, Any, object]] = [stopping.wait(), redis_checks.run(), _report(outcomes), _tidy()]
     if averages is not None:
         others.append(averages.run())
     recording = loop.create_task(_record(bridge))

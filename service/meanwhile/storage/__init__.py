@@ -1,1 +1,1 @@
-"""The only floor that knows Redis."""
+"""Everything about Redis: the store, group commit, reads, and the embedded Valkey."""

@@ -1,14 +1,14 @@
-"""The append-only file of the embedded Valkey: whether it is still what it was when the last server ran.
+"""Checks that the append-only file of the embedded Valkey is as the last server left it.
 
-Valkey keeps the streams in ``appendonlydir``: a base file, an incremental file that every commit is appended to, and a
-manifest that names them. What it does about damage is right after a power failure, and too quiet for everything else:
+Valkey keeps the streams in ``appendonlydir``: a base file, an incremental file to which it appends every commit, and a
+manifest that lists them. After a power failure, Valkey handles damage correctly; it is too quiet about other damage:
 
-- It cuts off an incomplete write at the end. ``cut_off`` reports how many bytes that were.
-- Without the manifest it starts with no streams, and empties the files that it finds. ``check`` refuses that.
-- A file that somebody has truncated looks to it like one that never had more. ``check`` knows how long it was from
-  ``meanwhile.record``, which ``remember`` writes while the server runs.
+- It truncates an incomplete write at the end. ``log_truncation`` logs how many bytes that were.
+- Without the manifest, it starts with no streams and empties the files that it finds. ``check`` refuses to start it.
+- It cannot tell that a file was truncated by somebody. ``check`` compares the size with ``meanwhile.record``, which
+  ``save_record`` writes while the server runs.
 
-The record is also what says that there has been data: to start with none, remove it.
+The record also proves that the directory had data. To start with no streams, remove the record.
 """
 
 import json
@@ -21,25 +21,26 @@ from meanwhile.storage.data_directory import DataDir, EmbeddedError
 
 log = logging.getLogger(__name__)
 
-_LISTED = re.compile(r"^file (\S+) seq \d+ type [bi]\s*$", re.MULTILINE)
-_NAMED = re.compile(r"^file (\S+) ", re.MULTILINE)
-_CUT = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
+_CURRENT_FILE = re.compile(r"^file (\S+) seq \d+ type [bi]\s*$", re.MULTILINE)
+_ANY_FILE = re.compile(r"^file (\S+) ", re.MULTILINE)
+_TRUNCATED = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
 
 
 class AppendOnlyFile:
-    """The append-only file in ``data_dir``."""
+    """The append-only file in ``data_dir``, the data directory of the embedded Valkey."""
 
     def __init__(self, data_dir: DataDir) -> None:
         self._directory = data_dir.path / "appendonlydir"
         self._manifest = self._directory / "appendonly.aof.manifest"
         self._record = data_dir.path / "meanwhile.record"
-        self._remembered: dict[str, int] | None = None
-        self._before: dict[str, int] = {}
+        self._recorded_sizes: dict[str, int] | None = None
+        self._sizes_before: dict[str, int] = {}
 
     def check(self) -> None:
-        """Looks at the files before a server starts.
+        """Checks the files before a server starts.
 
-        Raises ``EmbeddedError`` if there were streams that the server would not find. Logs what is shorter than it was.
+        Raises ``EmbeddedError`` if there were streams that the server would not find. Logs files that are shorter than
+        recorded.
         """
         recorded = self._read_record()
         if not self._manifest.is_file():
@@ -47,69 +48,69 @@ class AppendOnlyFile:
             if recorded is not None or files:
                 raise EmbeddedError(
                     f"The streams of {self._record.parent} are gone: there is no file {self._manifest}"
-                    f"{', which names the files there are' if files else ''}. Restore {self._directory} from a backup; "
+                    f"{', which lists the remaining files' if files else ''}. Restore {self._directory} from a backup; "
                     f"or, to start with no streams, remove {self._record.name}"
                     f"{f' and {self._directory.name}' if self._directory.exists() else ''} from that directory."
                 )
-        self._before = self.sizes()
+        self._sizes_before = self.sizes()
         on_disk = {file.name for file in _files(self._directory)}
-        if unlisted := sorted((recorded or {}).keys() & on_disk - self._named()):
+        if unlisted := sorted((recorded or {}).keys() & on_disk - self._manifest_files()):
             raise EmbeddedError(
                 f"Streams of {self._record.parent} would be missing: {self._manifest} no longer names "
                 f"{', '.join(unlisted)}. Restore {self._directory} from a backup; or, to go on without "
                 f"that file, remove it and {self._record.name} from that directory."
             )
         for name, size in (recorded or {}).items():
-            missing = size - self._before.get(name, size)
+            missing = size - self._sizes_before.get(name, size)
             if missing > 0:
                 log.error(
-                    "%s is %d bytes shorter than when Valkey last ran on it: readings that were acknowledged are "
-                    "missing. If nobody meant to remove them, stop the service and restore %s from a backup",
+                    "%s is %d bytes shorter than when Valkey last ran on it: acknowledged readings are missing. "
+                    "If you did not remove them on purpose, stop the service and restore %s from a backup",
                     self._directory / name,
                     missing,
                     self._directory,
                 )
 
-    def cut_off(self, server_log: str) -> None:
-        """Logs what the server, according to its log since it started, has cut off."""
-        for name, offset in _CUT.findall(server_log):
+    def log_truncation(self, server_log: str) -> None:
+        """Logs what the server has truncated. ``server_log`` is the log of the server since it started."""
+        for name, offset in _TRUNCATED.findall(server_log):
             path = self._directory / Path(name).name
             log.warning(
-                "%s ended within a write, as after a power failure or on a full disk: Valkey has cut off the last %d "
-                "bytes. A write that was fsynced is never incomplete; if the file was changed by other means, restore "
-                "%s from a backup",
+                "%s ended in an incomplete write, as after a power failure or on a full disk: Valkey truncated the "
+                "last %d bytes. A write that was fsynced is never incomplete; if something else changed the file, "
+                "restore %s from a backup",
                 path,
-                max(self._before.get(path.name, 0) - int(offset), 0),
+                max(self._sizes_before.get(path.name, 0) - int(offset), 0),
                 self._directory,
             )
 
     def sizes(self) -> dict[str, int]:
-        """The files that the manifest lists, with their sizes in bytes; those that are missing are left out."""
+        """Returns the sizes in bytes of the files that the manifest lists, except missing ones."""
         with suppress(OSError, UnicodeDecodeError):
-            listed = set(_LISTED.findall(self._manifest.read_text()))
+            listed = set(_CURRENT_FILE.findall(self._manifest.read_text()))
             return {file.name: file.stat().st_size for file in _files(self._directory) if file.name in listed}
         return {}
 
-    def _named(self) -> set[str]:
-        """Every file that the manifest names, also those that a rewrite has replaced."""
+    def _manifest_files(self) -> set[str]:
+        """Returns all files that the manifest names, including those that a rewrite has replaced."""
         try:
-            return set(_NAMED.findall(self._manifest.read_text(errors="replace")))
-        except OSError:  # What Valkey will say of it is clearer.
+            return set(_ANY_FILE.findall(self._manifest.read_text(errors="replace")))
+        except OSError:  # The error message of Valkey is clearer.
             return set()
 
     def is_complete(self) -> bool:
-        """Whether the manifest and every file that it lists are there. Raises ``OSError`` if the disk does not say."""
+        """Returns whether the manifest and all files that it lists exist. Raises ``OSError`` if the disk fails."""
         try:
-            listed = set(_LISTED.findall(self._manifest.read_text()))
+            listed = set(_CURRENT_FILE.findall(self._manifest.read_text()))
         except FileNotFoundError:
             return False
         present = {file.name for file in _files(self._directory)}
-        return bool(listed) and (listed <= present or set(_LISTED.findall(self._manifest.read_text())) != listed)
+        return bool(listed) and (listed <= present or set(_CURRENT_FILE.findall(self._manifest.read_text())) != listed)
 
-    def remember(self) -> None:
-        """Writes the record, if it has changed."""
+    def save_record(self) -> None:
+        """Writes the record of file sizes if they have changed."""
         sizes = self.sizes()
-        if not sizes or sizes == self._remembered:
+        if not sizes or sizes == self._recorded_sizes:
             return
         new = self._record.with_suffix(".new")
         try:
@@ -118,12 +119,12 @@ class AppendOnlyFile:
             new.write_text(json.dumps(sizes))
             new.replace(self._record)
         except OSError as error:
-            log.debug("the record of the append-only file cannot be written: %s", error)
+            log.debug("cannot write the record of the append-only file: %s", error)
         else:
-            self._remembered = sizes
+            self._recorded_sizes = sizes
 
     def _read_record(self) -> dict[str, int] | None:
-        """The sizes in the record; None if there is no record, empty if it cannot be read."""
+        """Returns the sizes in the record: None if there is no record, empty if it is unreadable."""
         try:
             found = json.loads(self._record.read_bytes())
         except FileNotFoundError:

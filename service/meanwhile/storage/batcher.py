@@ -1,11 +1,13 @@
-"""The batcher: one batch is under way to Redis, and whatever is asked for meanwhile gathers in the next.
+"""The batcher: while one batch is in flight to Redis, new requests join the next batch.
 
-Nothing is timed. A batch leaves as soon as the one before is back, so an idle service sends each request at once and a
-busy one sends dozens together. Whoever waits hears of the own batch only, and its deadline is that of its first. A
-batch that is full waits for its turn, and the next one gathers behind it; what is small finds room in an earlier one.
+There is no timer. A batch is sent as soon as the one before has returned, so an idle service sends each request at once
+and a busy service sends dozens together. A request depends only on its own batch; the deadline of a batch is that of
+its first request. If the next batch is full, another one follows it; a small request takes the first batch that has
+room.
 
-**Nobody waits for somebody else's size.** What is too large for one batch is sent in parts, *between* the batches:
-after each batch one part, in the order in which they asked for their turn, and after each part one batch.
+**A large request does not delay others.** A request that is too large for one batch is sent in parts *between* the
+batches: after each batch one part, in the order in which the parts asked for exclusive access, and after each part one
+batch.
 """
 
 import asyncio
@@ -16,31 +18,32 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Overloaded(Exception):
-    """More is waiting than the service allows: nothing of this request was recorded."""
+    """Too many readings are waiting already. Nothing of this request was recorded."""
 
 
 class Batch(Protocol):
-    """What leaves in one turn, and those who wait for it."""
+    """Requests that are sent together, and the futures of their callers."""
 
     def fail(self, error: Exception) -> None:
-        """Tells those who wait that it came to nothing."""
+        """Raises ``error`` in all waiting callers."""
 
 
 B = TypeVar("B", bound=Batch)
 
 
-class _Turn:
-    """The turn of a part of something large."""
+class _ExclusiveSlot:
+    """One period of exclusive access for a part of a large request."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.begins: asyncio.Future[None] = loop.create_future()
-        self.ends: asyncio.Future[None] = loop.create_future()
+        self.granted: asyncio.Future[None] = loop.create_future()
+        self.released: asyncio.Future[None] = loop.create_future()
 
 
 class Batcher(Generic[B]):
-    """Sends one batch at a time, in their order, and lets one part have its turn between any two.
+    """Sends one batch at a time, in order, and grants exclusive access to one part between any two batches.
 
-    ``new`` makes a batch of the loop and a deadline, ``redis_timeout`` seconds from now; ``send`` sends it.
+    ``new`` creates a batch from the event loop and a deadline on its clock. ``send`` sends a batch and answers its
+    callers. ``redis_timeout`` is the time from the creation of a batch to its deadline, in seconds.
     """
 
     def __init__(
@@ -53,19 +56,19 @@ class Batcher(Generic[B]):
         self._send = send
         self._redis_timeout = redis_timeout
         self._batches: deque[B] = deque()
-        self._parts: deque[_Turn] = deque()
+        self._slots: deque[_ExclusiveSlot] = deque()
         self._sender: asyncio.Task[None] | None = None
 
     def open_batch(self) -> B:
-        """The batch that leaves next."""
+        """Returns the batch that is sent next."""
         return self._batches[0] if self._batches else self.begin()
 
     def with_room(self, has_room: Callable[[B], bool]) -> B:
-        """The first batch that has room, or a new one."""
+        """Returns the first batch that has room, or a new one."""
         return next(filter(has_room, self._batches), None) or self.begin()
 
     def begin(self) -> B:
-        """Another batch, behind the others."""
+        """Creates a batch after the others."""
         loop = asyncio.get_running_loop()
         batch = self._new(loop, loop.time() + self._redis_timeout)
         self._batches.append(batch)
@@ -73,45 +76,45 @@ class Batcher(Generic[B]):
         return batch
 
     @asynccontextmanager
-    async def between(self) -> AsyncIterator[None]:
-        """Inside, it is the turn of a part: no batch is under way."""
+    async def exclusive(self) -> AsyncIterator[None]:
+        """A context in which a part has exclusive access: no batch is in flight."""
         loop = asyncio.get_running_loop()
-        part = _Turn(loop)
-        self._parts.append(part)
+        part = _ExclusiveSlot(loop)
+        self._slots.append(part)
         self._start(loop)
         try:
-            await part.begins
+            await part.granted
             yield
         finally:
-            part.ends.set_result(None)
+            part.released.set_result(None)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._sender is None:
             self._sender = loop.create_task(self._send_all())
 
     async def _send_all(self) -> None:
-        while self._batches or self._parts:
+        while self._batches or self._slots:
             if self._batches:
                 batch = self._batches.popleft()
                 try:
                     await self._send(batch)
-                except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait must hear of it.
+                except Exception as error:  # noqa: BLE001  # Callers must get any error.
                     batch.fail(error)
-            if self._parts:
-                part = self._parts.popleft()
-                if not part.begins.done():  # It is if nobody waits for it any more.
-                    part.begins.set_result(None)
-                    await part.ends
+            if self._slots:
+                part = self._slots.popleft()
+                if not part.granted.done():  # It is done if the caller was cancelled.
+                    part.granted.set_result(None)
+                    await part.released
         self._sender = None
 
     async def drain(self) -> None:
-        """Returns when everything that was gathered has been sent and answered."""
+        """Returns when all waiting batches have been sent and answered."""
         if self._sender is not None:
             await asyncio.shield(self._sender)
 
 
 def fail_all(waiters: list[asyncio.Future[Any]], error: Exception) -> None:
-    """Raises ``error`` where these are awaited, if anybody still waits."""
+    """Raises ``error`` in all callers that still wait."""
     for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error)

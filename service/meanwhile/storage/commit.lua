@@ -1,65 +1,75 @@
--- commit.lua: folds summaries of readings into the stored states of their streams, and forgets streams. Every write is
--- one run of this script. Functions are made anew in every run; so those of once.lua and swap.lua, which stand before
--- this as functions, are made only where they are needed. The members of a state and the reasons of a rejection are
--- written by name; store.py puts their numbers in, which are those of Python.
+-- commit.lua: merges summaries of readings into the stored states of their streams, and deletes streams. Every write of
+-- the service is one run of this script. store.py puts once.lua and swap.lua in front of it as functions; Lua creates
+-- functions again in every run, so their inner functions are only created if needed. The members of a state and the
+-- reject reasons appear here by name; store.py replaces the names with the numbers that Python uses.
 --
--- KEYS[i]   the key of a stream; every key once
--- ARGV[1]   MessagePack: an array of groups. A group is {entries}; with an idempotency key {entries, producer,
---           sequence, first}, first only if that is a range; with timestamps {entries, stamps, digest, completes}, see
---           once.lua: with completes the stamps are the last ones of the batch that has the digest. An entry is {i,
---           delta}: a summary for the stream at KEYS[i]; {i, delta, first}: the range of this stream starts there, if
---           first is not false; {i, delta, first, swap}: the sums were merged elsewhere, see swap.lua; or {i, false,
---           {shape, components}}: forget that stream, if it has that shape. The entries of a group stand or fall
---           together, with a stream at most once.
--- ARGV[2]   the most keys that the database may have; past it new streams are refused. 0 for no limit
--- ARGV[3]   '1' to store also what only had duplicates: then the replicas that WAIT counts have what they repeat
--- ARGV[4]   how many new streams have room already, because a group before asked for them; or nil, to record. With it
---           nothing is written: it is only said what would be refused. Of a delta, members 2 and 3 count, and 6 is the
---           number of components
--- ARGV[5]   '1' to merge however wide a state is
+-- KEYS[i]   The key of a stream. All keys are different.
+-- ARGV[1]   MessagePack: an array of groups. A group is
+--             {entries}
+--             {entries, producer, sequence, first}: with an idempotency key; first only if the key is a range
+--             {entries, timestamps, digest, completes}: with timestamps (see once.lua); completes says that they are
+--               the last timestamps of the batch with this digest
+--           An entry is
+--             {i, delta}: a summary for the stream at KEYS[i]
+--             {i, delta, first}: the range starts at first for this stream, unless first is false
+--             {i, delta, first, swap}: the sums were merged by the worker, see swap.lua
+--             {i, false, {shape, components}}: delete the stream if it has this shape
+--           The entries of a group succeed or fail together. A stream occurs in a group at most once.
+-- ARGV[2]   The maximum number of keys in the database; beyond it, new streams are refused. 0 means no limit.
+-- ARGV[3]   '1' to store a state again even if all its readings were duplicates. Then the replicas that WAIT counts
+--           have the readings that were sent again.
+-- ARGV[4]   The number of new streams for which earlier groups of the request have reserved room, to check only; empty
+--           or nil to record. A check writes nothing and replies with the rejections. In a check, a delta has the
+--           members FORMAT to LAST, and the number of components in place of MINIMUMS.
+-- ARGV[5]   '1' to merge a state however wide it is
 -- Reply     {replies, state_1, ..., state_n}
---           replies: MessagePack, one a group: {rejections, duplicates, how many of its streams are new}. Rejections
---           are {i, reason}; if there are any, nothing of the group is recorded. The reason is the stored shape if it
---           is another one, or a RejectReason (commit_reply.py). Behind PARTLY_COUNTED stands the highest sequence;
---           behind MIXED, how many stamps are unknown and how many ahead, then the positions of those, and of the new
---           ones. {0, PUT_OFF}: the groups before it were work enough for one run; {i, WIDE}: the state takes too long
---           to merge; {i, CHANGED}: it does not have that digest. Duplicates are the i that had counted it before.
---           state_i: the state of KEYS[i] after this commit, in MessagePack, or its last one if it was forgotten; nil
---           where every group was refused or there was nothing to forget.
+--           replies: MessagePack, one reply per group: {rejections, duplicates, number of new streams}. If there are
+--           rejections, nothing of the group is recorded. A rejection is
+--             {i, shape}: the stream has this shape, which is different
+--             {i, reason}: a RejectReason (commit_reply.py)
+--             {i, PARTLY_COUNTED, highest}: the stream has counted the range up to this sequence
+--             {i, MIXED_TIMESTAMPS, number unknown, number ahead, positions...}: the positions of the unknown
+--               timestamps, then of those ahead, then of the new ones
+--             {0, DEFERRED}: the groups before it were enough work for one run
+--             {i, TOO_WIDE}: the state takes too long to merge
+--             {i, STATE_CHANGED}: the state does not have the digest of the swap
+--           duplicates: the i of the streams that had counted the key or the timestamps before
+--           state_i: MessagePack, the state of KEYS[i] after this commit, or its last state if it was deleted; nil if
+--           every group was refused or the stream to delete does not exist
 --
--- A delta has the form of a state (core/state.py), whose members are named here as there. Sums are canonical
--- expansions, smallest part first (core/exact_sums.py); this is the same law as Summary.merge, to the bit. Lua's
--- numbers are IEEE doubles and cmsgpack keeps every one of them; nothing here may pass through tostring, which keeps 14
--- digits.
+-- A delta has the form of a state (core/state.py); the names of the members are the same. Sums are canonical
+-- expansions, smallest part first (core/exact_sums.py). The law is that of Summary.merge, and the results have the same
+-- bits. The numbers of Lua are IEEE doubles, and cmsgpack preserves every one of them. No number may pass through
+-- tostring, which keeps only 14 digits.
 --
--- The times of readings decide nothing but the first and the last one. A time more than ten minutes ahead of the clock
--- of Redis is taken as now, so that one wrong clock cannot pin the last time of a stream in the future.
+-- The times of readings only affect the first and last time of the stream. A time more than ten minutes ahead of the
+-- Redis clock is replaced by now, so that one wrong clock cannot fix the last time of a stream in the future.
 --
--- Everything is read, checked and encoded before the first write, so an error on the way leaves nothing half written.
--- If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.
+-- The script reads, checks and encodes everything before its first write, so an error before that leaves nothing half
+-- written. If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.
 
 local clock = redis.pcall('TIME')
 if clock.err then return redis.error_reply('UNWRITTEN ' .. clock.err) end
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)  -- Milliseconds since 1970.
 
-local VERSION = 1  -- Of the format.
-local UNREADABLE_STATE, WIDE_STATE, OTHER_STATE = {}, {}, {}  -- In place of a state.
+local VERSION = 1  -- Format version.
+local UNREADABLE_STATE, WIDE_STATE, CHANGED_STATE = {}, {}, {}  -- Markers in place of a state.
 
-local NEW, DUPLICATE = 'new', 'duplicate'  -- Of once.lua.
+local NEW, DUPLICATE = 'new', 'duplicate'  -- The same strings as in once.lua.
 local MAX_COUNT = 2 ^ 53 - 1
-local MAX_WORK = 60000  -- Bytes of states that one run reads, before it leaves the other groups for the next.
-local MAX_STATE = 100000  -- Bytes of a state that is merged here.
-local WORK_OF_A_STREAM, WORK_OF_NONE = 250, 50  -- Bytes whose work is that of a stream, however small, or of none.
-local EARLY = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead.
+local MAX_WORK = 60000  -- Bytes of states that one run reads before it defers the remaining groups.
+local MAX_STATE = 100000  -- Bytes of a state that this script merges.
+local STREAM_WORK, ABSENT_WORK = 250, 50  -- Base cost of reading a stream, or of finding none, in bytes.
+local MAX_AHEAD = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead of the Redis clock.
 local EARLIEST, LATEST = -62135596800000, 253402300799999  -- The years 1 to 9999.
-local LARGEST = 1e140  -- Of the numbers in a reading.
-local HALF_ULP = 2 ^ -53  -- Of a double, in proportion to it, at most.
-local SLACK = 1 + 2 ^ -40  -- For roundings, where doubles are compared that stand for exact sums.
+local LARGEST = 1e140  -- The largest magnitude of a number in a reading.
+local HALF_ULP = 2 ^ -53  -- At most half a unit in the last place of a double, relative to the double.
+local SLACK = 1 + 2 ^ -40  -- Allows for rounding where doubles that approximate exact sums are compared.
 
-local made
-local function memory()
-  made = made or once(now)
-  return made
+local dedupe_functions
+local function dedupe()
+  dedupe_functions = dedupe_functions or once(now)
+  return dedupe_functions
 end
 
 -- Adds x to the expansion e, smallest part first, in place: a chain of exact two-sums (Shewchuk's grow-expansion).
@@ -83,8 +93,8 @@ local function grow(e, x)
   for i = kept + 1, size do e[i] = nil end
 end
 
--- The canonical form of the expansion e, which it consumes: takes the correctly rounded sum off the top (as the last
--- step of math.fsum does, ties to even), then that of the rest, and so on.
+-- Returns the canonical form of the expansion e and destroys e: takes the correctly rounded sum of all parts (like the
+-- last step of math.fsum, ties to even), then the correctly rounded sum of the rest, and so on.
 local function canonical(e)
   local n = #e
   if n < 2 then return e end
@@ -100,7 +110,7 @@ local function canonical(e)
       high = sum
     end
     if n > 0 and ((low < 0 and e[n] < 0) or (low > 0 and e[n] > 0)) then
-      local twice = 2 * low  -- high + low may be a tie that the rest decides the other way.
+      local twice = 2 * low  -- high + low may be a tie that the remaining parts break the other way.
       local up = high + twice
       if up - high == twice then
         high = up
@@ -128,10 +138,10 @@ local function add(totals, deltas)
 end
 
 local function in_time(milliseconds)
-  return milliseconds > now + EARLY and now or milliseconds
+  return milliseconds > now + MAX_AHEAD and now or milliseconds
 end
 
--- Merges all of a delta but its sums.
+-- Merges the count and the times of a delta.
 local function merge_head(state, delta)
   state[COUNT] = state[COUNT] + delta[COUNT]
   state[FIRST] = math.min(state[FIRST], delta[FIRST])
@@ -151,8 +161,8 @@ local function merge(state, delta)
   return state
 end
 
--- Whether these are the parts of an expansion that is at most limit: each much smaller than the one above it, and none
--- 0.
+-- Returns whether these are the parts of an expansion that is at most limit: each part is much smaller than the next
+-- larger one, and none is 0.
 local function is_expansion(parts, limit)
   if type(parts) ~= 'table' then return false end
   local size = #parts
@@ -166,8 +176,8 @@ local function is_expansion(parts, limit)
   return size > 0 or next(parts) == nil
 end
 
--- Whether some readings can have these sums: the same comparisons of doubles as _is_possible in core/state.py makes,
--- so that whatever is recorded here can be read there. Every comparison is false for NaN.
+-- Returns whether any readings can have these sums. Makes the same comparisons of doubles as _is_possible in
+-- core/state.py, so that Python can read every state recorded here. Every comparison is false for NaN.
 local function is_possible(count, low, high, sum, square)
   if type(low) ~= 'number' or type(high) ~= 'number' then return false end
   if not (-LARGEST <= low and low <= high and high <= LARGEST) then return false end
@@ -186,7 +196,7 @@ local function is_state(state)
   if type(state) ~= 'table' or state[FORMAT] ~= VERSION or type(state[SHAPE]) ~= 'string' then return false end
   if state[SHAPE]:find('[\128-\255]') then
     local rest = state[SHAPE]
-    for _, sequence in ipairs({  -- That are well-formed, beyond ASCII (Unicode, table 3-7).
+    for _, sequence in ipairs({  -- The well-formed sequences beyond ASCII (Unicode, table 3-7).
       '[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]',
       '\237[\128-\159][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
       '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
@@ -204,7 +214,7 @@ local function is_state(state)
   end
   if #lows == 0 then return false end
   for member = PRODUCERS, BATCHES do
-    if state[member] ~= nil then return memory().is_memory(state) end
+    if state[member] ~= nil then return dedupe().is_well_formed(state) end
   end
   return true
 end
@@ -212,10 +222,10 @@ end
 local work = 0
 
 local function load(key, is_bounded)
-  work = work + WORK_OF_NONE
+  work = work + ABSENT_WORK
   local stored = redis.pcall('GET', key)
   if not stored then return nil end
-  work = work + WORK_OF_A_STREAM
+  work = work + STREAM_WORK
   if type(stored) ~= 'string' then return UNREADABLE_STATE end
   if is_bounded and #stored > MAX_STATE then return WIDE_STATE end
   work = work + #stored
@@ -231,9 +241,9 @@ local swapping
 local function load_swapped(i, delta, swapped)
   swapping = swapping or swap(merge_head)
   local state, bytes, reason = swapping.read(KEYS[i], swapped)
-  work = work + WORK_OF_A_STREAM + bytes / 16
+  work = work + STREAM_WORK + bytes / 16
   if state then state.components = delta[MINIMUMS] end
-  return reason == UNREADABLE and UNREADABLE_STATE or reason == CHANGED and OTHER_STATE or state
+  return reason == UNREADABLE and UNREADABLE_STATE or reason == STATE_CHANGED and CHANGED_STATE or state
 end
 
 local function load_stream(i, delta, swapped)
@@ -247,18 +257,19 @@ end
 
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
 
--- What the stream at KEYS[i] says to the key or the timestamps of a group, as check and check_stamps of once.lua do.
+-- Checks the key or the timestamps of a group against the stream at KEYS[i]. Returns what check or check_timestamps of
+-- once.lua returns.
 local function check_key(i, producer, sequence, first)
   if not producer then return NEW end
-  if type(producer) == 'table' then return memory().check_stamps(states[i], producer, sequence) end
-  return memory().check(states[i], producer, sequence, first)
+  if type(producer) == 'table' then return dedupe().check_timestamps(states[i], producer, sequence) end
+  return dedupe().check(states[i], producer, sequence, first)
 end
 
 local function rejection_of(i, delta, producer, sequence, first)
   local state = states[i]
   if state == UNREADABLE_STATE then return {i, UNREADABLE} end
-  if state == WIDE_STATE then return {i, WIDE} end
-  if state == OTHER_STATE then return {i, CHANGED} end
+  if state == WIDE_STATE then return {i, TOO_WIDE} end
+  if state == CHANGED_STATE then return {i, STATE_CHANGED} end
   if not delta then
     local shape, components = unpack(first)
     if state and state[SHAPE] ~= shape then return {i, state[SHAPE]} end
@@ -272,7 +283,7 @@ local function rejection_of(i, delta, producer, sequence, first)
   local outcome, highest, ahead, new = check_key(i, producer, sequence, first)
   if outcome == DUPLICATE then return end
   if outcome == PARTLY_COUNTED then return {i, outcome, highest} end
-  if outcome == MIXED then
+  if outcome == MIXED_TIMESTAMPS then
     local refused = {i, outcome, #highest, #ahead}
     for _, positions in ipairs({highest, ahead, new}) do
       for _, position in ipairs(positions) do refused[#refused + 1] = position end
@@ -283,7 +294,7 @@ local function rejection_of(i, delta, producer, sequence, first)
   if state and state[COUNT] + delta[COUNT] > MAX_COUNT then return {i, STREAM_FULL} end
 end
 
--- Merges or forgets one stream; true if it had counted this key before.
+-- Merges or deletes one stream. Returns true if it had counted this key before.
 local function apply(i, delta, swapped, producer, sequence, first)
   answered[i] = true
   if delta and check_key(i, producer, sequence, first) == DUPLICATE then
@@ -299,9 +310,9 @@ local function apply(i, delta, swapped, producer, sequence, first)
       states[i] = states[i] and merge(states[i], delta) or delta
     end
     if type(producer) == 'table' then
-      memory().mark_stamps(states[i], producer, first and sequence)
+      dedupe().mark_timestamps(states[i], producer, first and sequence)
     elseif producer then
-      memory().mark(states[i], producer, sequence, first)
+      dedupe().mark(states[i], producer, sequence, first)
     end
   else
     forgotten[i] = true
@@ -310,8 +321,8 @@ local function apply(i, delta, swapped, producer, sequence, first)
 end
 
 local NONE = {}
-local STREAM, DELTA, OWN_FIRST, SWAPPED = 1, 2, 3, 4  -- Of an entry.
-local ENTRIES, PRODUCER, SEQUENCE, RANGE_FIRST = 1, 2, 3, 4  -- Of a group.
+local STREAM, DELTA, OWN_FIRST, SWAPPED = 1, 2, 3, 4  -- The members of an entry.
+local ENTRIES, PRODUCER, SEQUENCE, RANGE_FIRST = 1, 2, 3, 4  -- The members of a group.
 
 local function with(list, item)
   if list == NONE then return {item} end
@@ -319,7 +330,7 @@ local function with(list, item)
   return list
 end
 
--- Commits one group, or only checks it; its reply.
+-- Commits one group, or only checks it. Returns the reply to the group.
 local function commit_group(entries, producer, sequence, first)
   local rejections, duplicates, new = NONE, NONE, NONE
   for _, entry in ipairs(entries) do
@@ -346,7 +357,7 @@ end
 local replies = {}
 for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   if work > MAX_WORK then
-    replies[g] = {{{0, PUT_OFF}}, {}, 0}
+    replies[g] = {{{0, DEFERRED}}, {}, 0}
   else
     replies[g] = commit_group(group[ENTRIES], group[PRODUCER], group[SEQUENCE], group[RANGE_FIRST])
   end
@@ -357,7 +368,7 @@ for i = 1, #KEYS do
   local state = answered[i] and states[i]
   reply[i + 1] = state and (state.sums and swapping.encode(state) or cmsgpack.pack(state)) or false
 end
-local write = redis.pcall  -- If the first write is refused, nothing was written; any later one must not say so.
+local write = redis.pcall  -- Only an error of the first write proves that nothing was written.
 for i, key in ipairs(KEYS) do
   if changed[i] then
     local done

@@ -1,7 +1,7 @@
-"""What gathers for one commit: groups of requests, and those who wait for them.
+"""The requests that wait for one commit, in groups.
 
-A **group** is the requests that stand or fall together, because they name the same streams with the same shapes. A
-stream that has another shape refuses the whole group and nobody else. A request with an idempotency key is a group by
+A **group** consists of requests for the same streams with the same shapes. They succeed or fail together: if a stream
+has another shape, the whole group is refused, and no other group. A request with an idempotency key is a group by
 itself.
 """
 
@@ -10,24 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Readings
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.storage.batcher import fail_all
 from meanwhile.storage.commit_reply import Rejection
-from meanwhile.storage.rejections import reason_of
-from meanwhile.storage.weight import MAX_NUMBERS, MAX_WEIGHT, PARTS, STAMPS, weight_of
+from meanwhile.storage.rejections import error_of
+from meanwhile.storage.weight import MAX_NUMBERS, MAX_WEIGHT, PARTS_PER_COMPONENT, TIMESTAMPS_PER_COMPONENT, weight_of
 
-_SMALL = 100  # Of the weight of a request, so that what is larger leaves room for it.
-_MAX_FILLED = MAX_WEIGHT - 300  # By what is not small, unless it is alone.
+_SMALL_WEIGHT = 100  # Below this weight, a request may use the room that is reserved for small requests.
+_MAX_LARGE_WEIGHT = MAX_WEIGHT - 300  # Other requests may fill a batch up to this weight; a single one may exceed it.
 
 
 class CommitOutcome(NamedTuple):
-    """States that include the readings of a request, by stream; and the streams that had counted its key before.
+    """The outcome of a recorded request.
 
-    ``repeated`` is how many of the readings had been counted before. A request that was recorded in slices has no
-    states, unless it is for one stream.
+    ``states`` has the states after the commit, by stream. It is empty if the request was recorded in slices, unless it
+    is for one stream. ``duplicates`` has the streams that had counted the key before, and ``repeated`` is the number of
+    readings in them.
     """
 
     states: Mapping[str, State]
@@ -40,16 +41,16 @@ Waiter = asyncio.Future[CommitOutcome]
 
 @dataclass(slots=True)
 class Group:
-    """Requests for the same streams and shapes: their readings so far, and who waits for them."""
+    """Requests for the same streams and shapes: their readings so far, and the futures of their callers."""
 
-    key: Key | Stamps | None
+    key: Key | Timestamps | None
     readings: dict[str, Readings]
     size: int  # Readings.
     waiters: list[Waiter]
-    states: dict[str, State] | None = None  # Of the readings, once they are summed.
+    states: dict[str, State] | None = None  # The summed readings, once computed.
 
     def add(self, readings: Mapping[str, Readings], size: int) -> None:
-        """Adds the readings of another request; takes over the numbers."""
+        """Adds the readings of another request. Takes ownership of its numbers."""
         self.size += size
         for name, more in readings.items():
             shape, numbers, first, last = self.readings[name]
@@ -59,7 +60,7 @@ class Group:
                 self.readings[name] = Readings(shape, numbers, first, last)
 
     def sum(self) -> dict[str, State]:
-        """The states that the readings of each stream make."""
+        """Returns the readings of each stream as a state."""
         if self.states is None:
             self.states = {
                 name: State(one.shape, summarize(one.columns, one.first, one.last))
@@ -68,18 +69,18 @@ class Group:
         return self.states
 
     def weight(self) -> int:
-        """How heavy the group is for the script."""
+        """Returns the weight of the group for the script."""
         weight = sum([weight_of(state) for state in self.sum().values()])
-        return weight + len(self.key.times) // STAMPS if isinstance(self.key, Stamps) else weight
+        return weight + len(self.key.times) // TIMESTAMPS_PER_COMPONENT if isinstance(self.key, Timestamps) else weight
 
     def repeated(self, duplicates: frozenset[str]) -> int:
-        """How many of the readings had been counted before."""
+        """Returns the number of readings in streams that had counted the key before."""
         return sum([self.readings[name].size for name in duplicates])
 
     def answer(self, rejections: list[Rejection], duplicates: frozenset[str], states: Mapping[str, State]) -> None:
-        """Gives the outcome to everybody who waits for it."""
+        """Gives the outcome to all callers."""
         if rejections:
-            fail_all(self.waiters, reason_of(self.readings, rejections))
+            fail_all(self.waiters, error_of(self.readings, rejections))
             return
         outcome = CommitOutcome(states, duplicates, self.repeated(duplicates) if duplicates else 0)
         for waiter in self.waiters:
@@ -89,7 +90,11 @@ class Group:
 
 @dataclass(slots=True)
 class CommitBatch:
-    """The next commit. ``deadline`` is on the clock of ``loop``."""
+    """The requests of one commit.
+
+    ``deadline`` is on the clock of ``loop``. ``size`` is in readings, ``weight`` in units of ``weight.py``, ``numbers``
+    is the number of values in all readings, and ``groups`` is keyed by ``identity_of``.
+    """
 
     loop: asyncio.AbstractEventLoop
     deadline: float
@@ -99,24 +104,27 @@ class CommitBatch:
     groups: dict[object, Group] = field(default_factory=dict)
 
     def has_room(self, identity: object, weight: int, numbers: int) -> bool:
-        """Whether readings like these fit in; the last room is kept for what is small."""
+        """Returns whether a request of this weight fits. Some room is reserved for small requests."""
         if not self.groups:
             return True
         if identity in self.groups:
             weight = 0
-        room = (MAX_WEIGHT if weight < _SMALL else _MAX_FILLED) - self.weight
+        room = (MAX_WEIGHT if weight < _SMALL_WEIGHT else _MAX_LARGE_WEIGHT) - self.weight
         return weight <= room and self.numbers + numbers <= MAX_NUMBERS
 
     def add(
         self,
         identity: object,
         readings: Mapping[str, Readings],
-        key: Key | Stamps | None,
+        key: Key | Timestamps | None,
         size: int,
         weight: int,
         numbers: int,
     ) -> Waiter:
-        """Adds a request of this ``identity_of`` and ``measure``; the future's result is its outcome."""
+        """Adds a request and returns the future of its outcome.
+
+        ``identity`` comes from ``identity_of``; ``size``, ``weight`` and ``numbers`` come from ``measure``.
+        """
         self.size += size
         self.numbers += numbers
         waiter: Waiter = self.loop.create_future()
@@ -129,9 +137,9 @@ class CommitBatch:
             group.waiters.append(waiter)
         return waiter
 
-    def may_be_heavy(self) -> bool:
-        """Whether it may be more than one run of the script takes: a number adds up to three parts to the sums."""
-        return self.weight + 3 * self.numbers // PARTS > MAX_WEIGHT
+    def may_exceed_limit(self) -> bool:
+        """Returns whether the batch may exceed one run of the script: a number adds up to three parts to the sums."""
+        return self.weight + 3 * self.numbers // PARTS_PER_COMPONENT > MAX_WEIGHT
 
     def fail(self, error: Exception) -> None:
         """Fails all groups with the same error."""
@@ -139,11 +147,11 @@ class CommitBatch:
             fail_all(group.waiters, error)
 
 
-def identity_of(readings: Mapping[str, Readings], key: Key | Stamps | None) -> object:
-    """What requests have in common that stand or fall together. One with a key stands alone."""
+def identity_of(readings: Mapping[str, Readings], key: Key | Timestamps | None) -> object:
+    """Returns the identity of the group of a request. A request with a key has a group of its own."""
     if key is not None:
         return object()
-    if len(readings) == 1:  # The usual case, without a set.
+    if len(readings) == 1:  # Faster than a set.
         ((name, one),) = readings.items()
         return name, one.shape.text
     return frozenset((name, one.shape.text) for name, one in readings.items())

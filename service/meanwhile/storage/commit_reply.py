@@ -1,4 +1,4 @@
-"""What the script says of each group of a commit, and the states that come with it."""
+"""The reply of the script to a commit: an outcome for each group, and the new states."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -11,7 +11,7 @@ from meanwhile.core.state import State, decode
 
 
 class RejectReason(Enum):
-    """Why a stream refuses readings, besides another shape. The numbers are those of the script."""
+    """Why a stream refuses readings, other than a different shape. The script uses the same numbers."""
 
     UNREADABLE = 0
     KEY_TOO_OLD = 1
@@ -19,18 +19,18 @@ class RejectReason(Enum):
     TOO_MANY_STREAMS = 3
     PARTLY_COUNTED = 4
     KEY_AHEAD = 5
-    MIXED = 6
+    MIXED_TIMESTAMPS = 6
     STREAM_FULL = 7
-    PUT_OFF = 8  # No rejection: the group was not looked at, there was too much to do before it.
-    WIDE = 9  # Likewise: the state takes too long to merge.
-    CHANGED = 10  # Likewise: the state is another one than the one that was merged.
+    DEFERRED = 8  # Not a rejection: the run reached its limit before this group.
+    TOO_WIDE = 9  # Not a rejection: the worker has to merge the state, which takes the script too long.
+    STATE_CHANGED = 10  # Not a rejection: the state has changed since the worker read and merged it.
 
 
-class SortedOut(NamedTuple):
-    """Timestamps of one stream by what it says to them, by their positions; it has counted all others.
+class TimestampPositions(NamedTuple):
+    """The positions of the timestamps of a batch that a stream has not counted, or may not have counted.
 
-    Of those that are ``unknown`` it no longer knows whether it has counted them; those that are ``ahead`` are more than
-    a day in the future.
+    For the ``unknown`` ones, the stream no longer knows whether it has counted them. Those ``ahead`` are more than a
+    day in the future. The ``new`` ones can be recorded.
     """
 
     unknown: Sequence[int]
@@ -39,38 +39,43 @@ class SortedOut(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A stream refuses readings: it has ``shape``, another one than they have; or there is another reason.
+    """A stream refuses readings, because it has a different ``shape`` or for another ``reason``.
 
-    ``highest`` is the sequence up to which a range has been counted, ``stamps`` says which timestamps have.
+    ``highest`` is the sequence up to which the stream has counted a range. ``timestamps`` has the positions of the
+    timestamps that it has not counted.
     """
 
     stream: str
     shape: Shape | None
     reason: RejectReason | None = None
     highest: int | None = None
-    stamps: SortedOut | None = None
+    timestamps: TimestampPositions | None = None
 
 
 class Committed(NamedTuple):
-    """The reply to a commit: for each group the rejections, none if it was recorded, and the streams that had counted
-    its key before; the states afterwards; and how many streams are new."""
+    """The reply to a commit.
+
+    For each group, ``rejections`` has the reasons why it was not recorded, none if it was, and ``duplicates`` has the
+    streams that had counted its key before. ``states`` has the states after the commit, and ``new`` is the number of
+    new streams.
+    """
 
     rejections: list[list[Rejection]]
     duplicates: list[frozenset[str]]
     states: Mapping[str, State]
     new: int = 0
 
-    def is_put_off(self, group: int) -> bool:
-        """Whether this group was left for the next commit."""
-        return self._has(group, RejectReason.PUT_OFF)
+    def is_deferred(self, group: int) -> bool:
+        """Returns whether this group has to wait for the next commit."""
+        return self._has(group, RejectReason.DEFERRED)
 
-    def is_wide(self, group: int) -> bool:
-        """Whether this group has a stream that is too wide for the script; nothing of it was recorded."""
-        return self._has(group, RejectReason.WIDE)
+    def is_too_wide(self, group: int) -> bool:
+        """Returns whether a stream of this group is too wide for the script. Nothing of the group was recorded."""
+        return self._has(group, RejectReason.TOO_WIDE)
 
     def is_changed(self, group: int) -> bool:
-        """Whether the state of a stream of this group is another one than the one that was merged."""
-        return self._has(group, RejectReason.CHANGED)
+        """Returns whether the state of a stream of this group has changed since it was merged."""
+        return self._has(group, RejectReason.STATE_CHANGED)
 
     def _has(self, group: int, reason: RejectReason) -> bool:
         rejections = self.rejections[group]
@@ -81,10 +86,11 @@ _decode = msgspec.msgpack.Decoder(list[tuple[list[list[int | str | bool]], list[
 _NONE: frozenset[str] = frozenset()
 
 
-def committed(names: Sequence[str], replies: bytes, stored: Sequence[bytes | None]) -> Committed:
-    """The outcome of a commit to the streams ``names``.
+def decode_reply(names: Sequence[str], replies: bytes, stored: Sequence[bytes | None]) -> Committed:
+    """Decodes the reply to a commit to the streams ``names``.
 
-    ``replies`` are the script's to the groups, ``stored`` the states of the streams, None for one that was not made.
+    ``replies`` has the encoded replies to the groups, ``stored`` the states of the streams, None for a stream that does
+    not exist.
     """
     groups = _decode(replies)
     return Committed(
@@ -96,7 +102,7 @@ def committed(names: Sequence[str], replies: bytes, stored: Sequence[bytes | Non
 
 
 class _States(Mapping[str, State]):
-    """States that are decoded when somebody asks for them; a batch does not."""
+    """States that are decoded on access; the reply to a batch does not need them."""
 
     def __init__(self, stored: dict[str, bytes | None]) -> None:
         self._stored = stored
@@ -117,12 +123,15 @@ class _States(Mapping[str, State]):
 def _rejection(stream: str, reason: str | int | bool, *more: str | int | bool) -> Rejection:
     if not isinstance(reason, str):
         kind, numbers = RejectReason(int(reason)), list(map(int, more))
-        if kind is not RejectReason.MIXED:
+        if kind is not RejectReason.MIXED_TIMESTAMPS:
             return Rejection(stream, None, kind, numbers[0] if numbers else None)
         unknown, ahead, *positions = numbers
         new = unknown + ahead
         return Rejection(
-            stream, None, kind, stamps=SortedOut(positions[:unknown], positions[unknown:new], positions[new:])
+            stream,
+            None,
+            kind,
+            timestamps=TimestampPositions(positions[:unknown], positions[unknown:new], positions[new:]),
         )
     try:
         return Rejection(stream, shape_from_text(reason))

@@ -1,15 +1,15 @@
-"""The data directory of the embedded Valkey: where it is, who may read it, and who holds it.
+"""The data directory of the embedded Valkey: its path, its permissions and its locks.
 
-It is for its owner alone: the directory has mode 0700 and its files 0600, whatever the umask. Two locks in it say who
-is running. The kernel drops a lock when the last process that holds its open file is gone, whatever killed it, so
-a lock cannot be stale:
+Only the owner has access: the directory has mode 0700 and its files have mode 0600, whatever the umask. Two lock files
+show which processes are running. The kernel releases a lock when the last process that has the file open ends, for
+whatever reason, so a lock cannot be stale:
 
-``meanwhile.lock``  held by the service. A second service on the same directory is refused, through whatever path.
-``valkey.lock``     held by the server, which inherits it; the file has the server's process id. Two servers on one
-                    append-only file would ruin it, so only the holder of this lock starts a server. A service that
-                    cannot get it adopts the server that holds it, which a killed service has left behind.
+``meanwhile.lock``  The service holds it. A second service cannot use the same directory, even by another path.
+``valkey.lock``     The server inherits it and holds it; the file contains the process id of the server. Two servers
+                    would corrupt the append-only file, so only the holder of this lock starts a server. A service that
+                    cannot get the lock adopts the server that holds it, which a killed service has left running.
 
-The lock belongs to the file, not to its name. If the directory is removed or moved, ``has_moved`` says so.
+A lock belongs to the file, not to its name. If the directory is removed or moved, ``has_moved`` detects it.
 """
 
 import errno
@@ -27,21 +27,24 @@ from urllib.parse import quote
 log = logging.getLogger(__name__)
 
 _LOCK = "meanwhile.lock"
-_MAX_SOCKET_PATH = 103  # Bytes in sockaddr_un.sun_path, less the final NUL, on the system with the smallest: macOS.
-_MAX_LOG = 1024 * 1024  # Bytes of valkey.log, after which it becomes valkey.log.1.
-_OURS = re.compile(r"meanwhile\.(lock|record|new)|valkey\.(lock|log|log\.1|sock)|appendonlydir|mqtt-.*|temp-.*")
+_MAX_SOCKET_PATH = 103  # Bytes of sockaddr_un.sun_path without the final NUL on macOS, the smallest of all systems.
+_MAX_LOG = 1024 * 1024  # Bytes of valkey.log before it is copied to valkey.log.1.
+_OWN_FILES = re.compile(r"meanwhile\.(lock|record|new)|valkey\.(lock|log|log\.1|sock)|appendonlydir|mqtt-.*|temp-.*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # Surrogates stand for bytes that are not UTF-8.
-_ELSEWHERE = (
-    "Choose another one with --data-dir or MEANWHILE_DATA_DIR, or set MEANWHILE_REDIS_URL to a server that runs."
+_ADVICE = (
+    "Choose another directory with --data-dir or MEANWHILE_DATA_DIR, or set MEANWHILE_REDIS_URL to a running server."
 )
 
 
 class EmbeddedError(Exception):
-    """The embedded Valkey cannot run; the message says why and what to do."""
+    """The embedded Valkey cannot run. The message says why and what to do."""
 
 
 class Lock:
-    """A lock file, opened; held from ``acquire`` until every process that inherited it is gone. Raises ``OSError``."""
+    """The open lock file at ``path``. A lock is held from ``acquire`` until all processes that inherited it have ended.
+
+    Raises ``OSError`` if the file cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -55,11 +58,11 @@ class Lock:
         self.close()
 
     def close(self) -> None:
-        """Gives the lock up, unless another process has inherited it."""
+        """Releases the lock, unless another process has inherited it."""
         os.close(self.descriptor)
 
     def acquire(self) -> bool:
-        """Whether the lock is held now. Raises ``EmbeddedError`` where the file system has no locks."""
+        """Tries to get the lock and returns whether it is held. Raises ``EmbeddedError`` without file locking."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -68,14 +71,14 @@ class Lock:
             if error.errno not in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}:
                 raise
             raise EmbeddedError(
-                f"The file system of the data directory has no locks ({error.strerror}), as some network file "
-                f"systems. {_ELSEWHERE}"
+                f"The file system of the data directory does not support locks ({error.strerror}), like some network "
+                f"file systems. {_ADVICE}"
             ) from None
         return True
 
     @property
     def pid(self) -> int | None:
-        """The process id that the holder has left, if any."""
+        """The process id that the holder has written, if any."""
         text = os.pread(self.descriptor, 20, 0)
         return int(text) if text.strip().isdigit() else None
 
@@ -88,50 +91,48 @@ class Lock:
 class DataDir:
     """The data directory at ``path``, which may start with ``~`` or be relative.
 
-    Raises ``EmbeddedError`` for a path that cannot be one.
+    Raises ``EmbeddedError`` if the path cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
         try:
             self.path = path.expanduser().absolute()
-        except RuntimeError:  # No HOME, and no user in the user database either.
+        except RuntimeError:  # No HOME, and no entry in the user database.
             raise EmbeddedError(
-                f"There is no home directory for the data directory {path}: set HOME. {_ELSEWHERE}"
+                f"There is no home directory for the data directory {path}: set HOME. {_ADVICE}"
             ) from None
         except OSError as error:
-            raise EmbeddedError(f"The current directory cannot be used: {error.strerror}. {_ELSEWHERE}") from None
+            raise EmbeddedError(f"The current directory cannot be used: {error.strerror}. {_ADVICE}") from None
         self.socket = self.path / "valkey.sock"
         self.log = self.path / "valkey.log"
         if _UNPRINTABLE.search(str(self.path)):
             raise EmbeddedError(
                 "The path of the data directory contains a line break, another control character or bytes that are "
-                f"not UTF-8: {str(self.path)!r}. {_ELSEWHERE}"
+                f"not UTF-8: {str(self.path)!r}. {_ADVICE}"
             )
         self._lock: Lock | None = None
 
     @property
     def url(self) -> str:
-        """Where the server listens while it runs. Raises ``EmbeddedError`` if the path is too long."""
+        """The URL of the server while it runs. Raises ``EmbeddedError`` if the path is too long."""
         if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
             raise EmbeddedError(
                 f"The path of the data directory is too long for a unix socket: {self.path}. "
-                "Choose a shorter one with --data-dir or MEANWHILE_DATA_DIR."
+                "Choose a shorter path with --data-dir or MEANWHILE_DATA_DIR."
             )
         return f"unix://{quote(str(self.socket))}"
 
     def claim(self) -> None:
-        """Makes the directory if it is not there, makes it private, and takes the lock of the service.
+        """Creates the directory if necessary, makes it private, and takes the lock of the service.
 
-        Raises ``EmbeddedError`` if it cannot be used or another service holds it.
+        Raises ``EmbeddedError`` if the directory cannot be used or another service holds the lock.
         """
         self.url  # noqa: B018  # Raises if the path is too long.
         try:
             self._make()
             lock = Lock(self.path / _LOCK)
         except OSError as error:
-            raise EmbeddedError(
-                f"The data directory {self.path} cannot be used: {error.strerror}. {_ELSEWHERE}"
-            ) from None
+            raise EmbeddedError(f"The data directory {self.path} cannot be used: {error.strerror}. {_ADVICE}") from None
         self.release()
         self._lock = lock
         if not lock.acquire():
@@ -139,13 +140,13 @@ class DataDir:
             raise EmbeddedError(f"Another meanwhile is running on {self.path}. Stop it, or choose another --data-dir.")
 
     def release(self) -> None:
-        """Gives up the lock of the service."""
+        """Releases the lock of the service."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def has_moved(self) -> bool:
-        """Whether the directory that was claimed is no longer at its path: removed, moved, or replaced."""
+        """Returns whether the claimed directory is no longer at its path: removed, moved or replaced."""
         if self._lock is None:
             return True
         held = os.fstat(self._lock.descriptor)
@@ -156,22 +157,22 @@ class DataDir:
         return (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino)
 
     def server_lock(self) -> Lock:
-        """The lock of the server, not yet held. Raises ``OSError``."""
+        """Opens the lock of the server without acquiring it. Raises ``OSError``."""
         return Lock(self.path / "valkey.lock")
 
     def rotate_log(self) -> None:
-        """Copies a large log of the server to ``valkey.log.1`` and empties it; the server appends to it, open."""
+        """Copies a large server log to ``valkey.log.1`` and truncates it in place, because the server has it open."""
         with suppress(OSError):
             if self.log.stat().st_size > _MAX_LOG:
                 shutil.copy(self.log, f"{self.log}.1")
                 os.truncate(self.log, 0)
 
     def log_tail(self, start: int = 0) -> str:
-        """The last five lines of the server's log, of those behind byte ``start``."""
+        """Returns the last five lines of the server log after byte ``start``."""
         return "\n".join(self.log_since(start).splitlines()[-5:])
 
     def log_since(self, start: int) -> str:
-        """The server's log from byte ``start``; empty if it cannot be read."""
+        """Returns the server log from byte ``start``; empty if the log cannot be read."""
         with suppress(OSError), self.log.open("rb") as file:
             file.seek(start)
             return file.read().decode(errors="replace")
@@ -185,34 +186,34 @@ class DataDir:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
             self._make_private()
         else:
-            self.path.chmod(0o700)  # The umask may have taken away from the owner, too.
+            self.path.chmod(0o700)  # The umask may have removed the owner's permissions.
 
     def _make_private(self) -> None:
-        """Takes permissions of others away from our files, and from a directory that has nothing else in it."""
+        """Makes the service's files private, and the directory, too, if it contains no other files."""
         names = [path.name for path in self.path.iterdir()]
-        for name in filter(_OURS.fullmatch, names):
-            _take_from_others(self.path / name)
+        for name in filter(_OWN_FILES.fullmatch, names):
+            _remove_other_permissions(self.path / name)
             if name == "appendonlydir" and (self.path / name).is_dir():
                 for file in (self.path / name).iterdir():
-                    _take_from_others(file)
+                    _remove_other_permissions(file)
         found = self.path.stat()
         if not found.st_mode & 0o077:
             return
         mode = f"{stat.S_IMODE(found.st_mode):04o}"
-        if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and all(map(_OURS.fullmatch, names)):
+        if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and all(map(_OWN_FILES.fullmatch, names)):
             self.path.chmod(0o700)
-            log.warning("the data directory %s had mode %s; it has 0700 now", self.path, mode)
+            log.warning("the data directory %s had mode %s; changed it to 0700", self.path, mode)
         else:
             log.warning(
-                "the data directory %s has mode %s and is not ours alone: others may list or change what is in it; "
-                "use a directory that nothing else uses, with mode 0700",
+                "the data directory %s has mode %s and contains other files or belongs to another user: other users "
+                "may list or change its content; use a separate directory with mode 0700",
                 self.path,
                 mode,
             )
 
 
-def _take_from_others(path: Path) -> None:
-    with suppress(OSError):  # Another owner's, or a file system without modes.
+def _remove_other_permissions(path: Path) -> None:
+    with suppress(OSError):  # The file has another owner, or the file system has no modes.
         found = path.lstat()
         if found.st_mode & 0o077 and not stat.S_ISLNK(found.st_mode):
             path.chmod(stat.S_IMODE(found.st_mode) & 0o700)

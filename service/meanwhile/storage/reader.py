@@ -1,4 +1,4 @@
-"""Reads of states, gathered: what is asked for while one MGET is under way shares the next."""
+"""Reads states in batches: reads that arrive during one MGET share the next one."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from meanwhile.core.state import State, Unreadable
 from meanwhile.storage.batcher import Batcher, fail_all
 from meanwhile.storage.store import Store
 
-MAX_STREAMS = 50  # In one MGET: decoding those takes some 50 ms where each has a thousand components.
+MAX_STREAMS = 50  # Per MGET: decoding takes about 50 ms if each stream has a thousand components.
 
 
 @dataclass
-class _Reads:
+class _ReadBatch:
     loop: asyncio.AbstractEventLoop
     deadline: float
     waiters: dict[str, list[asyncio.Future[State | None]]] = field(default_factory=dict)
@@ -22,14 +22,17 @@ class _Reads:
 
 
 class Reader:
-    """Reads the states of streams, many at a time."""
+    """Reads the states of streams from ``store`` in batches.
+
+    ``redis_timeout`` is the time limit of a read, in seconds.
+    """
 
     def __init__(self, store: Store, *, redis_timeout: float) -> None:
         self._store = store
-        self._batcher = Batcher(_Reads, self._read, redis_timeout)
+        self._batcher = Batcher(_ReadBatch, self._read, redis_timeout)
 
     async def read(self, stream: str) -> State | None:
-        """The state of a stream, no older than this call; None if it does not exist.
+        """Returns the state of a stream, no older than this call; None if the stream does not exist.
 
         Raises ``StoreUnavailable`` or ``Unreadable``.
         """
@@ -41,10 +44,10 @@ class Reader:
         return await waiter
 
     async def drain(self) -> None:
-        """Returns when everything asked for is answered."""
+        """Returns when all reads have been answered."""
         await self._batcher.drain()
 
-    async def _read(self, reads: _Reads) -> None:
+    async def _read(self, reads: _ReadBatch) -> None:
         states = await self._store.read(list(reads.waiters), reads.deadline)
         for waiters, state in zip(reads.waiters.values(), states, strict=True):
             if isinstance(state, Unreadable):

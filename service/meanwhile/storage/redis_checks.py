@@ -1,17 +1,17 @@
-"""What a Redis is and how it is set up, against what the service promises: examined at the start and every minute.
+"""Checks that the Redis server keeps what the service promises, at the start and every minute.
 
-An operator's Redis can break a promise without any command failing: it may evict streams, acknowledge what it never
-fsyncs, or be a replica that does not accept writes. Each such ``RedisProblem`` is logged once while it lasts, and once
-more when it is solved; ``/metrics`` has a gauge of each. There are three kinds:
+The configuration of a Redis server can break a promise although no command fails: the server may evict streams,
+acknowledge what it never fsyncs, or be a replica that refuses writes. Each such ``RedisProblem`` is logged once when it
+appears and once when it is solved; ``/metrics`` has a gauge for each. There are three kinds:
 
-- ``serves`` is false: the service cannot work at all with this server, so it is not ready.
-- ``keeps`` is false: the service works, and 200 promises more than this server keeps. With ``strict`` the service is
-  not ready. Writes are answered all the same: an examination is as old as a minute, so to refuse them would only seem
-  to make the promise, and whoever sends traffic to the service asks whether it is ready.
-- neither: a hint.
+- ``is_usable`` is false: the service cannot work with this server, so it is not ready.
+- ``keeps_promises`` is false: the service works, but a 200 promises more than this server keeps. With ``strict``, the
+  service is not ready. It still accepts writes: the result of a check may be a minute old, so refusing writes would not
+  guarantee the promise either, and load balancers ask whether the service is ready.
+- Neither is false: the problem is a hint.
 
-``HELLO`` is allowed whatever the ACL says; ``CONFIG GET`` and ``INFO`` may be forbidden, as managed servers do. What
-neither tells is the problem ``unverified``.
+``HELLO`` is allowed whatever the ACL says. ``CONFIG GET`` and ``INFO`` may be forbidden, as on managed servers. The
+problem ``unverified`` names the settings that neither command shows.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
 
-_PERIOD = 60.0  # Seconds from one examination to the next.
-_RETRY = 1.0  # Seconds after which a server that did not answer is asked again.
-_TIMEOUT = 2.0  # Seconds that an examination may take.
-_FULL = 0.9  # Of maxmemory.
-_OLDEST = 7  # The first version of Redis that knows the flags of scripts.
+_PERIOD = 60.0  # Seconds between two checks.
+_RETRY = 1.0  # Seconds before the next check of a server that did not answer.
+_TIMEOUT = 2.0  # Seconds that a check may take.
+_MEMORY_WARNING = 0.9  # Fraction of maxmemory from which on memory is a problem.
+_MIN_MAJOR_VERSION = 7  # The first version of Redis that supports script flags.
 _SCRIPT = "#!lua flags=no-writes\nreturn 1"
 _SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 
@@ -36,12 +36,15 @@ log = logging.getLogger(__name__)
 
 
 class RedisProblem(NamedTuple):
-    """Something about the server that is not as it has to be; ``detail`` says what and what to do."""
+    """A problem of the server. ``detail`` says what is wrong and what to do.
+
+    ``is_usable`` is false if the service cannot work with the server, ``keeps_promises`` if a 200 promises too much.
+    """
 
     name: str
     detail: str
-    serves: bool = True
-    keeps: bool = True
+    is_usable: bool = True
+    keeps_promises: bool = True
 
 
 PROBLEMS = (
@@ -52,69 +55,69 @@ PROBLEMS = (
 
 
 class NotReady(Exception):
-    """Redis answers, and cannot do what the service promises; ``detail`` says why."""
+    """Redis answers but cannot do what the service promises; ``detail`` says why."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
 
 
-class Examination:
-    """Examines the server of ``client``.
+class RedisChecks:
+    """Checks the server of ``client``.
 
-    ``durability`` is the setting of that name; ``strict`` makes a promise that the server does not keep a reason not to
-    be ready.
+    ``durability`` is the setting of that name. With ``strict``, the service is not ready if the server does not keep
+    the promises. ``problems`` has the current problems by name.
     """
 
     def __init__(self, client: Redis, durability: str, *, strict: bool) -> None:
         self._client = client
         self._durability = durability
         self._strict = strict
-        self._is_away = False
+        self._is_down = False
         self.problems: Mapping[str, RedisProblem] = {}
 
     async def run(self) -> None:
-        """Examines the server now and every minute, until it is cancelled."""
+        """Checks the server now and every minute, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             pause = _PERIOD
             try:
                 await self.examine(loop.time() + _TIMEOUT)
             except StoreUnavailable as error:
-                if not self._is_away:
+                if not self._is_down:
                     log.warning("Redis does not answer yet: %s", error.__cause__ or error)
-                self._is_away = True
+                self._is_down = True
                 pause = _RETRY
             await asyncio.sleep(pause)
 
     async def check(self, deadline: float) -> None:
-        """Returns if the service can do what it promises. Raises ``StoreUnavailable`` or ``NotReady``.
+        """Returns if the service is ready. Raises ``StoreUnavailable`` or ``NotReady``.
 
-        Asks the server what it is; what else stands in the way is looked at again, so that a problem that was solved
-        does not keep the service out for a minute.
+        Always checks the version, mode and role of the server. If a problem prevents readiness, checks everything
+        again, so that the service is ready as soon as the problem is solved.
         """
-        if any(map(self._is_obstacle, self.problems.values())):
+        if any(map(self._prevents_readiness, self.problems.values())):
             await self.examine(deadline)
         else:
-            found = await self._ask(self._of_the_server(), deadline)
-            self._note({**self.problems, **found})
-        for problem in filter(self._is_obstacle, self.problems.values()):
+            found = await self._ask(self._server_problems(), deadline)
+            self._log_changes({**self.problems, **found})
+        for problem in filter(self._prevents_readiness, self.problems.values()):
             raise NotReady(problem.detail)
 
     async def examine(self, deadline: float) -> None:
-        """Finds the problems there are now. Raises ``StoreUnavailable``."""
-        self._note(await self._ask(self._find(), deadline))
-        self._is_away = False
+        """Finds the current problems and logs changes. Raises ``StoreUnavailable``."""
+        self._log_changes(await self._ask(self._find_all(), deadline))
+        self._is_down = False
 
-    def _is_obstacle(self, problem: RedisProblem) -> bool:
-        return not problem.serves or (self._strict and not problem.keeps)
+    def _prevents_readiness(self, problem: RedisProblem) -> bool:
+        return not problem.is_usable or (self._strict and not problem.keeps_promises)
 
-    def _note(self, found: Mapping[str, RedisProblem]) -> None:
+    def _log_changes(self, found: Mapping[str, RedisProblem]) -> None:
         for name, problem in found.items():
             if name not in self.problems:
                 log.warning("%s", problem.detail)
         for name in self.problems.keys() - found.keys():
-            log.warning("Redis: the problem %s is solved", name)
+            log.warning("Redis: the problem %r is solved", name)
         self.problems = found
 
     async def _ask(self, asking: Awaitable[Mapping[str, RedisProblem]], deadline: float) -> Mapping[str, RedisProblem]:
@@ -124,17 +127,21 @@ class Examination:
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable from error
 
-    async def _find(self) -> dict[str, RedisProblem]:
-        found = await self._of_the_server()
+    async def _find_all(self) -> dict[str, RedisProblem]:
+        found = await self._server_problems()
         if "version" not in found:
-            found |= await self._of_scripts()
+            found |= await self._script_problems()
         info = await self._info()
         settings = await self._config()
-        for problem in (*self._of_settings(settings, info), *self._of_memory(info), *self._of_replicas(info)):
+        for problem in (
+            *self._settings_problems(settings, info),
+            *self._memory_problems(info),
+            *self._replica_problems(info),
+        ):
             found[problem.name] = problem
         return found
 
-    async def _of_the_server(self) -> dict[str, RedisProblem]:
+    async def _server_problems(self) -> dict[str, RedisProblem]:
         hello = await _hello(self._client)
         found = [problem for problem in (_cluster(hello), _version(hello)) if problem is not None]
         if hello.get("role") in {"replica", "slave"}:
@@ -143,18 +150,18 @@ class Examination:
             found.append(
                 RedisProblem(
                     "replica",
-                    f"Redis is a replica and takes no writes: point MEANWHILE_REDIS_URL to {primary}, or promote it",
-                    serves=False,
+                    f"Redis is a replica and refuses writes: set MEANWHILE_REDIS_URL to {primary}, or promote it",
+                    is_usable=False,
                 )
             )
         return {problem.name: problem for problem in found}
 
-    async def _of_scripts(self) -> dict[str, RedisProblem]:
+    async def _script_problems(self) -> dict[str, RedisProblem]:
         try:
             await _execute(self._client, "EVAL", _SCRIPT, 0)
         except NoPermissionError:
-            detail = "Redis forbids this user to run scripts: allow +eval and +evalsha, by which all is written"
-            return {"scripting": RedisProblem("scripting", detail, serves=False)}
+            detail = "Redis does not allow this user to run scripts, which all writes need: allow +eval and +evalsha"
+            return {"scripting": RedisProblem("scripting", detail, is_usable=False)}
         return {}
 
     async def _info(self) -> dict[str, Any]:
@@ -171,7 +178,7 @@ class Examination:
             return {}
         return settings
 
-    def _of_settings(self, settings: dict[str | None, str | None], info: dict[str, Any]) -> list[RedisProblem]:
+    def _settings_problems(self, settings: dict[str | None, str | None], info: dict[str, Any]) -> list[RedisProblem]:
         found = []
         appendonly = settings.get("appendonly") or {0: "no", 1: "yes"}.get(info.get("aof_enabled", -1))
         fsyncs = "no" if appendonly == "no" else settings.get("appendfsync")
@@ -184,19 +191,19 @@ class Examination:
                 f"MEANWHILE_DURABILITY is {self._durability}, but Redis fsyncs {what}: "
                 f"set appendonly yes and appendfsync {wanted}"
             )
-            found.append(RedisProblem("fsync", detail, keeps=False))
+            found.append(RedisProblem("fsync", detail, keeps_promises=False))
         if settings.get("no-appendfsync-on-rewrite") == "yes" and appendonly != "no":
             detail = (
-                "Redis fsyncs nothing while it rewrites its append-only file, so a power cut can lose what was "
-                "acknowledged: set no-appendfsync-on-rewrite no"
+                "Redis does not fsync while it rewrites its append-only file, so a power failure can lose acknowledged "
+                "readings: set no-appendfsync-on-rewrite no"
             )
-            found.append(RedisProblem("fsync_on_rewrite", detail, keeps=False))
+            found.append(RedisProblem("fsync_on_rewrite", detail, keeps_promises=False))
         if policy is not None and policy != "noeviction":
             detail = (
-                f"Redis evicts keys when its memory is full ({policy}), and with them streams: "
+                f"Redis evicts keys, and therefore streams, when its memory is full ({policy}): "
                 "set maxmemory-policy noeviction"
             )
-            found.append(RedisProblem("eviction", detail, keeps=False))
+            found.append(RedisProblem("eviction", detail, keeps_promises=False))
         unknown = [
             name
             for name, value in (
@@ -208,31 +215,31 @@ class Examination:
         ]
         if unknown:
             detail = (
-                f"What Redis has as {', '.join(unknown)} cannot be verified: allow +config|get to this user, "
-                "or see to it that nothing is lost"
+                f"These settings of Redis cannot be verified: {', '.join(unknown)}. Allow +config|get to this user, "
+                "or make sure yourself that Redis does not lose data"
             )
-            found.append(RedisProblem("unverified", detail, keeps=False))
+            found.append(RedisProblem("unverified", detail, keeps_promises=False))
         return found
 
-    def _of_memory(self, info: dict[str, Any]) -> list[RedisProblem]:
+    def _memory_problems(self, info: dict[str, Any]) -> list[RedisProblem]:
         limit = info.get("maxmemory") or 0
-        if info.get("used_memory", 0) < _FULL * limit or not limit:
+        if info.get("used_memory", 0) < _MEMORY_WARNING * limit or not limit:
             return []
-        detail = "Redis uses 90 % of its maxmemory or more; at the limit, writes are refused: raise maxmemory"
+        detail = "Redis uses 90 % of its maxmemory or more and refuses writes at the limit: raise maxmemory"
         return [RedisProblem("memory", detail)]
 
-    def _of_replicas(self, info: dict[str, Any]) -> list[RedisProblem]:
+    def _replica_problems(self, info: dict[str, Any]) -> list[RedisProblem]:
         if self._durability == "replicated" or not info.get("connected_slaves"):
             return []
         detail = (
-            "Redis has replicas, and a failover loses what they lack: set MEANWHILE_DURABILITY to replicated, "
-            "if one of them may become the primary"
+            "Redis has replicas, and a failover loses what they have not received: set MEANWHILE_DURABILITY to "
+            "replicated if one of them may become the primary"
         )
         return [RedisProblem("failover", detail)]
 
 
 async def refuse_unusable(url: str) -> None:
-    """Raises ``BadRedisUrl`` if the server at ``url`` answers and can never be used. It may be away."""
+    """Raises ``BadRedisUrl`` if the server at ``url`` can never be used. Returns if it does not answer."""
     async with connect(url) as client:
         try:
             async with asyncio.timeout(_TIMEOUT):
@@ -249,20 +256,20 @@ def _cluster(hello: Mapping[str, str]) -> RedisProblem | None:
         return None
     detail = (
         "Redis is a node of a cluster, which is not supported: use one server (Redis 7.0 or Valkey 7.2 or later), "
-        "if need be with replicas"
+        "with replicas if necessary"
     )
-    return RedisProblem("cluster", detail, serves=False)
+    return RedisProblem("cluster", detail, is_usable=False)
 
 
 def _version(hello: Mapping[str, str]) -> RedisProblem | None:
     major = hello.get("version", "").partition(".")[0]
-    if not major.isdecimal() or int(major) >= _OLDEST:
+    if not major.isdecimal() or int(major) >= _MIN_MAJOR_VERSION:
         return None
-    return RedisProblem("version", "Redis is too old: use Redis 7.0 or Valkey 7.2 or later", serves=False)
+    return RedisProblem("version", "Redis is too old: use Redis 7.0 or Valkey 7.2 or later", is_usable=False)
 
 
 async def _hello(client: Redis) -> dict[str, str]:
-    """What the server says of itself: version, mode and role."""
+    """Returns the version, mode and role of the server."""
     reply = await _execute(client, "HELLO")
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     return {_text(name): _text(value) for name, value in pairs if isinstance(value, bytes | str)}
@@ -273,4 +280,4 @@ def _text(value: bytes | str) -> str:
 
 
 async def _execute(client: Redis, *command: str | int) -> Any:
-    return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # theirs
+    return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # untyped in redis-py

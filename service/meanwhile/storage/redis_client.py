@@ -1,12 +1,11 @@
-"""The way to Redis: each command within its deadline, and each write once.
+"""The Redis client: sends each command within its deadline, and each write once.
 
-The client library would send a command again when the connection breaks, and a script that has run would then run
-twice. So a write goes over a connection taken from the pool, outside the library's retries, and ends in one of three
-ways:
+When a connection breaks, the client library would resend the command, and a script that has run would run twice. So a
+write uses a connection from the pool directly, without the library's retries, and has one of three outcomes:
 
 - the reply, which says what was recorded;
-- ``StoreUnavailable``: provably not run. There was no connection, or the server refused before running it;
-- ``OutcomeUnknown``: sent, and no answer. It may have run, or may run yet.
+- ``StoreUnavailable``: the write provably did not run. There was no connection, or the server refused to run it;
+- ``OutcomeUnknown``: the write was sent and not answered. It may have run, or may still run.
 """
 
 import asyncio
@@ -30,31 +29,31 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 T = TypeVar("T")
 
-# What a URL may say. Anything else changes replies, sends a command again, or sets another time limit than a request's.
+# The supported options of a URL. Others would change replies, resend commands, or override the deadline of a request.
 _OPTIONS = frozenset(
     {"db", "username", "password", "client_name", "max_connections", "health_check_interval"}
     | {"socket_keepalive", "socket_read_size"}
 )
 _TLS_OPTIONS = "ssl_"
 
-# Refusals that the server gives before it runs a command or a script; UNWRITTEN is the script's own, before it writes.
+# Errors that the server returns before it runs a command or a script. UNWRITTEN is from the script, before it writes.
 _NOT_RUN = frozenset(
     {"NOSCRIPT", "LOADING", "BUSY", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "NOREPLICAS", "UNWRITTEN"}
     | {"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"}
 )
-_RAISED = " on @user_script:"  # The server puts this behind what a script raised, which may have written before.
+_RAISED = " on @user_script:"  # The server adds this to an error that a script raised, possibly after a write.
 
 log = logging.getLogger(__name__)
 
 
 class StoreUnavailable(Exception):
-    """Redis is away or refuses: nothing was recorded, read or deleted."""
+    """Redis does not answer or refuses the command: nothing was recorded, read or deleted."""
 
 
 class OutcomeUnknown(Exception):
-    """A write was sent to Redis and no answer came in time: it may or may not have been recorded.
+    """A write was sent to Redis and not answered in time: it may or may not have been recorded.
 
-    ``answered`` where Redis did answer, with an error that proves nothing: sent again, it would get the same.
+    ``answered`` is true if Redis did answer, with an error that proves nothing: a retry would get the same error.
     """
 
     def __init__(self, *, answered: bool = False) -> None:
@@ -63,20 +62,20 @@ class OutcomeUnknown(Exception):
 
 
 class BadRedisUrl(ValueError):
-    """The URL of Redis says something that its client does not understand; the message says what."""
+    """The Redis URL is not valid or not supported; the message says why."""
 
 
 def connect(url: str) -> Redis:
-    """A client that sends every command once and leaves time limits to its caller. Connects when it is first used.
+    """Creates a client that never resends a command and has no timeouts of its own. It connects on first use.
 
     Raises ``BadRedisUrl``.
     """
     for option in parse_qs(urlsplit(url).query, keep_blank_values=True):
         if option not in _OPTIONS and not option.startswith(_TLS_OPTIONS):
-            named = f"the option {option}" if option.isidentifier() else "an option"  # Or the rest of a password.
+            named = f"the option {option}" if option.isidentifier() else "an option"  # It may be part of a password.
             raise BadRedisUrl(
-                f"The Redis URL cannot be used: {named} is not supported. Expected none but "
-                f"{', '.join(sorted(_OPTIONS))} and those of TLS, {_TLS_OPTIONS}*."
+                f"The Redis URL cannot be used: {named} is not supported. Supported options: "
+                f"{', '.join(sorted(_OPTIONS))}, and the TLS options {_TLS_OPTIONS}*."
             )
     try:
         client = Redis.from_url(
@@ -87,7 +86,7 @@ def connect(url: str) -> Redis:
             driver_info=_driver(),
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # Looks at the options in the URL.
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # Checks the options in the URL.
     except (TypeError, ValueError) as error:
         reason = str(error)
         raise BadRedisUrl(
@@ -98,12 +97,12 @@ def connect(url: str) -> Redis:
 
 @cache
 def _driver() -> DriverInfo:
-    """What CLIENT LIST calls us. Made once; the library would look for its version on disk for every connection."""
+    """The name of this client in CLIENT LIST. Cached, because the library would read versions from disk each time."""
     return DriverInfo().add_upstream_driver("meanwhile", version("meanwhile-server"))
 
 
 class Script:
-    """A script and the name that the server has for it."""
+    """A Lua script. ``source`` is its text; ``sha`` is the digest by which the server knows it."""
 
     def __init__(self, source: bytes) -> None:
         self.source = source
@@ -111,21 +110,22 @@ class Script:
 
 
 class RedisClient:
-    """Sends commands over the connections of a client that ``connect`` made.
+    """Sends commands over the connections of ``client``, which ``connect`` created.
 
-    Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then. A write returns when
-    ``replicas`` replicas have it. ``failed`` hears of each command that Redis did not carry out ("unavailable") or
-    perhaps did ("unknown").
+    A write returns when ``replicas`` replicas have received it. ``on_failure`` is called for each failed command, with
+    "unavailable" if Redis did not run it and "unknown" if Redis may have run it.
+
+    Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then.
     """
 
-    def __init__(self, client: Redis, replicas: int, failed: Callable[[str], None]) -> None:
+    def __init__(self, client: Redis, replicas: int, on_failure: Callable[[str], None]) -> None:
         self._pool = client.connection_pool
         self._replicas = replicas
-        self._failed = failed
-        self._failing: set[str] = set()  # "reads" and "writes", as far as is known; only for the log.
+        self._on_failure = on_failure
+        self._failing: set[str] = set()  # "reads", "writes" or both; only for the log.
 
     async def read(self, command: Awaitable[T], deadline: float) -> T:
-        """The reply to a command that only reads. Raises ``StoreUnavailable``."""
+        """Returns the reply to a command that only reads. Raises ``StoreUnavailable``."""
         try:
             async with asyncio.timeout_at(deadline):
                 reply = await command
@@ -135,9 +135,9 @@ class RedisClient:
         return reply
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes], deadline: float) -> Any:
-        """The reply of a script that writes. Raises ``StoreUnavailable`` or ``OutcomeUnknown``.
+        """Runs a script that writes and returns its reply. Raises ``StoreUnavailable`` or ``OutcomeUnknown``.
 
-        By EVALSHA; where the server does not know the script (yet, or after SCRIPT FLUSH), by EVAL, which loads it.
+        Uses EVALSHA. If the server does not have the script (yet, or after SCRIPT FLUSH), uses EVAL, which loads it.
         """
         try:
             return await self._send(deadline, "EVALSHA", script.sha, len(keys), *keys, *arguments)
@@ -148,14 +148,14 @@ class RedisClient:
 
     async def _send(self, deadline: float, *command: str | int | bytes) -> Any:
         """Sends a write once and returns the reply."""
-        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows commands of one word only
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub only accepts single-word commands
         connection: AbstractConnection | None = None
         is_sent = False
         if asyncio.get_running_loop().time() >= deadline:
             raise StoreUnavailable
         try:
             async with asyncio.timeout_at(deadline):
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # untyped in redis-py
                 is_sent = True
                 await connection.send_packed_command(packed, check_health=False)
                 reply = await connection.read_response()
@@ -175,9 +175,9 @@ class RedisClient:
         return reply
 
     async def _await_replicas(self, connection: AbstractConnection, deadline: float) -> None:
-        """Returns when enough replicas have what this connection wrote.
+        """Returns when enough replicas have received what this connection wrote.
 
-        Raises ``OutcomeUnknown``, whatever happens: the write has run, so no refusal of WAIT says that it has not.
+        Any failure raises ``OutcomeUnknown``, because the write has already run.
         """
         left = max(1, int((deadline - asyncio.get_running_loop().time()) * 1000))
         try:
@@ -187,16 +187,16 @@ class RedisClient:
         except (RedisError, OSError, TimeoutError) as error:
             raise self._unknown(error) from error
         if have < self._replicas:
-            raise self._unknown(f"{have} of {self._replicas} replicas have it")
+            raise self._unknown(f"{have} of {self._replicas} replicas have received it")
 
-    def _unknown(self, why: Exception | str, *, answered: bool = False) -> OutcomeUnknown:
-        self._failed("unknown")
-        log.warning("a write to Redis has an unknown outcome: %s", str(why) or type(why).__name__)
+    def _unknown(self, reason: Exception | str, *, answered: bool = False) -> OutcomeUnknown:
+        self._on_failure("unknown")
+        log.warning("a write to Redis has an unknown outcome: %s", str(reason) or type(reason).__name__)
         return OutcomeUnknown(answered=answered)
 
     def _mark_down(self, what: str, error: Exception) -> StoreUnavailable:
-        """Says it in the log once, not for every request. A full server takes reads all the while."""
-        self._failed("unavailable")
+        """Logs the first failure only. Reads and writes are separate, because a full server still accepts reads."""
+        self._on_failure("unavailable")
         if what not in self._failing:
             log.warning("Redis does not accept %s: %s", what, str(error) or type(error).__name__)
         self._failing.add(what)
@@ -209,6 +209,6 @@ class RedisClient:
 
 
 def _is_proof_of_not_running(error: Exception) -> bool:
-    """Whether ``error`` is a refusal by the server that it gives before it runs anything."""
+    """Returns whether ``error`` is one that the server returns before it runs anything."""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     return code in _NOT_RUN and _RAISED not in str(error)

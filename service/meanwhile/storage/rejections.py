@@ -1,4 +1,4 @@
-"""What can become of a request to record: why streams refuse it, as exceptions that say what ``problems.py`` needs."""
+"""The exceptions for rejected readings. They carry what ``problems.py`` needs for the problem document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from meanwhile.core.readings import Readings
 from meanwhile.core.shapes import Shape
 from meanwhile.core.state import Unreadable
-from meanwhile.storage.commit_reply import Rejection, RejectReason, SortedOut
+from meanwhile.storage.commit_reply import Rejection, RejectReason, TimestampPositions
 from meanwhile.storage.store import TooManyStreams
 
 
 class KeyTooOld(Exception):
-    """The sequence of the idempotency key is below the window of a stream: it is not known whether it was counted."""
+    """The sequence of the idempotency key is below the window of a stream, which cannot tell whether it was counted."""
 
 
 class PartlyCounted(Exception):
-    """Streams have counted a range of sequences up to ``highest``, each: nothing of this request was recorded."""
+    """Streams have counted part of a range: nothing of this request was recorded.
+
+    ``highest`` has the last sequence that each of these streams has counted.
+    """
 
     def __init__(self, highest: dict[str, int]) -> None:
         super().__init__(highest)
@@ -26,20 +29,23 @@ class KeyAhead(Exception):
     """The sequence of the idempotency key reads as a time in the future: nothing of this request was recorded."""
 
 
-class MixedStamps(Exception):
-    """A stream has counted some of the timestamps and not others: nothing of this request was recorded."""
+class MixedTimestamps(Exception):
+    """A stream has counted some of the timestamps and not others: nothing of this request was recorded.
 
-    def __init__(self, stamps: SortedOut) -> None:
-        super().__init__(stamps)
-        self.stamps = stamps
+    ``timestamps`` has the positions of those that it has not counted.
+    """
+
+    def __init__(self, timestamps: TimestampPositions) -> None:
+        super().__init__(timestamps)
+        self.timestamps = timestamps
 
 
 class TooManyProducers(Exception):
-    """A stream remembers as many producers of idempotency keys as it can, all of them active in the last hour."""
+    """A stream remembers its maximum number of producers, all of which were active in the last hour."""
 
 
 class StreamFull(Exception):
-    """Streams would have counted more than 2^53 - 1 readings: nothing of this request was recorded."""
+    """The ``streams`` would exceed 2^53 - 1 readings: nothing of this request was recorded."""
 
     def __init__(self, streams: list[str]) -> None:
         super().__init__(streams)
@@ -47,7 +53,10 @@ class StreamFull(Exception):
 
 
 class ShapeConflict(Exception):
-    """Streams have another shape than the readings sent for them: nothing of this request was recorded."""
+    """Streams have a different shape from the readings sent for them: nothing of this request was recorded.
+
+    ``conflicts`` has the shapes of each of these streams.
+    """
 
     def __init__(self, conflicts: "list[Conflict]") -> None:
         super().__init__(conflicts)
@@ -61,7 +70,7 @@ class ShapeConflict(Exception):
 
 @dataclass(frozen=True)
 class Conflict:
-    """A stream and the shape it has, beside the one of the readings sent for it."""
+    """A stream, its shape (``expected``), and the shape of the readings sent for it (``received``)."""
 
     stream: str
     expected: Shape
@@ -77,8 +86,8 @@ _REASONS: dict[RejectReason | None, type[Exception]] = {
 }
 
 
-def reason_of(readings: Mapping[str, Readings], rejections: list[Rejection]) -> Exception:
-    """What to tell who waits; a conflict that no retry can mend comes before what may pass."""
+def error_of(readings: Mapping[str, Readings], rejections: list[Rejection]) -> Exception:
+    """Returns the exception for these rejections. A conflict that no retry can solve takes precedence."""
     conflicts = [
         Conflict(rejection.stream, rejection.shape, readings[rejection.stream].shape)
         for rejection in rejections
@@ -90,7 +99,7 @@ def reason_of(readings: Mapping[str, Readings], rejections: list[Rejection]) -> 
     if full:
         return StreamFull(full)
     for rejection in rejections:
-        if rejection.stamps is not None:
-            return MixedStamps(rejection.stamps)
+        if rejection.timestamps is not None:
+            return MixedTimestamps(rejection.timestamps)
     highest = {rejection.stream: rejection.highest for rejection in rejections if rejection.highest is not None}
     return PartlyCounted(highest) if highest else _REASONS[rejections[0].reason]()

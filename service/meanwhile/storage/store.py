@@ -1,6 +1,6 @@
-"""The states of streams in Redis or Valkey: what is kept there, and the commands for it.
+"""The store: the states of streams in Redis or Valkey, and the commands that read and write them.
 
-One key a stream, ``<prefix>:stream:<name>``, which holds its state in the form of ``state.py``.
+Each stream has one key, ``<prefix>:stream:<name>``, which holds its state as ``state.py`` encodes it.
 """
 
 import asyncio
@@ -13,40 +13,43 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from meanwhile.core.idempotency_keys import Key, Stamps
+from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import MEMBERS, VERSION, State, Unreadable, decode, to_record
-from meanwhile.storage.commit_reply import Committed, RejectReason, committed
+from meanwhile.storage.commit_reply import Committed, RejectReason, decode_reply
 from meanwhile.storage.redis_client import OutcomeUnknown, RedisClient, Script, StoreUnavailable
 from meanwhile.storage.stream_listing import StreamListing
 
-NO_KEYS: Mapping[int, Key | Stamps] = {}
-_STRETCH = 512 * 1024  # Bytes of states that are decoded at a stretch.
+NO_KEYS: Mapping[int, Key | Timestamps] = {}
+_YIELD_BYTES = 512 * 1024  # Bytes of states that are decoded before other requests are served.
 
 
 class TooManyStreams(Exception):
-    """The store has as many streams as it may have: no new one was made, and nothing of the request was recorded."""
+    """The store has reached its maximum number of streams: nothing of the request was recorded."""
 
 
 class Claim(NamedTuple):
-    """What has to be known of readings of a stream to say whether it would refuse them: members of a state."""
+    """What the script needs to check whether a stream would refuse readings: the first members of a state.
+
+    ``components`` is the number of components; the times are in milliseconds since 1970.
+    """
 
     shape: str
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    count: int  # type: ignore[assignment]  # hides tuple.count, which is not used here
     first: int
     last: int
     components: int
 
 
 class Swap(NamedTuple):
-    """A state that was merged here: its sums, in place of those of the state with this digest.
+    """A merged state that replaces a stored one, if the stored state has not changed.
 
-    ``digest`` is SHA-1 in hexadecimal, of nothing for a stream that does not exist; ``memory`` is the offset at which
-    the members behind the squares start.
+    ``digest`` is SHA-1 of the stored state in hexadecimal, or empty if the stream does not exist. ``dedupe_offset`` is
+    the offset in bytes of its members after ``squares``. ``sums`` are the merged members from ``encode_sums``.
     """
 
     digest: str
-    memory: int
+    dedupe_offset: int
     sums: bytes
 
 
@@ -57,16 +60,16 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def script(flags: str = "") -> bytes:
-    """The source of the script that writes; ``flags`` are those of its first line.
+    """Returns the source of the script. ``flags`` are the script flags in its first line.
 
-    The members of a state and the reasons of a rejection, which the script has by name, get the numbers that they have
-    in Python. So the names cost nothing in a run, and there is one list of each.
+    The numbers of Python replace the names of the members of a state and of the reject reasons. So a name costs no time
+    in a run, and each list exists only once.
     """
     once, swap, commit = [
         resources.files("meanwhile").joinpath("storage", f"{name}.lua").read_text()
         for name in ("once", "swap", "commit")
     ]
-    numbers = {name.upper(): place for place, name in enumerate(MEMBERS, start=1)}
+    numbers = {name.upper(): number for number, name in enumerate(MEMBERS, start=1)}
     numbers |= {reason.name: reason.value for reason in RejectReason}
     functions = f"local function once(now)\n{once}end\nlocal function swap(merge_head)\n{swap}end\n"
     source = f"#!lua flags={flags}\n{functions}{commit}"
@@ -74,11 +77,12 @@ def script(flags: str = "") -> bytes:
 
 
 class Store:
-    """Streams in Redis, below ``prefix``.
+    """The streams in Redis whose keys start with ``prefix``.
 
-    Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then; ``client``,
-    ``replicas`` and ``failed`` are those of ``RedisClient``. ``listing`` lists them. Past ``max_streams`` keys in the
-    database no stream is made (0: no limit).
+    ``client``, ``replicas`` and ``on_failure`` are those of ``RedisClient``. The store creates no stream if the
+    database has ``max_streams`` keys or more; 0 means no limit. ``listing`` lists the streams.
+
+    Every method takes ``deadline``, on the clock of the event loop, and returns or raises by then.
     """
 
     def __init__(
@@ -88,36 +92,36 @@ class Store:
         *,
         max_streams: int = 0,
         replicas: int = 0,
-        failed: Callable[[str], None] = lambda kind: None,
+        on_failure: Callable[[str], None] = lambda kind: None,
     ) -> None:
         self._client = client
-        self._redis = RedisClient(client, replicas, failed)
+        self._redis = RedisClient(client, replicas, on_failure)
         self._options = (str(max_streams), "1" if replicas else "0")
         self._keys = f"{prefix}:stream:"
         self.listing = StreamListing(client, self._redis, self._keys)
         self._record = Script(script())
-        self._forget = Script(script("allow-oom"))  # To forget takes no memory, and is what helps where there is none.
+        self._forget = Script(script("allow-oom"))  # Deleting needs no memory and must work when memory is full.
 
     async def commit(
         self,
         groups: Sequence[Mapping[str, State]],
         deadline: float,
-        keys: Mapping[int, Key | Stamps] = NO_KEYS,
+        keys: Mapping[int, Key | Timestamps] = NO_KEYS,
         *,
         however_wide: bool = False,
     ) -> Committed:
         """Merges readings, summarized by stream, into the stored states, in one atomic step.
 
-        ``keys`` has the idempotency keys or timestamps of groups, by their position. A stream that has counted a key
-        before is not changed by its group; the key is remembered in the same step as its readings are counted.
+        ``keys`` maps positions of groups to their idempotency keys or timestamps. If a stream has counted a key before,
+        its group does not change it. The stream stores the key in the same step in which it counts the readings.
 
-        The streams of one group stand or fall together: if one refuses (it has another shape, its state is
-        unreadable, the key is too old), none is changed by this group. Groups take effect in their order and do not
-        depend on each other otherwise: the first to name a new stream fixes its shape. A group's streams all have the
-        state that is returned, which includes the groups before and after it.
+        The streams of one group succeed or fail together: if one refuses (it has a different shape, its state is
+        unreadable, the key is too old), the group changes none. Groups take effect in order and do not depend on each
+        other otherwise: the first group that names a new stream fixes its shape. The returned states include all
+        groups.
 
-        Groups may be left for the next commit (``Committed.is_put_off``), or for ``swap`` (``is_wide``) unless they are
-        to be committed ``however_wide`` they are.
+        The script may defer groups to the next commit (``Committed.is_deferred``) or leave them to ``swap``
+        (``is_too_wide``). With ``however_wide``, it leaves none to ``swap``.
 
         Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
         """
@@ -125,39 +129,42 @@ class Store:
         return await self._commit_groups(records, keys, ("", "1") if however_wide else (), deadline)
 
     async def swap(
-        self, states: Mapping[str, State], swaps: Mapping[str, Swap], key: Key | Stamps | None, deadline: float
+        self, states: Mapping[str, State], swaps: Mapping[str, Swap], key: Key | Timestamps | None, deadline: float
     ) -> Committed:
-        """Commits one group whose streams have been merged here, if they are still as they were (``is_changed``).
+        """Commits one group whose states the worker has merged, unless a stored state has changed.
 
-        Otherwise as ``commit``.
+        If one has changed, nothing is recorded (``Committed.is_changed``). Otherwise like ``commit``.
         """
         record = {
             name: (VERSION, shape.text, summary.count, summary.first, summary.last, shape.components)
             for name, (shape, summary) in states.items()
         }
         keys = NO_KEYS if key is None else {0: key}
-        places = {name: (swap.digest, swap.memory, 6 + place) for place, (name, swap) in enumerate(swaps.items())}
-        sums = [swap.sums for swap in swaps.values()]  # cmsgpack takes no bytes.
-        return await self._commit_groups([record], keys, ("", "", *sums), deadline, places)
+        encoded = {
+            name: (swap.digest, swap.dedupe_offset, 6 + number) for number, (name, swap) in enumerate(swaps.items())
+        }
+        sums = [swap.sums for swap in swaps.values()]  # As separate arguments, because cmsgpack cannot decode bytes.
+        return await self._commit_groups([record], keys, ("", "", *sums), deadline, encoded)
 
     async def check(
-        self, groups: Sequence[Mapping[str, Claim]], key: Key | Stamps | None, reserved: int, deadline: float
+        self, groups: Sequence[Mapping[str, Claim]], key: Key | Timestamps | None, reserved: int, deadline: float
     ) -> Committed:
-        """What ``commit`` would say to readings that claim this much, all with the same key; writes nothing.
+        """Returns what ``commit`` would reply to such readings, all with the same key. Writes nothing.
 
-        ``reserved`` is how many streams were found to be new that will be made with these. Raises ``StoreUnavailable``.
+        ``reserved`` is the number of new streams that earlier checks of the same request have found. Raises
+        ``StoreUnavailable``.
         """
         records = [{name: (VERSION, *claim) for name, claim in group.items()} for group in groups]
         keys = NO_KEYS if key is None else dict.fromkeys(range(len(groups)), key)
         try:
             return await self._commit_groups(records, keys, (str(reserved),), deadline)
         except OutcomeUnknown as error:
-            raise StoreUnavailable from error  # It may have run; it has changed nothing.
+            raise StoreUnavailable from error  # A check changes nothing, whether it ran or not.
 
     async def _commit_groups(
         self,
         groups: Sequence[Mapping[str, Sequence[Any]]],
-        keys: Mapping[int, Key | Stamps],
+        keys: Mapping[int, Key | Timestamps],
         more: tuple[str | bytes, ...],
         deadline: float,
         swaps: Mapping[str, tuple[str, int, int]] = NO_SWAPS,
@@ -178,13 +185,17 @@ class Store:
                     (*entry, firsts.get(name, False), *((swaps[name],) if swaps else ()))
                     for name, entry in zip(group, entries, strict=True)
                 ]
-            encoded.append((entries, *(key or ())[:3]))  # No range is a nil at the end, which Lua takes for nothing.
+            # Without a range, ``first`` is a trailing nil, which Lua drops.
+            encoded.append((entries, *(key or ())[:3]))
         names = list(positions)
         replies, *stored = await self._run(self._record, names, encoded, deadline, more)
-        return committed(names, replies, stored)
+        return decode_reply(names, replies, stored)
 
     async def read(self, names: Sequence[str], deadline: float) -> list[State | Unreadable | None]:
-        """The states of streams, as of one moment; None for a stream that does not exist."""
+        """Returns the states of streams at one moment; None for a stream that does not exist.
+
+        Raises ``StoreUnavailable``. An unreadable state is returned as ``Unreadable``.
+        """
         reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
         replies = await self._redis.read(reading, deadline)
         states: list[State | Unreadable | None] = []
@@ -192,9 +203,9 @@ class Store:
         for stored in replies:
             states.append(None if stored is None else _decode_or_error(stored))
             size += len(stored or b"")
-            if size > _STRETCH:
+            if size > _YIELD_BYTES:
                 size = 0
-                await asyncio.sleep(0)  # Requests get their turn.
+                await asyncio.sleep(0)  # Lets other requests run.
         absent = [i for i, state in enumerate(states) if state is None]
         if absent:
             for i, is_foreign in zip(
@@ -204,7 +215,7 @@ class Store:
         return states
 
     async def _are_foreign(self, names: Sequence[str], deadline: float) -> list[bool]:
-        """Whether keys hold something that is no string. For MGET they are absent; GET tells the difference."""
+        """Returns whether keys hold another type than a string. MGET reports them as absent, GET as an error."""
         async with self._client.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.get(self._keys + name)
@@ -212,22 +223,27 @@ class Store:
         return [isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE") for reply in replies]
 
     async def read_stored(self, names: Sequence[str], deadline: float) -> list[bytes | None]:
-        """The states of streams as they are stored, for ``decode``; None for a stream that does not exist."""
+        """Returns the stored states of streams, for ``decode``; None for a stream that does not exist.
+
+        Raises ``StoreUnavailable``.
+        """
         reading: Awaitable[list[Any]] = self._client.mget([self._keys + name for name in names])
         return await self._redis.read(reading, deadline)
 
     async def forget(self, name: str, deadline: float) -> State | None:
-        """Deletes a stream and returns its last state, in one atomic step; None if there was none.
+        """Deletes a stream and returns its last state, in one atomic step; None if the stream does not exist.
 
-        The script cannot read a shape; it compares. So it is told which one to expect, a number first, and where there
-        is another one it says which, and is run again if that one can be read: only what can be returned is deleted.
-        Raises ``StoreUnavailable``, ``OutcomeUnknown``, or ``Unreadable``, and then nothing was deleted.
+        Only a state that can be returned is deleted. The script cannot parse a shape, it can only compare it. So the
+        first attempt expects a number. If the stream has another shape, the script replies with it, and the next
+        attempt expects that shape, provided it is readable.
+
+        Raises ``StoreUnavailable``, ``OutcomeUnknown`` or ``Unreadable``; nothing was deleted if ``Unreadable``.
         """
         shape = NUMBER
         while True:
             entry = (1, False, (shape.text, shape.components))
             replies, stored = await self._run(self._forget, [name], [([entry],)], deadline)
-            outcome = committed([name], replies, [stored])
+            outcome = decode_reply([name], replies, [stored])
             if not outcome.rejections[0]:
                 return outcome.states.get(name)
             found = outcome.rejections[0][0].shape

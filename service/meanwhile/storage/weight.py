@@ -1,7 +1,7 @@
-"""Weight: how long the script takes for readings, so that no run of it keeps others waiting.
+"""Weight: an estimate of how long the script takes, so that no script run delays other requests.
 
-The unit is a fifth of 25 microseconds. The script adds a sum of five parts in five units (a component of most sensors
-has two parts in its sum and three in the sum of its squares), and reads and writes a stream in seven.
+The unit is 5 microseconds, the time to add five parts of exact sums. (For most sensors, a component has two parts in
+its sum and three in the sum of its squares.) To read and write a stream takes seven units.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,32 +13,32 @@ from meanwhile.core.state import State
 T = TypeVar("T")
 
 MAX_WEIGHT = 1_500  # Of a commit.
-HEAVY = 2 * MAX_WEIGHT  # A stream above that is merged by the worker (``wide_streams.py``).
-STREAM = 7  # The weight of a stream with nothing in it.
-STAMPS = 4  # Numbers of timestamps that are as heavy as a component usually is.
-PARTS = 5  # Of exact sums; as heavy as a component usually is.
-MAX_NUMBERS = 2 * 4_096  # Of a commit.
-MAX_STRETCH = 4_096  # Numbers of a request that are summed on the event loop; more are summed in a thread.
+MAX_MERGE_WEIGHT = 2 * MAX_WEIGHT  # The worker merges readings of one stream above this weight (``wide_streams.py``).
+STREAM_WEIGHT = 7  # Of a stream without its components.
+TIMESTAMPS_PER_COMPONENT = 4  # This many integers of timestamps weigh as much as a component of most sensors.
+PARTS_PER_COMPONENT = 5  # This many parts of exact sums weigh as much as a component of most sensors.
+MAX_NUMBERS = 2 * 4_096  # In a commit.
+MAX_INLINE_NUMBERS = 4_096  # A request with more numbers is summed in a thread, not on the event loop.
 
 
 def measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
-    """How many readings these are, their weight before they are summed, and how many numbers."""
+    """Returns the number of readings, their weight before they are summed, and the number of their values."""
     size = weight = numbers = 0
     for shape, values, _, _ in readings.values():
-        weight += STREAM + shape.components
+        weight += STREAM_WEIGHT + shape.components
         numbers += len(values)
         size += len(values) // shape.components
     return size, weight, numbers
 
 
 def weight_of(state: State) -> int:
-    """How heavy it is to merge this into a stored state."""
+    """Returns the weight of merging ``state`` into a stored state."""
     summary = state.summary
-    return STREAM + (sum(map(len, summary.sums)) + sum(map(len, summary.squares))) // PARTS
+    return STREAM_WEIGHT + (sum(map(len, summary.sums)) + sum(map(len, summary.squares))) // PARTS_PER_COMPONENT
 
 
-def cut(items: Sequence[T], weights: Iterable[int]) -> tuple[list[T], list[T]]:
-    """The first items, as many as one run of the script takes but at least one, and the others."""
+def split_by_weight(items: Sequence[T], weights: Iterable[int]) -> tuple[list[T], list[T]]:
+    """Splits items into those that fit into one script run, at least one, and the rest."""
     weight = 0
     for number, added in enumerate(weights):
         weight += added

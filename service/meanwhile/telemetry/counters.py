@@ -112,7 +112,7 @@ class Counters:
         """Counts a command that Redis did not run ("unavailable"), or may have run ("unknown")."""
         self._cells[self.redis_errors[kind]] += 1
 
-    def gathered(self, readings: int) -> None:
+    def set_waiting(self, readings: int) -> None:
         """Sets the number of readings that wait for the next commit."""
         self._cells[self.waiting] = readings
 

@@ -8,14 +8,14 @@ from starlette.responses import JSONResponse
 
 from meanwhile.api.openapi import document
 from meanwhile.api.operation import Operation
-from meanwhile.core.stream_names import FORM, LONGEST_NAME
+from meanwhile.core.stream_names import FORM, MAX_NAME_LENGTH
 
 _STREAM = {
     "name": "stream",
     "in": "path",
     "required": True,
     "description": "The stream's name; its '/' need no encoding.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": FORM},
     "example": "kitchen/temperature",
 }
 

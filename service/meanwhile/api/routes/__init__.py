@@ -1,1 +1,1 @@
-"""The routes, in groups."""
+"""The routes, one module per group."""

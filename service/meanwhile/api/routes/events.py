@@ -23,7 +23,7 @@ from functools import partial
 from math import isfinite
 from os.path import commonprefix
 
-from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.event_frames import EventFrames
 from meanwhile.api.openapi import document
@@ -31,7 +31,7 @@ from meanwhile.api.operation import Operation
 from meanwhile.api.query import parameters
 from meanwhile.api.reply import EndlessReply
 from meanwhile.api.request import Request
-from meanwhile.api.routes.streams import single
+from meanwhile.api.routes.streams import single_value
 from meanwhile.core.errors import Invalid
 from meanwhile.core.stream_names import check_name, check_prefix
 from meanwhile.live.poller import Poller, TooManySubscribers
@@ -98,7 +98,7 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
     async def watch_stream(request: Request) -> EndlessReply:
         """The state of a stream now and at each change, as server-sent events, with a comment every 15 seconds."""
         name = check_name(request.stream)
-        interval = _interval(single(parameters(request), "interval"))
+        interval = _interval(single_value(parameters(request), "interval"))
         if await reader.read(name) is None:
             raise NoSuchStream
         return await stream([name], None, interval, request)
@@ -106,18 +106,18 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
     async def watch_streams(request: Request) -> EndlessReply:
         """The states of streams now and at each change, as server-sent events, with a comment every 15 seconds."""
         query = parameters(request)
-        interval = _interval(single(query, "interval"))
+        interval = _interval(single_value(query, "interval"))
         names = [check_name(name) for name in query.get("stream", [])]
-        prefix = single(query, "prefix")
+        prefix = single_value(query, "prefix")
         if names and prefix is not None:
             raise Invalid("Expected either prefix or stream.")
         if len(names) > MAX_NAMES:
             raise Invalid(f"Expected at most {MAX_NAMES} streams.")
         for name in names:
-            check_prefix_of(name, request.grant.prefix)
+            check_allowed_prefix(name, request.grant.prefix)
         if not names:
             prefix = request.grant.prefix if prefix is None else check_prefix(prefix)
-            check_prefix_of(prefix, request.grant.prefix)
+            check_allowed_prefix(prefix, request.grant.prefix)
         return await stream(names, prefix, interval, request)
 
     async def stream(names: list[str], prefix: str | None, interval: float, request: Request) -> EndlessReply:

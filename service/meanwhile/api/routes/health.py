@@ -1,4 +1,4 @@
-"""Is the process up, and can it do with its Redis what it promises?"""
+"""Liveness and readiness: whether the process runs, and whether Redis keeps what the service promises."""
 
 import asyncio
 
@@ -6,25 +6,25 @@ from meanwhile.api.openapi import models
 from meanwhile.api.operation import Operation
 from meanwhile.api.reply import Reply, json_reply
 from meanwhile.api.request import Request
-from meanwhile.storage.redis_checks import Examination, NotReady
+from meanwhile.storage.redis_checks import NotReady, RedisChecks
 from meanwhile.storage.redis_client import StoreUnavailable
 from meanwhile.storage.store import Store
 
-_LONGEST_PING = 1.0  # Seconds: who asks whether the service is ready wants to know now.
+_PING_TIMEOUT = 1.0  # Seconds; short, because a readiness probe needs a quick answer.
 
 
-def operations(store: Store, examination: Examination) -> list[Operation]:
-    """The routes for supervisors and load balancers."""
+def operations(store: Store, redis_checks: RedisChecks) -> list[Operation]:
+    """Returns the routes for supervisors and load balancers."""
 
     async def live(request: Request) -> Reply:
-        """Answers while the process is up."""
+        """Returns 200 while the process runs."""
         return json_reply({"status": "live"})
 
     async def ready(request: Request) -> Reply:
-        """Answers 200 when Redis answers and can do what the service promises, 503 otherwise."""
-        deadline = asyncio.get_running_loop().time() + _LONGEST_PING
+        """Returns 200 if Redis answers and keeps what the service promises, and 503 otherwise."""
+        deadline = asyncio.get_running_loop().time() + _PING_TIMEOUT
         await store.ping(deadline)
-        await examination.check(deadline)
+        await redis_checks.check(deadline)
         return json_reply({"status": "ready"})
 
     return [

@@ -1,15 +1,16 @@
-"""What speaks to InfluxDB, with another URL: Telegraf, Home Assistant, the official clients.
+"""The write API of InfluxDB, for its clients: Telegraf, Home Assistant, the official libraries.
 
-``POST /api/v2/write`` is InfluxDB 2's, ``POST /write`` InfluxDB 1's; ``org``, ``bucket``, ``db`` and the like say
-nothing here. Success is 204. Lines that are wrong do not hold up the others, and errors are worded as InfluxDB words
-them, for both versions at once, because that is what its clients act on:
+``POST /api/v2/write`` is the route of InfluxDB 2, ``POST /write`` that of InfluxDB 1. ``org``, ``bucket``, ``db`` and
+similar parameters are ignored. Success is 204. Valid lines are recorded even if others are invalid. Errors have the
+form of InfluxDB's errors, for both versions in one, because its clients act on them:
 
-    400    partial write: the good lines are recorded, the others never will be; clients drop them
+    400    partial write: the valid lines are recorded, the others never will be; clients drop them
     413    clients send smaller parts
     503    not recorded: clients keep the points and send them again
-    504    unknown: clients send again, and what had been recorded counts twice, unless points are deduplicated
+    504    unknown: clients send again, and recorded points count twice, unless they are deduplicated
 
-With ``dedupe=timestamp`` a stream counts each timestamp once (``timestamp_dedupe.py``), so a request can be sent again.
+With ``dedupe=timestamp``, a stream counts each timestamp once (``timestamp_dedupe.py``), so a client can safely send a
+request again.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from meanwhile.api import problems, timestamp_dedupe
-from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from meanwhile.api.headers import Headers
-from meanwhile.api.large_bodies import Places
+from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document, models
 from meanwhile.api.operation import Handler, Operation
 from meanwhile.api.query import parameters
@@ -43,8 +44,8 @@ from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import ShapeConflict, StreamFull
 from meanwhile.storage.store import Store, TooManyStreams
 
-_LONGEST_PING = 1.0  # Seconds.
-_SHOWN = 20  # Wrong lines in the message of a partial write.
+_PING_TIMEOUT = 1.0  # Seconds.
+_MAX_SHOWN_LINES = 20  # Invalid lines in the message of a partial write.
 _CODES = {
     400: "invalid",
     401: "unauthorized",
@@ -61,12 +62,12 @@ _REFUSALS = (
 
 
 class InfluxOperation(Operation):
-    """An operation whose errors are InfluxDB's."""
+    """An operation whose errors have the form of InfluxDB's."""
 
-    needs_body: ClassVar[bool] = False  # Home Assistant writes nothing, to see whether it could.
+    needs_body: ClassVar[bool] = False  # Home Assistant tests the connection with an empty write.
 
     def refuse(self, error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """The problem in the words of InfluxDB."""
+        """Returns the response to an exception, in the form of InfluxDB's errors."""
         problem, members = problems.describe(error)
         status = _status(problem)
         message = "unauthorized access" if status == 401 else members.get("detail", problem.title)
@@ -75,7 +76,7 @@ class InfluxOperation(Operation):
         return status, [*content, *problems.headers_of(error, problem)], body
 
     def documented(self, problem: problems.ProblemType) -> document.Refusal:
-        """What the document says of a problem in the words of InfluxDB."""
+        """Returns the documentation of a problem, in the form of InfluxDB's errors."""
         status, message = _status(problem), problem.detail or problem.title
         example = {"code": _CODES.get(status, "internal error"), "message": message, "error": message}
         content = {"schema": document.reference(models.InfluxProblem), "example": example}
@@ -83,21 +84,24 @@ class InfluxOperation(Operation):
 
 
 def _credentials(request: Request) -> Headers:
-    """The headers, and the user and password that InfluxDB 1 takes from the query of /write."""
+    """Returns the headers, with the password that an InfluxDB 1 client sends in the query as Basic credentials."""
     query = parameters(request, keep_blank=False)
-    basic = [base64.b64encode(f":{password}".encode()) for password in query.get("p", [])]  # Several are refused.
+    # Several passwords are refused later, if they differ.
+    basic = [base64.b64encode(f":{password}".encode()) for password in query.get("p", [])]
     return request.headers.with_more([(b"authorization", b"Basic " + one) for one in basic])
 
 
 def _status(problem: problems.ProblemType) -> int:
-    """InfluxDB's clients know 400 alone for what is wrong with a request."""
+    """Maps the status: for an invalid request, InfluxDB clients expect 400."""
     return 400 if problem.status in (411, 422) else problem.status
 
 
 class Writer:
-    """Records line protocol. ``clock`` gives milliseconds since 1970; ``pattern`` names streams (``line_names.py``).
+    """Records line protocol through ``committer``.
 
-    ``dedupe`` is whether points are counted once where the request does not say; with ``require_key`` they must be.
+    ``clock`` returns milliseconds since 1970. ``bodies`` reads bodies, ``slots`` limits large ones, and ``limits`` are
+    those of a request. ``pattern`` makes stream names (``line_protocol_names.py``). ``dedupe`` is the default of the
+    query parameter: whether a stream counts each timestamp once. With ``require_key``, every request must do so.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class Writer:
         clock: Callable[[], int],
         limits: Limits,
         bodies: Bodies,
-        places: Places,
+        slots: LargeBodySlots,
         *,
         pattern: str,
         dedupe: bool,
@@ -116,13 +120,13 @@ class Writer:
         self._clock = clock
         self._limits = limits
         self._bodies = bodies
-        self._places = places
+        self._slots = slots
         self._pattern = pattern
         self._dedupe = "timestamp" if dedupe else "off"
         self._require_key = require_key
 
     async def write(self, request: Request) -> None:
-        """Records the good lines of a body; raises ``PartialWrite`` for the others."""
+        """Records the valid lines of a body. Raises ``PartialWrite`` if others are invalid, or another refusal."""
         query = parameters(request, keep_blank=False)
         unit = PRECISIONS.get(query.get("precision", ["ns"])[-1])
         if unit is None:
@@ -131,38 +135,40 @@ class Writer:
         if dedupe not in ("timestamp", "off"):
             raise Invalid("Expected dedupe to be timestamp or off.")
         if self._require_key and dedupe == "off":
-            raise BadKey("Expected dedupe=timestamp: this service records nothing without a key.")
+            raise BadKey("Expected dedupe=timestamp: this service only records readings that it can count once.")
         if dedupe == "off" and request.headers.get(b"idempotency-key") is not None:
             raise BadKey(
-                "Expected no Idempotency-Key: with dedupe=timestamp, points are counted once by their timestamps."
+                "Expected no Idempotency-Key header: use dedupe=timestamp to count points once by their timestamps."
             )
         body = await self._bodies.read(request, any_type)
         now = self._clock()
         prefix = request.grant.prefix
         arguments = (body, unit, now, self._pattern, self._limits)
         if dedupe == "off":
-            async with self._places.decoded(line_protocol.decode, *arguments) as points:
+            async with self._slots.decoded(line_protocol.decode, *arguments) as points:
                 for stream in points.readings:
-                    check_prefix_of(stream, prefix)
+                    check_allowed_prefix(stream, prefix)
                 wrong = await self._record(points)
         else:
-            async with self._places.decoded(_decode_batches, *arguments) as (batches, refused):
+            async with self._slots.decoded(_decode_batches, *arguments) as (batches, refused):
                 for batch in batches:
-                    check_prefix_of(batch.stream, prefix)
+                    check_allowed_prefix(batch.stream, prefix)
                 every = refused + await timestamp_dedupe.record_once(self._committer, batches)
-                wrong = await background_thread.run(_in_order, every) if len(every) > _SHOWN else _in_order(every)
+                wrong = (
+                    await background_thread.run(_in_order, every) if len(every) > _MAX_SHOWN_LINES else _in_order(every)
+                )
         if wrong:
             raise PartialWrite(_message(wrong))
 
     async def _record(self, points: Points) -> list[Wrong]:
-        """Records all points but the lines with streams that are not numbers; returns what is wrong with the others."""
+        """Records all points except those of streams that refuse them. Returns the invalid lines with reasons."""
         while points.readings:
             try:
                 await self._committer.record(points.readings)
             except (ShapeConflict, StreamFull) as error:
                 lines = {line for stream in error.streams for line in points.gathered[stream].places}
-                why = timestamp_dedupe.SHAPE if isinstance(error, ShapeConflict) else timestamp_dedupe.FULL
-                points = await background_thread.run(line_protocol.without, points, lines, why, self._limits)
+                reason = timestamp_dedupe.SHAPE if isinstance(error, ShapeConflict) else timestamp_dedupe.FULL
+                points = await background_thread.run(line_protocol.without, points, lines, reason, self._limits)
             except PartlyRefused as error:
                 lines = {line for stream in error.refused for line in points.gathered[stream].places}
                 return [*points.wrong, *(Wrong(line, timestamp_dedupe.SHAPE) for line in sorted(lines))]
@@ -177,31 +183,31 @@ def _in_order(wrong: list[Wrong]) -> list[Wrong]:
 
 def _decode_batches(
     body: bytes, unit: int, now: int, pattern: str, limits: Limits
-) -> tuple[list[timestamp_dedupe.StampedBatch], list[Wrong]]:
+) -> tuple[list[timestamp_dedupe.TimestampedBatch], list[Wrong]]:
     return timestamp_dedupe.batches_of(line_protocol.decode(body, unit, now, pattern, limits))
 
 
 def operations(store: Store, writer: Writer, version: str) -> list[Operation]:
-    """The routes of InfluxDB."""
+    """Returns the InfluxDB routes. ``version`` is the version of the service."""
     name = (b"x-influxdb-version", f"2.7.0-meanwhile-{version}".encode())
 
     async def write_influx_2(request: Request) -> Reply:
-        """Records line protocol, as InfluxDB 2 does. Each numeric field is a reading."""
+        """Records line protocol, like InfluxDB 2. Each numeric field is a reading."""
         await writer.write(request)
         return Reply(b"", status=204, headers=[name])
 
     async def write_influx_1(request: Request) -> Reply:
-        """Records line protocol, as InfluxDB 1 does. Each numeric field is a reading."""
+        """Records line protocol, like InfluxDB 1. Each numeric field is a reading."""
         await writer.write(request)
         return Reply(b"", status=204, headers=[name])
 
     async def ping_influx(request: Request) -> Reply:
-        """Answers while the process is up."""
+        """Returns 204 while the process runs."""
         return Reply(b"", status=204, headers=[name])
 
     async def check_influx_health(request: Request) -> Reply:
-        """Answers when Redis answers, in the words of InfluxDB."""
-        await store.ping(asyncio.get_running_loop().time() + _LONGEST_PING)
+        """Returns 200 if Redis answers, in the format of InfluxDB."""
+        await store.ping(asyncio.get_running_loop().time() + _PING_TIMEOUT)
         reply = {"name": "meanwhile", "message": "ready for writes", "status": "pass", "checks": []}
         return json_reply(reply | {"version": version})
 
@@ -259,6 +265,6 @@ _PARAMETERS = [
 
 
 def _message(wrong: list[Wrong]) -> str:
-    shown = "; ".join(f"line {line}: {detail}" for line, detail in wrong[:_SHOWN])
-    more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    shown = "; ".join(f"line {line}: {detail}" for line, detail in wrong[:_MAX_SHOWN_LINES])
+    more = f"; and {len(wrong) - _MAX_SHOWN_LINES} more" if len(wrong) > _MAX_SHOWN_LINES else ""
     return f"partial write: {shown}{more}"

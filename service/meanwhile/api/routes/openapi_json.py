@@ -1,4 +1,4 @@
-"""The contract of the service, for machines: /openapi.json."""
+"""The OpenAPI document of the service: /openapi.json."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from meanwhile.api.request import Request
 
 
 def operations(document: Callable[[], dict[str, Any]]) -> list[Operation]:
-    """The route of the document; it follows the same keys as what it describes."""
+    """Returns the route of the document. It needs an API key like the routes that it describes."""
 
     async def read_contract(request: Request) -> Reply:
-        """This document."""
-        return json_reply(await asyncio.to_thread(document))  # The first time it takes a tenth of a second.
+        """Returns this document."""
+        return json_reply(await asyncio.to_thread(document))  # The first call takes a tenth of a second.
 
     return [Operation(method="GET", path="/openapi.json", handler=read_contract, scope="read", reply=models.Document)]

@@ -1,8 +1,9 @@
-"""The page at / and the document at /docs: files of this package, kept in memory and served under a strict policy.
+"""The page at / and the API documentation at /docs: files of this package, served from memory with a strict policy.
 
-They hold no data, so they need no API key; the page asks for one when the API does. Each file has a route of its own,
-so there is no path to walk out of. The policy lets a page load and reach nothing but this service, and run no script
-and apply no style that is not one of these files; so a name or a value from a stranger can at worst be ugly.
+The files contain no data, so they need no API key; the page asks for a key when the API requires one. Each file has a
+separate route, so a path traversal is impossible. The content security policy allows a page to load from and connect to
+this service only, and to use only the scripts and styles among these files. So a malicious name or value can at worst
+look ugly.
 """
 
 import hashlib
@@ -27,12 +28,12 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-cache",  # Asked for each time, and answered with 304: after an update nobody has an old half.
+    "cache-control": "no-cache",  # Revalidated each time: after an update, no browser mixes old and new files.
 }
 
 
 def routes() -> list[Route]:
-    """One for each file."""
+    """Returns a route for each file."""
     return [_route(path, file) for path, file in _files(resources.files("meanwhile").joinpath("web"), "/web")]
 
 

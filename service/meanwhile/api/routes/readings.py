@@ -1,9 +1,9 @@
-"""Recording readings: one stream or many."""
+"""The routes that record readings of one stream or of many."""
 
 from collections.abc import Callable
 from typing import Any
 
-from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import (
     BadEncoding,
     BadKey,
@@ -14,7 +14,7 @@ from meanwhile.api.errors import (
     TooManyUploads,
     UnsupportedMediaType,
 )
-from meanwhile.api.large_bodies import Places
+from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document, models
 from meanwhile.api.operation import Operation
 from meanwhile.api.reply import Reply, json_reply
@@ -25,7 +25,7 @@ from meanwhile.core import idempotency_keys
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, Readings
-from meanwhile.core.stream_names import FORM, LONGEST_NAME, check_name
+from meanwhile.core.stream_names import FORM, MAX_NAME_LENGTH, check_name
 from meanwhile.formats import json_readings, senml
 from meanwhile.formats.json_pieces import SMALL
 from meanwhile.formats.strict_json import Malformed
@@ -74,7 +74,7 @@ def _decode_batch(body: bytes, now: int, limits: Limits) -> tuple[dict[str, Read
     return json_readings.decode_batch(body, now, limits), None
 
 
-# What /v1/readings knows; beside the readings, how many records of a pack were skipped.
+# By media type of /v1/readings. A decoder returns the readings, and the number of skipped records of a SenML pack.
 _DECODERS: dict[str, Callable[[bytes, int, Limits], tuple[dict[str, Readings], int | None]]] = {
     "application/json": _decode_batch,
     "application/senml+json": senml.decode_json,
@@ -89,7 +89,7 @@ _ONE: list[dict[str, Any]] = [document.reference(model) for model in (models.One
 _MANY: dict[str, Any] = {
     "type": "object",
     "additionalProperties": {"oneOf": _ONE},
-    "propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME, "pattern": FORM},
+    "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": FORM},
     "minProperties": 1,
     "examples": [{"hall/temperature": {"value": 19.5}, "hall/lux": {"values": [120, 130]}}],
 }
@@ -112,51 +112,51 @@ def operations(
     limits: Limits,
     uploads: Uploads,
     bodies: Bodies,
-    places: Places,
+    slots: LargeBodySlots,
     *,
     require_key: bool,
 ) -> list[Operation]:
-    """The routes that record. ``clock`` gives milliseconds since 1970.
+    """Returns the routes that record. ``clock`` returns milliseconds since 1970.
 
-    With ``require_key`` every request needs an idempotency key.
+    With ``require_key``, every request needs an idempotency key.
     """
 
     async def record_readings(request: Request) -> Reply:
-        """Records readings of one stream, all or none, and answers with the state as of the commit that holds them."""
+        """Records readings of one stream, all or none. Returns the average and the count after the commit."""
         name = check_name(request.stream)
         body = await bodies.read(request)
         now = clock()
         key = _key_of(request, require_key)
-        if len(body) <= SMALL:  # The usual case, without a context manager.
+        if len(body) <= SMALL:  # Faster than the context manager, which does the same.
             states, duplicates, _ = await committer.record({name: json_readings.decode(body, now, limits)}, key)
         else:
-            async with places.decoded(json_readings.decode, body, now, limits) as readings:
+            async with slots.decoded(json_readings.decode, body, now, limits) as readings:
                 states, duplicates, _ = await committer.record({name: readings}, key)
         shape, summary = states[name]
         reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
         return json_reply(reply | {"duplicate": True} if duplicates else reply)
 
     async def record_batch(request: Request) -> Reply:
-        """Records readings of many streams, all or none; of NDJSON, those of the lines before the first wrong one."""
+        """Records readings of many streams, all or none. Of NDJSON, records the lines before the first invalid one."""
         kind = media_type(request.headers, _MEDIA_TYPES)
         if kind in _NDJSON:
             return json_reply(await uploads.record(request, _key_of(request, require_key)))
         body = await bodies.read(request, any_type)
         now = clock()
         key = _key_of(request, require_key)
-        async with places.decoded(_DECODERS[kind], body, now, limits) as (batch, skipped):
+        async with slots.decoded(_DECODERS[kind], body, now, limits) as (batch, skipped):
             return json_reply(await record(request.grant.prefix, batch, skipped, key))
 
     async def upload_readings(request: Request) -> Reply:
-        """Records NDJSON as POST does; this is what curl -T sends."""
+        """Records NDJSON, like POST. curl -T sends this request."""
         if media_type(request.headers, _MEDIA_TYPES) not in _NDJSON:
-            raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}; with POST also other types.")
+            raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}. POST accepts other types, too.")
         return json_reply(await uploads.record(request, _key_of(request, require_key)))
 
     async def record(prefix: str, batch: dict[str, Readings], skipped: int | None, key: Key | None) -> dict[str, int]:
         for name in batch if prefix else ():
-            check_prefix_of(name, prefix)
-        streams, size = len(batch), sum([one.size for one in batch.values()])  # The committer takes the batch over.
+            check_allowed_prefix(name, prefix)
+        streams, size = len(batch), sum([one.size for one in batch.values()])  # Before the committer takes ownership.
         _, duplicates, repeated = await committer.record(batch, key) if batch else _NOTHING
         reply = {"readings": size - repeated, "streams": streams - len(duplicates)}
         if key is not None:

@@ -1,9 +1,9 @@
-"""Reading, listing and deleting streams."""
+"""The routes that read, list and delete streams."""
 
 import asyncio
 from typing import Any
 
-from meanwhile.api.auth import check_prefix_of
+from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import BadCursor, NoSuchStream
 from meanwhile.api.openapi import models
 from meanwhile.api.operation import Operation
@@ -13,15 +13,15 @@ from meanwhile.api.request import Request
 from meanwhile.core import times
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
-from meanwhile.core.stream_names import LONGEST_NAME, check_name, check_prefix
+from meanwhile.core.stream_names import MAX_NAME_LENGTH, check_name, check_prefix
 from meanwhile.storage import background_thread
 from meanwhile.storage.reader import Reader
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.store import Store
 
-MOST_NAMES = 10_000
-WIDE = 32  # Components that are told in some milliseconds; the deviation of one takes up to 0.2 ms.
-_NAMES = 1_000
+MAX_NAMES = 10_000
+MAX_INLINE_COMPONENTS = 32  # A few milliseconds on the event loop: each deviation takes up to 0.2 ms.
+_DEFAULT_LIMIT = 1_000
 
 _CURSOR = {"type": "string", "pattern": "^[0-9]{1,20},[A-Za-z0-9._:~/,-]*$"}
 _PARAMETERS: list[dict[str, Any]] = [
@@ -29,14 +29,14 @@ _PARAMETERS: list[dict[str, Any]] = [
         "name": "prefix",
         "in": "query",
         "description": "Start of the names.",
-        "schema": {"type": "string", "maxLength": LONGEST_NAME, "pattern": "^[A-Za-z0-9._:~/-]*$"},
+        "schema": {"type": "string", "maxLength": MAX_NAME_LENGTH, "pattern": "^[A-Za-z0-9._:~/-]*$"},
         "example": "kitchen/",
     },
     {
         "name": "limit",
         "in": "query",
         "description": "Names on a page.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_NAMES, "default": _NAMES},
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_NAMES, "default": _DEFAULT_LIMIT},
         "example": 100,
     },
     {
@@ -51,7 +51,7 @@ _REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
 
 
 def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Operation]:
-    """The routes that read. ``redis_timeout`` (seconds) bounds those that do not go through the reader."""
+    """Returns the routes of streams. ``redis_timeout`` limits those that do not use ``reader``, in seconds."""
 
     def deadline() -> float:
         return asyncio.get_running_loop().time() + redis_timeout
@@ -64,7 +64,7 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
         return name, state
 
     async def read_average(request: Request) -> Reply:
-        """The average of a stream. With Accept: text/plain just the number, or the array or object as JSON."""
+        """Returns the average of a stream. With Accept: text/plain, returns only the number, array or object."""
         name, (shape, summary) = await read(request)
         average = shape.value(summary.averages())
         if _prefers_text(request):
@@ -73,29 +73,29 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
         return json_reply({"stream": name, "average": average, "count": summary.count, "last_reading_at": last})
 
     async def read_count(request: Request) -> Reply:
-        """The step count of a stream: how many readings it has received."""
+        """Returns the step count of a stream: how many readings it has received."""
         name, state = await read(request)
         return json_reply({"stream": name, "count": state.summary.count})
 
     async def read_stream(request: Request) -> Reply:
-        """Everything that is known of a stream."""
-        return json_reply(await told(*await read(request)))
+        """Returns the full state of a stream."""
+        return json_reply(await full_state_off_loop(*await read(request)))
 
     async def delete_stream(request: Request) -> Reply:
-        """Forgets a stream and answers with its last state, in one step."""
+        """Deletes a stream and returns its last state, in one atomic step."""
         name = check_name(request.stream)
         state = await store.forget(name, deadline())
         if state is None:
             raise NoSuchStream
-        return json_reply(await told(name, state))
+        return json_reply(await full_state_off_loop(name, state))
 
     async def list_streams(request: Request) -> Reply:
-        """Names of the streams that exist, page by page. A stream that exists throughout is on at least one page."""
+        """Returns the names of all streams, page by page. A stream that exists throughout is on at least one page."""
         query = parameters(request)
-        prefix = check_prefix(single(query, "prefix") or "")
-        check_prefix_of(prefix, request.grant.prefix)
-        limit = limit_of(single(query, "limit"), _NAMES, MOST_NAMES)
-        cursor = single(query, "cursor")
+        prefix = check_prefix(single_value(query, "prefix") or "")
+        check_allowed_prefix(prefix, request.grant.prefix)
+        limit = parse_limit(single_value(query, "limit"), _DEFAULT_LIMIT, MAX_NAMES)
+        cursor = single_value(query, "cursor")
         try:
             page = await store.listing.page(prefix, limit, cursor, deadline())
         except ValueError:
@@ -144,15 +144,15 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
     ]
 
 
-async def told(name: str, state: State) -> dict[str, Any]:
-    """The same as ``everything``, without holding up others where a value is wide."""
-    if state.shape.components <= WIDE:
-        return everything(name, state)
-    return await background_thread.run(everything, name, state)
+async def full_state_off_loop(name: str, state: State) -> dict[str, Any]:
+    """Does the same as ``full_state``, in a thread if the values are wide."""
+    if state.shape.components <= MAX_INLINE_COMPONENTS:
+        return full_state(name, state)
+    return await background_thread.run(full_state, name, state)
 
 
-def everything(name: str, state: State) -> dict[str, Any]:
-    """The members that tell all that is known of a stream."""
+def full_state(name: str, state: State) -> dict[str, Any]:
+    """Returns the members of the full state of a stream."""
     shape, summary = state
     deviations = summary.deviations()
     return {
@@ -167,25 +167,25 @@ def everything(name: str, state: State) -> dict[str, Any]:
     }
 
 
-def single(query: dict[str, list[str]], name: str) -> str | None:
-    """The value of a query parameter; None if it is not there. Raises ``Invalid`` if it is there twice."""
+def single_value(query: dict[str, list[str]], name: str) -> str | None:
+    """Returns the value of a query parameter, or None. Raises ``Invalid`` if the parameter occurs more than once."""
     values = query.get(name, [])
     if len(values) > 1:
-        raise Invalid(f"Expected {name} once.")
+        raise Invalid(f"Expected the parameter {name} at most once.")
     return values[0] if values else None
 
 
-def limit_of(text: str | None, default: int, most: int) -> int:
-    """The number in a parameter ``limit``. Raises ``Invalid`` if it is none from 1 to ``most``."""
+def parse_limit(text: str | None, default: int, maximum: int) -> int:
+    """Returns the value of a parameter ``limit``. Raises ``Invalid`` if it is not an integer from 1 to ``maximum``."""
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise Invalid(f"Expected limit to be an integer from 1 to {most}.")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= maximum):
+        raise Invalid(f"Expected limit to be an integer from 1 to {maximum}.")
     return int(text)
 
 
 def _prefers_text(request: Request) -> bool:
-    """Whether Accept names text/plain and does not want JSON more (RFC 9110: the most specific range decides)."""
+    """Returns whether Accept names text/plain and does not prefer JSON (RFC 9110: the most specific range counts)."""
     accepted = b",".join(request.headers.all(b"accept")).lower()
     if b"text/plain" not in accepted:
         return False
