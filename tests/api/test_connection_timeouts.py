@@ -100,6 +100,18 @@ async def seconds_of_silence_in_its_second_request(server: Service, stream: str)
         return await seconds_until_closed(reader)
 
 
+async def seconds_of_silence_behind_an_upload(server: Service, stream: str) -> float:
+    """How long a client is borne with that sends a whole upload and the beginning of another request at once."""
+    line = json.dumps({"stream": f"{stream}/upload", "value": 1}).encode()
+    async with connected(server) as (reader, writer):
+        writer.write(
+            b"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\nContent-Type: application/x-ndjson\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(line) + line + b"GET /livez HT"
+        )
+        assert 200 == (await answer(reader))[0]
+        return await seconds_until_closed(reader)
+
+
 async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) -> tuple[int, object]:
     """What comes of a body that takes longer than the patience, half as fast again as it has to be."""
     async with connected(server) as (reader, writer):
@@ -138,6 +150,7 @@ async def test_a_request_that_does_not_come_is_hung_up_on_and_one_that_comes_slo
         "all but one byte of a body": seconds_of_silence_after(server, post(stream) + BODY[:-1]),
         "half a chunk": seconds_of_silence_after(server, chunked + b"c\r\n" + BODY[:-1]),
         "no last chunk": seconds_of_silence_after(server, chunked + b"c\r\n" + BODY + b"\r\n"),
+        "half a request behind an upload": seconds_of_silence_behind_an_upload(server, stream),
         "half a second request": seconds_of_silence_in_its_second_request(server, stream + "/second"),
         "one byte a second of a header": seconds_that_it_may_drip(server, b"GET / HTTP/1.1\r\nX: ", b"a" * 30),
         "one byte a second of a body": seconds_that_it_may_drip(server, post(stream, 1_000), b" " * 30),

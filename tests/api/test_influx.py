@@ -158,12 +158,17 @@ async def test_without_redis_clients_are_told_to_come_again(api: Api) -> None:
     assert 204 == (await client.get("/ping")).status_code
 
 
-async def test_a_full_database_takes_no_new_stream_and_says_to_come_again(api: Api) -> None:
+@pytest.mark.parametrize("dedupe", [False, True])
+async def test_at_the_limit_of_streams_points_of_others_are_recorded_and_those_of_new_ones_named(
+    api: Api, dedupe: bool
+) -> None:
     with valkey() as server:
-        client = await api(redis_url=server.url, max_streams=1)
-        assert 204 == (await write(client, "m f=1")).status_code
-        assert 503 == (await write(client, "m f=1,g=1")).status_code
-        assert {"m/f": 1} == await counts(client)
+        client = await api(redis_url=server.url, max_streams=1, line_protocol_dedupe=dedupe)
+        assert 204 == (await write(client, "m f=1 1")).status_code
+        reply = await write(client, "m f=2 2\nnew f=1 2\nm f=3 3")
+        assert 400 == reply.status_code
+        assert "line 2: expected a stream that exists" in reply.json()["message"]
+        assert {"m/f": 3} == await counts(client)
 
 
 async def test_ping_and_health(client: httpx.AsyncClient) -> None:

@@ -637,3 +637,35 @@ def test_a_query_of_thousands_of_parameters_is_refused(server: Service, path: st
     answer = ask(server, b"%s %s?%s HTTP/1.1\r\n%s%s" % (method, path.encode(), b"%41=%41&" * 5_000, HOST, body))
     assert answer.status in (400, 422)
     assert b"Expected at most 1100 parameters" in answer.body
+
+
+def test_whole_requests_are_answered_although_the_client_sends_no_more(server: Service, stream: str) -> None:
+    with connect(server) as connection:
+        connection.sendall((post(stream, HOST, LENGTH) + BODY) * 3)
+        connection.shutdown(socket.SHUT_WR)
+        assert [1, 2, 3] == [json.loads(answer.body)["count"] for answer in parse(receive(connection))]
+
+
+def test_half_a_request_behind_a_whole_one_is_refused_in_its_turn(server: Service, stream: str) -> None:
+    with connect(server) as connection:
+        connection.sendall((post(stream, HOST, LENGTH) + BODY) * 2 + b"GET /li")
+        connection.shutdown(socket.SHUT_WR)
+        assert [200, 200, 400] == [answer.status for answer in parse(receive(connection))]
+    assert 2 == count(server, stream)
+
+
+@pytest.mark.parametrize("path", ["/v1/readings", "/v1/streams/s/readings", "/write", "/api/v2/write"])
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: %d\r\n\r\n%b", b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"]
+)
+def test_a_body_over_the_limit_that_comes_with_its_head_is_413(server: Service, path: str, framing: bytes) -> None:
+    body = b"m,t=over f=1\n" * (LIMIT // 10)
+    answer = ask(server, b"POST %b HTTP/1.1\r\n" % path.encode() + HOST + CLOSE + framing % (len(body), body))
+    assert 413 == answer.status
+    assert 0 == count(server, "m/t:over/f")
+
+
+def test_http_1_0_is_not_asked_to_continue(server: Service, stream: str) -> None:
+    expects = b"Expect: 100-continue\r\n"
+    answer = ask(server, post(stream, HOST, LENGTH, expects, version=b"HTTP/1.0"), BODY)
+    assert recorded(stream) == json.loads(answer.body)

@@ -1,12 +1,17 @@
 """What a worker holds for clients that do not finish: bodies and connections have a limit in all, with an answer."""
 
+import gzip
+import os
+import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 import pytest
 
 from tests.support import calls
+from tests.support.running_service import embedded_pid
 from tests.support.servers import Service, eventually, service
 
 HELD = 300_000
@@ -47,6 +52,24 @@ def test_bodies_that_lack_their_end_are_held_up_to_a_limit_and_the_next_is_503(s
         first.sendall(b" ")
         assert first.recv(65_536).startswith(b"HTTP/1.1 400")
     eventually(lambda: records(server, 250_000) == 200)
+
+
+def test_a_body_is_held_as_inflated_and_until_it_is_answered(server: Service) -> None:
+    packed = gzip.compress(b'{"value": 1}' + b" " * 200_000)
+    assert len(packed) < 1_000
+    url, headers = f"{server.url}/v1/streams/s/readings", {"Content-Encoding": "gzip"}
+    valkey = embedded_pid(server)
+    os.kill(valkey, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            two = [threads.submit(calls.post, url, content=packed, headers=headers) for _ in range(2)]
+            done, _ = wait(two, return_when=FIRST_COMPLETED)
+            assert [503] == [each.result().status_code for each in done]
+            os.kill(valkey, signal.SIGCONT)
+            assert [200, 503] == sorted(each.result().status_code for each in two)
+    finally:
+        os.kill(valkey, signal.SIGCONT)
+    assert 200 == calls.post(url, content=packed, headers=headers).status_code
 
 
 def test_a_body_larger_than_all_that_may_be_held_is_taken_alone(server: Service) -> None:

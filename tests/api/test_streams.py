@@ -344,3 +344,9 @@ async def test_head_has_the_status_and_the_headers_of_get(client: httpx.AsyncCli
     assert get.status_code == head.status_code
     assert get.headers == head.headers
     assert int(head.headers["content-length"]) == len(get.content)
+
+
+async def test_an_accept_header_of_thousands_of_ranges_is_not_interpreted(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/streams/s/readings", json={"value": 1})
+    reply = await client.get("/v1/streams/s/average", headers={"Accept": "text/plain" + "," * 5_000})
+    assert "application/json" == reply.headers["content-type"]

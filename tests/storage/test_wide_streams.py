@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -12,10 +13,14 @@ from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
 from meanwhile.core.state import State, Unreadable
 from meanwhile.core.summary import summarize
+from meanwhile.storage import wide_streams
+from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed
 from meanwhile.storage.committer import Committer
+from meanwhile.storage.redis_client import OutcomeUnknown
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
 from meanwhile.storage.store import Store, Swap
+from meanwhile.storage.weight import MAX_WEIGHT, STREAM_WEIGHT
 
 WIDTH = 256  # With expansions of some thirty parts: a state of more than 100 KB.
 
@@ -155,3 +160,60 @@ async def test_wide_streams_of_one_request_are_recorded_whole(store: Store, wide
         assert expected == recorded.duplicates
     assert wide.summary.count + 30 == (await state(store)).summary.count
     assert repr(state_of(vectors(7, 30))) == repr(await state(store, "new4"))
+
+
+async def test_a_reading_sent_again_is_a_duplicate_and_leaves_the_state_as_it_is(
+    redis: "Redis", prefix: str, store: Store, wide: State
+) -> None:
+    more = {"s": readings(vectors(2, 1), 9)}
+    first = await committer_of(store).record(more, Key("r", 1))
+    stored = await redis.get(f"{prefix}:stream:s")
+
+    again = await committer_of(store).record(more, Key("r", 1))
+    assert frozenset({"s"}) == again.duplicates
+    assert repr(first.states["s"]) == repr(again.states["s"])
+
+    replicated = Store(redis, prefix, replicas=1)  # It has no replica, so it stores, and then waits in vain.
+    with pytest.raises(OutcomeUnknown):
+        await Committer(replicated, max_waiting=10**6, redis_timeout=1).record(more, Key("r", 1))
+    assert stored == await redis.get(f"{prefix}:stream:s")
+
+
+async def test_requests_at_once_are_each_merged_once(
+    store: Store, wide: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merges = []
+    merge = wide_streams._merge
+
+    def counted(*args: Any) -> Any:
+        merges.append(args)
+        return merge(*args)
+
+    monkeypatch.setattr(wide_streams, "_merge", counted)
+    committer = committer_of(store)
+    parts = [vectors(seed, 1) for seed in range(100, 112)]
+    await asyncio.gather(
+        *(committer.record({"s": readings(part, 9)}, Key(f"w{number}", 1)) for number, part in enumerate(parts))
+    )
+    assert len(parts) == len(merges)
+    summary = wide.summary
+    for part in parts:
+        summary = summary.merge(state_of(part, 9).summary)
+    assert repr(State(wide.shape, summary)) == repr(await state(store))
+
+
+async def test_one_that_waits_too_long_for_the_others_is_refused(store: Store, wide: State) -> None:
+    committer = Committer(store, max_waiting=10**6, redis_timeout=0.5)
+    async with committer._wide._lock:
+        with pytest.raises(Overloaded):
+            await committer.record({"s": readings(vectors(3, 1), 9)}, Key("late", 1))
+    await committer.drain()
+    assert wide.summary.count == (await state(store)).summary.count
+
+
+async def test_a_large_request_is_checked_against_the_shape_of_a_wide_stream(store: Store, wide: State) -> None:
+    batch = {f"new{n}": collect([1.0], 9, 9, Limits()) for n in range(2 * MAX_WEIGHT // STREAM_WEIGHT)}
+    with pytest.raises(ShapeConflict) as conflict:
+        await committer_of(store).record(batch | {"s": collect([1.0], 9, 9, Limits())})
+    assert ["s"] == conflict.value.streams
+    assert [None] == await store.read(["new0"], asyncio.get_running_loop().time() + 20)

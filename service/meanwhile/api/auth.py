@@ -136,7 +136,7 @@ def _is_from_another_site(headers: Headers) -> bool:
 
 def _secrets(headers: Headers) -> set[bytes]:
     """Returns the keys of a request: from X-API-Key, and Authorization with Bearer, Token or Basic (the password)."""
-    found = set(headers.all(b"x-api-key"))
+    found = set(filter(None, headers.all(b"x-api-key")))
     for value in headers.all(b"authorization"):
         kind, _, credentials = value.partition(b" ")
         if kind.lower() in (b"bearer", b"token"):

@@ -90,7 +90,12 @@ class ConnectionProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps the connection open
         """The client sends no more data. Returns True, to keep the connection, if a complete request is unanswered."""
         cycle = self.cycle
-        if cycle is None or not self._is_complete or self._unanswered != 1 or cycle.response_started:
+        if cycle is None or not self._unanswered or (self._unanswered == 1 and not self._is_complete):
+            return False
+        if not self._is_complete:
+            self._refuse(self._parse_error)  # In its turn, after the responses to the requests before it.
+            return True
+        if cycle.response_started:
             return False
         cycle.keep_alive = False
         return True
@@ -174,6 +179,8 @@ class ConnectionProtocol(HttpToolsProtocol):
         """The header of a request is complete. Raises ``Refused``, which stops the parser."""
         self._in_head = False
         version = self.parser.get_http_version()
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1.
         try:
             request_head.check(version, self.url, self.headers, is_small=self._request_bytes <= request_head.MAX_HEAD)
         except Refused as error:
@@ -219,6 +226,7 @@ class ConnectionProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """A response is complete: starts the next pipelined request, or waits for one."""
         self._unanswered -= 1
+        was_held = self._hold is not None
         self._hold = self._end_response = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -228,6 +236,9 @@ class ConnectionProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if not self._unanswered:
             self._deadlines.enter(Phase.IDLE if self._is_complete else Phase.LINGERING)
+        elif was_held and not self._is_complete:  # The next request began while the timeouts were suspended.
+            self._deadlines.received = 0
+            self._deadlines.enter(Phase.RECEIVING)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
 
@@ -265,10 +276,11 @@ class ConnectionProtocol(HttpToolsProtocol):
         body, cycle.body = bytes(cycle.body), bytearray()
         return body
 
-    def hold(self) -> Hold:
-        """Suspends the timeouts for the current request, and returns its ``Hold``."""
+    def hold(self, scope: Scope) -> Hold:
+        """Suspends the timeouts for a request, and returns its ``Hold``."""
         self._deadlines.phase = Phase.BUSY
-        self._hold = Hold(self.cycle, self.loop.create_future())
+        is_last = self.cycle.scope is scope  # Otherwise all of it has arrived, because the next request has begun.
+        self._hold = Hold(self.cycle if is_last else None, self.loop.create_future())
         return self._hold
 
     def end_at_shutdown(self, end: Callable[[], None]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 class Hold:
     """A connection that an upload holds open.
 
-    ``cycle`` is uvicorn's state of the request. ``stopping`` is done when the server is shutting down.
+    ``cycle`` is uvicorn's state of the request; None if all of the request has been received. ``stopping`` is done when
+    the server is shutting down.
     """
 
     def __init__(self, cycle: Any, stopping: "asyncio.Future[None]") -> None:
@@ -16,5 +17,7 @@ class Hold:
 
     def take_buffered(self) -> bytes:
         """Returns the data that has arrived but was not received. uvicorn drops it when the connection breaks."""
+        if self._cycle is None:
+            return b""
         buffered, self._cycle.body = bytes(self._cycle.body), bytearray()
         return buffered

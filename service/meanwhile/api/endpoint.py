@@ -85,6 +85,9 @@ class Endpoint(Route):
                 headers += more
             if status == 204:
                 del headers[:2]
+        finally:
+            if request.release is not None:
+                request.release()
         self._answered(status, perf_counter() - started)
         if request.is_head:
             body = b""

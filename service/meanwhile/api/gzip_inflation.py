@@ -7,7 +7,7 @@ time, so it copies at most one window. The output comes in pieces, between which
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from meanwhile.api.errors import BadEncoding, BodyTooLarge
 
@@ -75,7 +75,7 @@ class Inflater:
             raise BadEncoding("Expected gzip data, as Content-Encoding says; it ends too early.")
 
 
-async def inflate(data: bytes, limit: int) -> bytes:
+async def inflate(data: bytes, limit: int, reserve: Callable[[int], None] = lambda size: None) -> bytes:
     """Inflates gzip data. Never holds much more than ``limit`` bytes of output.
 
     Raises ``BadEncoding`` or ``BodyTooLarge``.
@@ -88,6 +88,7 @@ async def inflate(data: bytes, limit: int) -> bytes:
         content += piece
         if len(content) > limit:
             raise too_large(limit)
+        reserve(len(content))
     inflater.finish()
     return bytes(content)
 

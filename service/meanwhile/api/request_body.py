@@ -1,6 +1,7 @@
 """Request bodies: media types, content encodings, size limits and memory limits."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 from meanwhile.api.errors import LengthRequired, UnsupportedMediaType
 from meanwhile.api.gzip_inflation import inflate, too_large
@@ -99,26 +100,42 @@ class Bodies:
         elif int(length) > self._max_body:
             raise too_large(self._max_body)
         gzipped = headers.get(b"content-encoding") is not None and is_gzipped(headers)
-        whole = None if request.connection is None else request.connection.take_body(request.scope)
-        if whole is not None and len(whole) <= self._max_body:
-            return await inflate(whole, self._max_body) if gzipped else whole
-        chunks, size, held = [], 0, 0
-        try:
-            while True:
-                message = await request.receive()
-                if message["type"] != "http.request":
-                    raise ClientGone
-                chunk: bytes = message.get("body", b"")
-                size += len(chunk)
-                if size > self._max_body:
-                    raise too_large(self._max_body)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                    return await inflate(body, self._max_body) if gzipped else body
-                held = self.reserve(held, size)
-        finally:
-            self._reserved -= held
+        body = None if request.connection is None else request.connection.take_body(request.scope)
+        if body is None:
+            body = await self._receive(request)
+        elif len(body) > self._max_body:
+            raise too_large(self._max_body)
+        if len(body) > _UNCOUNTED:
+            self._keep(request, len(body))
+        if not gzipped:
+            return body
+        packed = len(body)
+        return await inflate(body, self._max_body, lambda size: self._keep(request, packed + size))
+
+    async def _receive(self, request: Request) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await request.receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body:
+                raise too_large(self._max_body)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._keep(request, size)
+
+    def _keep(self, request: Request, size: int) -> None:
+        """Reserves ``size`` bytes for a request until it is answered. Raises ``Overloaded``."""
+        request.reserved = self.reserve(request.reserved, size)
+        if request.reserved and request.release is None:
+            request.release = partial(self._release, request)
+
+    def _release(self, request: Request) -> None:
+        self._reserved -= request.reserved
 
 
 def _is_json(content_type: bytes) -> bool:

@@ -21,6 +21,7 @@ from meanwhile.core.shapes import NUMBER
 from meanwhile.formats.line_protocol import Points, Wrong
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.rejections import MixedTimestamps, ShapeConflict, StreamFull
+from meanwhile.storage.store import TooManyStreams
 
 _MAX_STREAMS = 1_000  # Batches that are recorded concurrently.
 _MAX_PART = 500  # Points of a batch in one commit; about half a millisecond of Redis time.
@@ -28,6 +29,7 @@ _UNTIMED = "expected a timestamp, which dedupe=timestamp needs"
 _UNKNOWN = "expected a later timestamp: the stream has counted 64 later ones and cannot tell whether it has this one"
 _AHEAD = "expected a timestamp at most a day in the future"
 SHAPE = "expected the shape of the stream, which is not a number"
+TOO_MANY = "expected a stream that exists: there are as many streams as the service allows"
 FULL = "expected a stream that has counted fewer than 9007199254740991 readings"
 
 
@@ -97,6 +99,8 @@ async def _record(committer: Committer, batch: TimestampedBatch) -> list[Wrong]:
                 part = [part[position] for position in new]
             except ShapeConflict:
                 return [Wrong(point.line, SHAPE) for point in batch.points]
+            except TooManyStreams:
+                return [*wrong, *(Wrong(point.line, TOO_MANY) for point in batch.points[start:])]
             except StreamFull:
                 return [*wrong, *(Wrong(point.line, FULL) for point in batch.points[start:])]
             else:

@@ -80,7 +80,7 @@ class Uploads:
         if is_open and self._open >= self._max_uploads:
             raise TooManyUploads
         self._open += is_open
-        hold = None if request.connection is None else request.connection.hold()
+        hold = None if request.connection is None else request.connection.hold(request.scope)
         connection = Connection(message, request.receive, hold, self._idle_timeout)
 
         def authorize() -> None:

@@ -220,6 +220,7 @@ local function is_state(state)
 end
 
 local work = 0
+local wide_shapes = {}  -- By key.
 
 local function load(key, is_bounded)
   work = work + ABSENT_WORK
@@ -227,7 +228,10 @@ local function load(key, is_bounded)
   if not stored then return nil end
   work = work + STREAM_WORK
   if type(stored) ~= 'string' then return UNREADABLE_STATE end
-  if is_bounded and #stored > MAX_STATE then return WIDE_STATE end
+  if is_bounded and #stored > MAX_STATE then
+    wide_shapes[key] = select(SHAPE + 1, cmsgpack.unpack_limit(stored, SHAPE, 1))  -- Behind the offset.
+    return WIDE_STATE
+  end
   work = work + #stored
   local ok, state, more = pcall(cmsgpack.unpack, stored)
   return ok and more == nil and is_state(state) and state or UNREADABLE_STATE
@@ -268,7 +272,10 @@ end
 local function rejection_of(i, delta, producer, sequence, first)
   local state = states[i]
   if state == UNREADABLE_STATE then return {i, UNREADABLE} end
-  if state == WIDE_STATE then return {i, TOO_WIDE} end
+  if state == WIDE_STATE then
+    local shape = wide_shapes[KEYS[i]]
+    return type(shape) == 'string' and shape ~= delta[SHAPE] and {i, shape} or {i, TOO_WIDE}
+  end
   if state == CHANGED_STATE then return {i, STATE_CHANGED} end
   if not delta then
     local shape, components = unpack(first)
@@ -366,7 +373,13 @@ end
 local reply = {cmsgpack.pack(replies)}
 for i = 1, #KEYS do
   local state = answered[i] and states[i]
-  reply[i + 1] = state and (state.sums and swapping.encode(state) or cmsgpack.pack(state)) or false
+  if not state then
+    reply[i + 1] = false
+  elseif state.sums then
+    reply[i + 1] = swapping.encode(state)
+  else
+    reply[i + 1] = state.stored or cmsgpack.pack(state)
+  end
 end
 local write = redis.pcall  -- Only an error of the first write proves that nothing was written.
 for i, key in ipairs(KEYS) do

@@ -112,7 +112,9 @@ class Committer:
         waiter: Waiter = loop.create_future()
         self._waiting_large += size
         self._counters.set_waiting(self._waiting + self._waiting_large)
-        request = LargeRequest(self._store, readings, key, self._redis_timeout, error_of, self._batcher.exclusive)
+        request = LargeRequest(
+            self._store, self._wide, readings, key, self._redis_timeout, error_of, self._batcher.exclusive
+        )
         task = loop.create_task(self._run_large(request, waiter, size, loop.time() + self._redis_timeout))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -154,13 +156,19 @@ class Committer:
 
     async def _commit_wide(self, group: Group) -> None:
         """Commits a group that is too wide for the script. With a key, retries until the outcome is known."""
+        try:
+            await self._retry_wide(group)
+        finally:
+            self._waiting -= group.size
+
+    async def _retry_wide(self, group: Group) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._redis_timeout
         unknown: OutcomeUnknown | None = None
         while True:
             try:
-                committed = await self._wide.commit(group.sum(), group.key)
-            except (OutcomeUnknown, StoreUnavailable) as error:
+                committed = await self._wide.commit(group.sum(), group.key, deadline)
+            except (OutcomeUnknown, StoreUnavailable, Overloaded) as error:
                 unknown = error if isinstance(error, OutcomeUnknown) else unknown
                 is_final = unknown is None or group.key is None or unknown.answered
                 if is_final or loop.time() + PAUSE >= deadline:
@@ -213,6 +221,7 @@ class Committer:
                 deferred.append(group)
                 continue
             if rejections and committed.is_too_wide(number):
+                self._waiting += group.size
                 task = asyncio.get_running_loop().create_task(self._commit_wide(group))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)

@@ -75,7 +75,7 @@ class PartlyRefused(Exception):
 
 
 class LargeRequest:
-    """Records one large request in ``store``.
+    """Records one large request in ``store``, and by ``wide`` what is too wide for the script.
 
     ``readings`` are keyed by stream; ``key`` is the idempotency key or the timestamps of the request, if any.
     ``redis_timeout`` is the time limit of each access to Redis, in seconds.
@@ -88,6 +88,7 @@ class LargeRequest:
     def __init__(
         self,
         store: Store,
+        wide: WideStreams,
         readings: Mapping[str, Readings],
         key: Key | Timestamps | None,
         redis_timeout: float,
@@ -100,7 +101,7 @@ class LargeRequest:
         self._redis_timeout = redis_timeout
         self._error_of = error_of
         self._exclusive = exclusive
-        self._wide = WideStreams(store, redis_timeout, exclusive)
+        self._wide = wide
         self.recorded: list[str] = []
         self.duplicates: list[str] = []
         self.counted = 0  # Readings that their streams have counted, now or before.
@@ -189,9 +190,12 @@ class LargeRequest:
                 await self._send_wide({name: states[name]})
         return deferred
 
+    async def _commit_wide(self, states: dict[str, State]) -> Committed:
+        return await self._wide.commit(states, self._key, asyncio.get_running_loop().time() + self._redis_timeout)
+
     async def _send_wide(self, states: dict[str, State]) -> list[str]:
         names = [*states]
-        return self._apply(names, await self._retry_until_known(lambda: self._wide.commit(states, self._key), names))
+        return self._apply(names, await self._retry_until_known(lambda: self._commit_wide(states), names))
 
     async def _retry_until_known(self, commit: Callable[[], Awaitable[Committed]], names: list[str]) -> Committed:
         """Commits. Retries if the commit did not run, and with a key also if it may have run.
@@ -209,7 +213,7 @@ class LargeRequest:
                 if self._key is None or error.answered:
                     raise self._failure(names, is_unknown=True, error=error) from error
                 failure: Exception = error
-            except StoreUnavailable as error:
+            except (StoreUnavailable, Overloaded) as error:
                 failure = error
             deadline = deadline or loop.time() + self._redis_timeout
             if loop.time() + PAUSE >= deadline:

@@ -81,7 +81,6 @@ _REASONS: dict[RejectReason | None, type[Exception]] = {
     RejectReason.UNREADABLE: Unreadable,
     RejectReason.KEY_TOO_OLD: KeyTooOld,
     RejectReason.TOO_MANY_PRODUCERS: TooManyProducers,
-    RejectReason.TOO_MANY_STREAMS: TooManyStreams,
     RejectReason.KEY_AHEAD: KeyAhead,
 }
 
@@ -98,6 +97,8 @@ def error_of(readings: Mapping[str, Readings], rejections: list[Rejection]) -> E
     full = [rejection.stream for rejection in rejections if rejection.reason is RejectReason.STREAM_FULL]
     if full:
         return StreamFull(full)
+    if rejections[0].reason is RejectReason.TOO_MANY_STREAMS:
+        return TooManyStreams([one.stream for one in rejections if one.reason is RejectReason.TOO_MANY_STREAMS])
     for rejection in rejections:
         if rejection.timestamps is not None:
             return MixedTimestamps(rejection.timestamps)

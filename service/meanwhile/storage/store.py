@@ -25,7 +25,14 @@ _YIELD_BYTES = 512 * 1024  # Bytes of states that are decoded before other reque
 
 
 class TooManyStreams(Exception):
-    """The store has reached its maximum number of streams: nothing of the request was recorded."""
+    """The store has reached its maximum number of streams: nothing of the request was recorded.
+
+    ``streams`` are those that do not exist.
+    """
+
+    def __init__(self, streams: Sequence[str] = ()) -> None:
+        super().__init__(streams)
+        self.streams = streams
 
 
 class Claim(NamedTuple):

@@ -11,7 +11,7 @@
 
 local DIGEST, OFFSET, NUMBER = 1, 2, 3  -- The members of a swap.
 
--- Reads the state without its sums but with what it remembers of keys; nil if the stream did not exist and does not
+-- Reads the state without its sums but with what it remembers of keys, and all of it as it is stored; nil if the stream did not exist and does not
 -- exist. Also returns how many bytes were read, and UNREADABLE or STATE_CHANGED if this is not the state that was
 -- merged.
 local function read(key, swap)
@@ -24,6 +24,7 @@ local function read(key, swap)
     local remembered = {cmsgpack.unpack(string.sub(stored, swap[OFFSET] + 1))}
     for i, member in ipairs(remembered) do state[SQUARES + i] = member end
   end
+  state.stored = stored
   return state, #stored
 end
 

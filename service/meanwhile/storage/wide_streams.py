@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager
 from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.state import State, Unreadable, decode, dedupe_offset, encode_sums
 from meanwhile.storage import background_thread
+from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed
 from meanwhile.storage.store import Store, Swap
 
@@ -29,7 +30,8 @@ class WideStreams:
     """Commits streams that are too wide for the script to ``store``.
 
     ``redis_timeout`` is the time limit of each access to Redis, in seconds. ``exclusive`` is ``Batcher.exclusive``;
-    each write uses it.
+    each write uses it. In one process, one group is committed at a time: otherwise all would merge the same state, and
+    all but one in vain.
     """
 
     def __init__(
@@ -38,9 +40,24 @@ class WideStreams:
         self._store = store
         self._redis_timeout = redis_timeout
         self._exclusive = exclusive
+        self._lock = asyncio.Lock()
 
-    async def commit(self, states: Mapping[str, State], key: Key | Timestamps | None) -> Committed:
-        """Commits one group like ``Store.commit``, and raises the same exceptions."""
+    async def commit(self, states: Mapping[str, State], key: Key | Timestamps | None, deadline: float) -> Committed:
+        """Commits one group like ``Store.commit``, and raises the same exceptions.
+
+        Also raises ``Overloaded`` if the groups before it take until ``deadline``, on the clock of the event loop.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise Overloaded from None
+        try:
+            return await self._commit(states, key)
+        finally:
+            self._lock.release()
+
+    async def _commit(self, states: Mapping[str, State], key: Key | Timestamps | None) -> Committed:
         loop = asyncio.get_running_loop()
         for _ in range(_MAX_ATTEMPTS):
             stored = await self._store.read_stored([*states], loop.time() + self._redis_timeout)

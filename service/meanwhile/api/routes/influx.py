@@ -57,8 +57,15 @@ _CODES = {
 }
 _REFUSALS = (
     *(PartialWrite, BadKey, BadEncoding, LengthRequired, BodyTooLarge, TooMany, UnsupportedMediaType, Invalid),
-    *(Overloaded, TooManyStreams, StoreUnavailable, Unreadable, OutcomeUnknown, PartlyRecorded),
+    *(Overloaded, StoreUnavailable, Unreadable, OutcomeUnknown, PartlyRecorded),
 )
+
+
+_REASONS: dict[type[Exception], str] = {
+    ShapeConflict: timestamp_dedupe.SHAPE,
+    StreamFull: timestamp_dedupe.FULL,
+    TooManyStreams: timestamp_dedupe.TOO_MANY,
+}
 
 
 class InfluxOperation(Operation):
@@ -165,9 +172,9 @@ class Writer:
         while points.readings:
             try:
                 await self._committer.record(points.readings)
-            except (ShapeConflict, StreamFull) as error:
+            except (ShapeConflict, StreamFull, TooManyStreams) as error:
                 lines = {line for stream in error.streams for line in points.gathered[stream].places}
-                reason = timestamp_dedupe.SHAPE if isinstance(error, ShapeConflict) else timestamp_dedupe.FULL
+                reason = _REASONS[type(error)]
                 points = await background_thread.run(line_protocol.without, points, lines, reason, self._limits)
             except PartlyRefused as error:
                 lines = {line for stream in error.refused for line in points.gathered[stream].places}

@@ -15,6 +15,7 @@ from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
 from meanwhile.core.stream_names import MAX_NAME_LENGTH, check_name, check_prefix
 from meanwhile.storage import background_thread
+from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.reader import Reader
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.store import Store
@@ -22,6 +23,7 @@ from meanwhile.storage.store import Store
 MAX_NAMES = 10_000
 MAX_INLINE_COMPONENTS = 32  # A few milliseconds on the event loop: each deviation takes up to 0.2 ms.
 _DEFAULT_LIMIT = 1_000
+_MAX_ACCEPT = 1_000  # Bytes of an Accept header that is interpreted.
 
 _CURSOR = {"type": "string", "pattern": "^[0-9]{1,20},[A-Za-z0-9._:~/,-]*$"}
 _PARAMETERS: list[dict[str, Any]] = [
@@ -56,6 +58,8 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
     def deadline() -> float:
         return asyncio.get_running_loop().time() + redis_timeout
 
+    full_states = _FullStates(redis_timeout)
+
     async def read(request: Request) -> tuple[str, State]:
         name = check_name(request.stream)
         state = await reader.read(name)
@@ -79,7 +83,7 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
 
     async def read_stream(request: Request) -> Reply:
         """Returns the full state of a stream."""
-        return json_reply(await full_state_off_loop(*await read(request)))
+        return json_reply(await full_states.calculate(*await read(request)))
 
     async def delete_stream(request: Request) -> Reply:
         """Deletes a stream and returns its last state, in one atomic step."""
@@ -87,7 +91,7 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
         state = await store.forget(name, deadline())
         if state is None:
             raise NoSuchStream
-        return json_reply(await full_state_off_loop(name, state))
+        return json_reply(await background_thread.run(full_state, name, state))
 
     async def list_streams(request: Request) -> Reply:
         """Returns the names of all streams, page by page. A stream that exists throughout is on at least one page."""
@@ -131,7 +135,12 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
             refusals=(BadCursor, Invalid, StoreUnavailable),
         ),
         Operation(
-            method="GET", path=stream, handler=read_stream, scope="read", reply=models.StreamState, refusals=_REFUSALS
+            method="GET",
+            path=stream,
+            handler=read_stream,
+            scope="read",
+            reply=models.StreamState,
+            refusals=(*_REFUSALS, Overloaded),
         ),
         Operation(
             method="DELETE",
@@ -144,11 +153,29 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
     ]
 
 
-async def full_state_off_loop(name: str, state: State) -> dict[str, Any]:
-    """Does the same as ``full_state``, in a thread if the values are wide."""
-    if state.shape.components <= MAX_INLINE_COMPONENTS:
-        return full_state(name, state)
-    return await background_thread.run(full_state, name, state)
+class _FullStates:
+    """Calculates full states; those of wide values one at a time, in the background thread.
+
+    Many at a time would make large requests wait for the thread. ``timeout`` is how long one may wait, in seconds.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._lock = asyncio.Lock()
+
+    async def calculate(self, name: str, state: State) -> dict[str, Any]:
+        """Does the same as ``full_state``. Raises ``Overloaded``."""
+        if state.shape.components <= MAX_INLINE_COMPONENTS:
+            return full_state(name, state)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise Overloaded from None
+        try:
+            return await background_thread.run(full_state, name, state)
+        finally:
+            self._lock.release()
 
 
 def full_state(name: str, state: State) -> dict[str, Any]:
@@ -187,7 +214,7 @@ def parse_limit(text: str | None, default: int, maximum: int) -> int:
 def _prefers_text(request: Request) -> bool:
     """Returns whether Accept names text/plain and does not prefer JSON (RFC 9110: the most specific range counts)."""
     accepted = b",".join(request.headers.all(b"accept")).lower()
-    if b"text/plain" not in accepted:
+    if b"text/plain" not in accepted or len(accepted) > _MAX_ACCEPT:
         return False
     weights = dict(map(_weigh, accepted.decode("latin-1").split(",")))
     ranges = ("application/json", "application/*", "*/*")
