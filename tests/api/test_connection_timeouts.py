@@ -1,9 +1,9 @@
-"""Connections against the clock: who is hung up on, when, and who is not, in the real process with its real patience.
+"""Connections against the clock: which are closed, when, and which are not.
 
-What is slow on purpose and what is slow because the line is look alike for a while; the difference is in the seconds,
-so these tests take some. Whatever has to wait for seconds waits beside the others, in one test, which says in a table
-when each connection was closed. A server that is too patient is held by a hundred sockets; one that is not patient
-enough loses readings of a gateway behind a modem, and its client learns nothing but that the connection is gone.
+What is slow on purpose and what is slow because the line is look alike for a while; the difference is in the seconds.
+They pass when a test says so: the server is in its process, and the clock in its hands. A server that waits too long is
+held by a hundred sockets; one that does not wait long enough loses readings of a gateway behind a modem, and its client
+learns nothing but that the connection is gone. ``tests/faults/test_slow_clients.py`` has the real process and seconds.
 """
 
 import asyncio
@@ -12,16 +12,20 @@ import http.client
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
 from meanwhile.api.connection_timeouts import LINGER, MIN_BYTES_PER_SECOND, TIMEOUT
-from tests.support.servers import Service, service
+from meanwhile.settings import Settings
+from tests.support.clock import Clock
+from tests.support.in_process import listening
+from tests.support.servers import Service, Valkey, service
 
 BODY = b'{"value": 1}'
-SLACK = 2.5  # Seconds that a busy machine may be late.
-LIMIT = 1_000_000  # The largest body that the server of these tests takes.
+LIMIT = 1_000_000  # The largest body that the servers of these tests take.
+MOMENT = 0.01  # Seconds.
+HEALTH = b"GET /livez HTTP/1.1\r\nHost: meanwhile\r\n\r\n"
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -37,12 +41,12 @@ def server() -> Iterator[Service]:
 @pytest.fixture
 def stream() -> str:
     """A stream that no other test has."""
-    return f"patience/{uuid.uuid4().hex}"
+    return f"timeouts/{uuid.uuid4().hex}"
 
 
 @asynccontextmanager
-async def connected(server: Service) -> AsyncIterator[Connection]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+async def connected(port: int) -> AsyncIterator[Connection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         yield reader, writer
     finally:
@@ -51,10 +55,18 @@ async def connected(server: Service) -> AsyncIterator[Connection]:
             await writer.wait_closed()
 
 
+def port_of(server: Service) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
 def post(stream: str, length: int = len(BODY), *headers: bytes) -> bytes:
     """The start of a request that records, up to the empty line."""
     line = b"POST /v1/streams/%s/readings HTTP/1.1\r\nHost: meanwhile\r\n" % stream.encode()
     return line + b"Content-Length: %d\r\n" % length + b"".join(headers) + b"\r\n"
+
+
+def read(stream: str) -> bytes:
+    return b"GET /v1/streams/%s/count HTTP/1.1\r\nHost: meanwhile\r\n\r\n" % stream.encode()
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, object]]:
@@ -64,148 +76,152 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, object]]:
     return int(head.split(b" ")[1]), json.loads(await asyncio.wait_for(reader.readexactly(length), 20))
 
 
-async def seconds_until_closed(reader: asyncio.StreamReader) -> float:
-    """How long the server keeps this connection, which it answers no more."""
-    start = asyncio.get_running_loop().time()
-    with suppress(ConnectionError):
-        assert b"" == await asyncio.wait_for(reader.read(), 3 * TIMEOUT)
-    return asyncio.get_running_loop().time() - start
+class Server:
+    """A server in this process, whose clock a test moves on."""
 
+    def __init__(self, port: int, clock: Clock, stack: AsyncExitStack) -> None:
+        self._port = port
+        self._clock = clock
+        self._stack = stack
+        self._other: Connection | None = None
 
-async def seconds_that_it_may_drip(server: Service, start: bytes, drops: bytes) -> float:
-    """How long a client is borne with that sends ``start`` and then a byte a second."""
-    async with connected(server) as (reader, writer):
+    async def connect(self, start: bytes = b"") -> Connection:
+        """A connection on which ``start`` was sent."""
+        reader, writer = await self._stack.enter_async_context(connected(self._port))
         writer.write(start)
-        closed = asyncio.create_task(seconds_until_closed(reader))
-        for drop in drops:
-            writer.write(b"%c" % drop)
-            await asyncio.wait([closed], timeout=1)
-            if closed.done():
-                break
-        return await closed
+        return reader, writer
+
+    async def settle(self) -> None:
+        """Returns when all that was sent has arrived, and all that is due has happened.
+
+        Everything shares one event loop, so what was sent before two round trips has arrived after them.
+        """
+        if self._other is None:
+            self._other = await self.connect()
+        reader, writer = self._other
+        for _ in range(2):
+            writer.write(HEALTH)
+            assert 200 == (await answer(reader))[0]
+
+    async def pass_by(self, seconds: float) -> None:
+        """Lets seconds pass."""
+        await self.settle()
+        self._clock.advance(seconds)
+        await self.settle()
 
 
-async def seconds_of_silence_after(server: Service, start: bytes) -> float:
-    """How long a client is borne with that sends this, all in one piece, and nothing more."""
-    return await seconds_that_it_may_drip(server, start, b"")
+@pytest.fixture
+async def still(shared_valkey: Valkey, prefix: str) -> AsyncIterator[Server]:
+    """A server for which no time passes unless a test lets it."""
+    settings = Settings(redis_url=shared_valkey.url, prefix=prefix, max_body=LIMIT)
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(listening(settings))
+        yield Server(port, Clock(asyncio.get_running_loop()), stack)
 
 
-async def seconds_of_silence_in_its_second_request(server: Service, stream: str) -> float:
-    """How long a client is borne with that stops in the middle of its second request, its first one answered."""
-    async with connected(server) as (reader, writer):
-        writer.write(post(stream) + BODY)
-        assert 200 == (await answer(reader))[0]
-        await asyncio.sleep(1)
-        writer.write(post(stream) + BODY[:-1])
-        return await seconds_until_closed(reader)
-
-
-async def seconds_of_silence_behind_an_upload(server: Service, stream: str) -> float:
-    """How long a client is borne with that sends a whole upload and the beginning of another request at once."""
-    line = json.dumps({"stream": f"{stream}/upload", "value": 1}).encode()
-    async with connected(server) as (reader, writer):
-        writer.write(
-            b"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\nContent-Type: application/x-ndjson\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(line) + line + b"GET /livez HT"
-        )
-        assert 200 == (await answer(reader))[0]
-        return await seconds_until_closed(reader)
-
-
-async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) -> tuple[int, object]:
-    """What comes of a body that takes longer than the patience, half as fast again as it has to be."""
-    async with connected(server) as (reader, writer):
-        pieces = int((TIMEOUT + 2) * 4)
-        size = MIN_BYTES_PER_SECOND * 3 // 2 // 4
-        writer.write(post(stream, len(BODY) + pieces * size) + BODY[:-1])
-        for _ in range(pieces):
-            writer.write(b" " * size)
-            await asyncio.sleep(0.25)
-        writer.write(BODY[-1:])
-        status, body = await answer(reader)
-        return status, body["count"]
-
-
-async def answers_to_a_client_that_idles_between_requests(server: Service, stream: str) -> list[int]:
-    """What comes of two requests on one connection, with more than the patience between them."""
-    async with connected(server) as (reader, writer):
-        statuses = []
-        for pause in (TIMEOUT + 2, 0):
-            writer.write(post(stream) + BODY)
-            statuses.append((await answer(reader))[0])
-            await asyncio.sleep(pause)
-        return statuses
+def is_closed(connection: Connection) -> bool:
+    return connection[0].at_eof()
 
 
 async def test_a_request_that_does_not_come_is_hung_up_on_and_one_that_comes_slowly_is_not(
-    server: Service, stream: str
+    still: Server, stream: str
 ) -> None:
     half = post(stream)[:-2]
     chunked = half.replace(b"Content-Length: 12\r\n", b"Transfer-Encoding: chunked\r\n") + b"\r\n"
-    stalled = {
-        "nothing at all": seconds_of_silence_after(server, b""),
-        "half a method": seconds_of_silence_after(server, b"PO"),
-        "half a header": seconds_of_silence_after(server, half),
-        "a header and no body": seconds_of_silence_after(server, post(stream)),
-        "all but one byte of a body": seconds_of_silence_after(server, post(stream) + BODY[:-1]),
-        "half a chunk": seconds_of_silence_after(server, chunked + b"c\r\n" + BODY[:-1]),
-        "no last chunk": seconds_of_silence_after(server, chunked + b"c\r\n" + BODY + b"\r\n"),
-        "half a request behind an upload": seconds_of_silence_behind_an_upload(server, stream),
-        "half a second request": seconds_of_silence_in_its_second_request(server, stream + "/second"),
-        "one byte a second of a header": seconds_that_it_may_drip(server, b"GET / HTTP/1.1\r\nX: ", b"a" * 30),
-        "one byte a second of a body": seconds_that_it_may_drip(server, post(stream, 1_000), b" " * 30),
-        "one byte a second of chunks": seconds_that_it_may_drip(server, chunked, b"1\r\n \r\n" * 5),
-        "empty lines, one byte a second": seconds_that_it_may_drip(server, b"", b"\r\n" * 15),
+    line = b'{"stream": "%s/upload", "value": 1}' % stream.encode()
+    starts = {
+        "nothing at all": b"",
+        "half a method": b"PO",
+        "half a header": half,
+        "a header and no body": post(stream),
+        "all but one byte of a body": post(stream) + BODY[:-1],
+        "half a chunk": chunked + b"c\r\n" + BODY[:-1],
+        "no last chunk": chunked + b"c\r\n" + BODY + b"\r\n",
+        "half a second request": post(f"{stream}/second") + BODY,
+        "half a request behind an upload": b"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\n"
+        b"Content-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n" % len(line) + line + b"GET /livez HT",
+        "one byte a second of a header": b"GET / HTTP/1.1\r\nX: ",
+        "one byte a second of a body": post(stream, 1_000),
+        "one byte a second of chunks": chunked,
+        "empty lines, one byte a second": b"",
     }
-    large = answer_to_a_large_body_on_a_slow_line(server, stream + "/large")
-    idle = answers_to_a_client_that_idles_between_requests(server, stream + "/idle")
+    drops = {
+        "one byte a second of a header": b"a" * 30,
+        "one byte a second of a body": b" " * 30,
+        "one byte a second of chunks": b"1\r\n \r\n" * 5,
+        "empty lines, one byte a second": b"\r\n" * 15,
+    }
+    stalled = {what: await still.connect(start) for what, start in starts.items()}
+    reader, writer = stalled["half a second request"]
+    assert 200 == (await answer(reader))[0]
+    writer.write(post(f"{stream}/second") + BODY[:-1])
+    assert 200 == (await answer(stalled["half a request behind an upload"][0]))[0]
 
-    (answered_large, answered_idle), seconds = await asyncio.gather(
-        asyncio.gather(large, idle), asyncio.gather(*stalled.values())
-    )
-
-    closed = dict(zip(stalled, seconds, strict=True))
-    assert {} == {what: s for what, s in closed.items() if not TIMEOUT - 0.1 <= s <= TIMEOUT + SLACK}
-    assert (200, 1) == answered_large
-    assert [200, 200] == answered_idle
-    async with connected(server) as (reader, writer):
-        writer.write(b"GET /v1/streams/%s/count HTTP/1.1\r\nHost: meanwhile\r\n\r\n" % stream.encode())
-        assert 404 == (await answer(reader))[0]
+    for second in range(int(TIMEOUT)):
+        for what, dripping in drops.items():
+            stalled[what][1].write(dripping[second : second + 1])
+        await still.pass_by(1 - MOMENT if second == TIMEOUT - 1 else 1)
+    assert [] == [what for what, connection in stalled.items() if is_closed(connection)]
+    await still.pass_by(2 * MOMENT)
+    assert [] == [what for what, connection in stalled.items() if not is_closed(connection)]
+    reader, writer = await still.connect(read(stream))
+    assert 404 == (await answer(reader))[0]
 
 
-async def answer_and_seconds_until_closed(server: Service, start: bytes) -> tuple[int, bool]:
-    """The status of the answer to half a request, and whether the connection was closed as soon as it should be."""
-    async with connected(server) as (reader, writer):
-        writer.write(start)
-        status = (await answer(reader))[0]
-        return status, LINGER - 0.1 <= await seconds_until_closed(reader) <= LINGER + SLACK
+async def test_a_large_body_on_a_slow_line_is_read_and_one_on_a_line_that_is_too_slow_is_not(
+    still: Server, stream: str
+) -> None:
+    seconds = 2 * int(TIMEOUT) + 2
+    fast, slow = MIN_BYTES_PER_SECOND * 3 // 2, MIN_BYTES_PER_SECOND // 2
+    reader, writer = await still.connect(post(stream, len(BODY) + seconds * fast) + BODY[:-1])
+    too_slow = await still.connect(post(f"{stream}/slow", len(BODY) + seconds * slow) + BODY[:-1])
+    for second in range(seconds):
+        writer.write(b" " * fast)
+        if not is_closed(too_slow):
+            too_slow[1].write(b" " * slow)
+        await still.pass_by(1)
+        assert (second + 1 >= TIMEOUT) == is_closed(too_slow), second
+    writer.write(BODY[-1:])
+    assert (200, {"stream": stream, "count": 1, "average": 1.0}) == await answer(reader)
+
+
+async def test_a_client_may_idle_between_requests_for_a_minute(still: Server, stream: str) -> None:
+    reader, writer = await still.connect()
+    for count in (1, 2):
+        writer.write(post(stream) + BODY)
+        assert (200, {"stream": stream, "count": count, "average": 1.0}) == await answer(reader)
+        await still.pass_by(75 - MOMENT)
+    await still.pass_by(2 * MOMENT)
+    assert reader.at_eof()
 
 
 async def test_an_answer_before_the_end_of_the_body_can_be_read_and_then_the_connection_is_closed(
-    server: Service,
+    still: Server,
 ) -> None:
-    too_large = post("x", LIMIT + 1) + b" " * 100_000
-    unknown_type = post("x", LIMIT, b"Content-Type: text/plain\r\n") + b" " * 100_000
+    starts = {
+        413: post("x", LIMIT + 1) + b" " * 100_000,
+        415: post("x", LIMIT, b"Content-Type: text/plain\r\n") + b" " * 100_000,
+    }
     unknown_encoding = post("x", LIMIT, b"Content-Encoding: br\r\n") + b" " * 100_000
-    starts = (too_large, unknown_type, unknown_encoding)
-    assert [(413, True), (415, True), (415, True)] == await asyncio.gather(
-        *(answer_and_seconds_until_closed(server, start) for start in starts)
-    )
+    connections = [await still.connect(start) for start in (*starts.values(), unknown_encoding)]
+    assert [413, 415, 415] == [(await answer(reader))[0] for reader, _ in connections]
+    await still.pass_by(LINGER - MOMENT)
+    assert [False] * 3 == list(map(is_closed, connections))
+    await still.pass_by(2 * MOMENT)
+    assert [True] * 3 == list(map(is_closed, connections))
 
 
-async def test_a_client_that_goes_on_sending_after_the_answer_is_hung_up_on_all_the_same(server: Service) -> None:
-    async with connected(server) as (reader, writer):
-        writer.write(post("x", 1_000_000_000))
-        assert 413 == (await answer(reader))[0]
-        closed = asyncio.create_task(seconds_until_closed(reader))
-        for _ in range(300):  # 20 MB, 4 MB a second.
-            with suppress(ConnectionError):
-                writer.write(b" " * 65_536)
-                await asyncio.wait_for(writer.drain(), 10)
-            await asyncio.wait([closed], timeout=1 / 64)
-            if closed.done():
-                break
-        assert LINGER - 0.1 <= await closed <= LINGER + SLACK
+async def test_a_client_that_goes_on_sending_after_the_answer_is_hung_up_on_all_the_same(still: Server) -> None:
+    reader, writer = await still.connect(post("x", 1_000_000_000))
+    assert 413 == (await answer(reader))[0]
+    for _ in range(19):
+        writer.write(b" " * 65_536)
+        await still.pass_by(LINGER / 20)
+    assert not reader.at_eof()
+    writer.write(b" " * 65_536)
+    await still.pass_by(LINGER / 20 + MOMENT)
+    with suppress(ConnectionError):
+        assert b"" == await reader.read()
 
 
 @pytest.mark.parametrize("size", [LIMIT + 1, 3 * LIMIT, 20 * LIMIT])
@@ -213,7 +229,7 @@ def test_a_client_that_reads_nothing_before_it_has_sent_everything_reads_the_413
     server: Service, stream: str, size: int
 ) -> None:
     """Most HTTP libraries send the body first. What they send after the answer must not reset the connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(server.url.rpartition(":")[2]), timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=20)
     path = f"/v1/streams/{stream}/readings"
     try:
         connection.request("POST", path, body=b" " * size)
@@ -228,8 +244,8 @@ def test_a_client_that_reads_nothing_before_it_has_sent_everything_reads_the_413
 
 
 async def test_a_gzip_bomb_is_413_and_the_connection_goes_on(server: Service, stream: str) -> None:
-    bomb = gzip.compress(b" " * 50_000_000)
-    async with connected(server) as (reader, writer):
+    bomb = gzip.compress(b" " * 50_000_000, 1)
+    async with connected(port_of(server)) as (reader, writer):
         writer.write(post(stream, len(bomb), b"Content-Encoding: gzip\r\n") + bomb)
         assert 413 == (await answer(reader))[0]
         writer.write(post(stream) + BODY)
@@ -238,18 +254,18 @@ async def test_a_gzip_bomb_is_413_and_the_connection_goes_on(server: Service, st
 
 async def test_pipelined_requests_may_be_split_anywhere(server: Service, stream: str) -> None:
     """A round trip on another connection lies between the parts, so the server has read the first one by itself."""
-    read = b"GET /v1/streams/%s/count HTTP/1.1\r\nHost: meanwhile\r\n\r\n"
-    length = len(post(f"{stream}/100") + BODY) * 2 + len(read % f"{stream}/100".encode())
-    async with connected(server) as (other_reader, other_writer):
+    length = len(post(f"{stream}/100") + BODY) * 2 + len(read(f"{stream}/100"))
+    assert length > 300
+    async with connected(port_of(server)) as (other_reader, other_writer):
         for start in range(100, 100 + length, 100):  # A hundred connections at a time.
             numbers = range(start, min(start + 100, 100 + length))
-            connections = [connected(server) for _ in numbers]
+            connections = [connected(port_of(server)) for _ in numbers]
             opened = [await connection.__aenter__() for connection in connections]
             names = [f"{stream}/{number}" for number in numbers]
-            requests = [(post(name) + BODY) * 2 + read % name.encode() for name in names]
+            requests = [(post(name) + BODY) * 2 + read(name) for name in names]
             for (_, writer), data, number in zip(opened, requests, numbers, strict=True):
                 writer.write(data[: number - 100])
-            other_writer.write(b"GET /livez HTTP/1.1\r\nHost: meanwhile\r\n\r\n")
+            other_writer.write(HEALTH)
             assert 200 == (await answer(other_reader))[0]
             for (_, writer), data, number in zip(opened, requests, numbers, strict=True):
                 writer.write(data[number - 100 :])
@@ -261,31 +277,14 @@ async def test_pipelined_requests_may_be_split_anywhere(server: Service, stream:
                 await connection.__aexit__(None, None, None)
 
 
-async def answers_to_two_requests_with_a_pause_in_the_second(
-    server: Service, stream: str, cut: int
-) -> list[tuple[int, object]]:
-    """What comes of a request that is sent with ``cut`` bytes of the next, the rest of which comes much later."""
-    second = post(stream) + BODY
-    async with connected(server) as (reader, writer):
-        writer.write(post(stream) + BODY + second[:cut])
-        first = await answer(reader)
-        await asyncio.sleep(LINGER + 1.5)
-        writer.write(second[cut:])
-        try:
-            return [(status, body["count"]) for status, body in (first, await answer(reader))]
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return [(first[0], first[1]["count"])]
-
-
-async def test_the_answer_to_one_request_does_not_cut_short_the_patience_with_the_next(
-    server: Service, stream: str
+@pytest.mark.parametrize("cut", [20, len(post("timeouts")) + 5], ids=["in its header", "in its body"])
+async def test_the_answer_to_one_request_does_not_cut_short_the_time_for_the_next(
+    still: Server, stream: str, cut: int
 ) -> None:
     """A client that pipelines on a slow line: the start of its second request comes with its first one."""
-    in_its_header, in_its_body = 20, len(post(stream)) + 5
-    both = [(200, 1), (200, 2)]
-    assert [both, both] == list(
-        await asyncio.gather(
-            answers_to_two_requests_with_a_pause_in_the_second(server, stream + "/a", in_its_header),
-            answers_to_two_requests_with_a_pause_in_the_second(server, stream + "/b", in_its_body),
-        )
-    )
+    second = post(stream) + BODY
+    reader, writer = await still.connect(post(stream) + BODY + second[:cut])
+    assert (200, {"stream": stream, "count": 1, "average": 1.0}) == await answer(reader)
+    await still.pass_by(TIMEOUT - MOMENT)
+    writer.write(second[cut:])
+    assert (200, {"stream": stream, "count": 2, "average": 1.0}) == await answer(reader)
