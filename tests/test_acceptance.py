@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.support import calls
+from tests.support.numbers import is_rounded_root
 from tests.support.servers import Service, service
 
 SHUFFLES = 20
@@ -38,13 +39,6 @@ def connect(running: Service) -> httpx.AsyncClient:
 async def client(running: Service) -> AsyncIterator[httpx.AsyncClient]:
     async with connect(running) as connected:
         yield connected
-
-
-def is_rounded_root(root: float, square: Fraction) -> bool:
-    """Whether ``root`` is the double nearest to the root of ``square``."""
-    below = (Fraction(root) + Fraction(math.nextafter(root, 0.0))) / 2
-    above = (Fraction(root) + Fraction(math.nextafter(root, math.inf))) / 2
-    return below * below <= square <= above * above
 
 
 def sample_variance(readings: list[float]) -> Fraction:

@@ -1,8 +1,6 @@
 """The table in a terminal, and the sensors that play for it."""
 
 import random
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 
@@ -13,6 +11,7 @@ from meanwhile.cli.demo_sensors import DAY, readings
 from meanwhile.cli.terminal_table import Board
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.stream_names import is_name
+from tests.support import processes
 from tests.support.event_stream import post
 from tests.support.servers import Service, Valkey, clean_environment, eventually, meanwhile, service
 
@@ -99,9 +98,10 @@ def test_watch_goes_on_when_the_service_comes_back(shared_valkey: Valkey) -> Non
     with service(MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=f"test-{uuid.uuid4().hex}") as running:
         post(running.url, "before", 1.0)
         with (running.data_dir / "watched").open("w") as output:
-            watching = subprocess.Popen(
-                [sys.executable, "-m", "meanwhile", "watch", "--url", running.url],
+            watching = processes.start(
+                *("watch", "--url", running.url),
                 stdout=output,
+                stderr=output,
                 env=clean_environment() | {"COLUMNS": "120", "LINES": "20", "FORCE_COLOR": "1", "TERM": "xterm"},
             )
         try:

@@ -6,7 +6,7 @@ with its key, counted = sent. ``Row.check`` holds it, so no test can forget to.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults.results import COLUMNS, cells, machine, merged
+from tests.support.processes import cold
 
 ROWS = pytest.StashKey[list["Row"]]()
 
@@ -35,6 +36,13 @@ class Row:
     def check(self) -> None:
         """Nothing acknowledged was lost, and nothing was counted twice."""
         assert (0, 0) == (self.lost, self.doubled), self
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cold() -> Iterator[None]:
+    """Services are started as a user starts them: what is measured of their memory and their start is real."""
+    with cold():
+        yield
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from uvicorn.config import STARTUP_FAILURE
 
 from meanwhile.api.key_file import key_entry
-from tests.support import calls
+from tests.support import calls, processes
 from tests.support.running_service import children, count, embedded, embedded_pid, is_alive, is_ready, post
 from tests.support.servers import (
     Service,
@@ -33,7 +33,7 @@ from tests.support.servers import (
 
 
 def test_start_up_says_where_it_listens_where_the_data_is_and_how_to_post() -> None:
-    with service() as running:
+    with processes.cold(), service() as running:
         assert "No API keys are set" in running.log
         assert f"Meanwhile listens on {running.url} and stores its streams in {running.data_dir}." in running.log
         assert f"curl {running.url}/v1/streams/kitchen/temperature/readings" in running.log

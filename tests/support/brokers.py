@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from tests.support import processes
+from tests.support.processes import Process
 from tests.support.servers import clean_environment, eventually, free_port, short_directory
 
 MOSQUITTO = which("mosquitto") or which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -132,7 +133,7 @@ class Bridge:
     directory: Path
     environment: dict[str, str]
     arguments: tuple[str, ...] = ()
-    process: subprocess.Popen[str] | None = None
+    process: Process | None = None
     starts: int = field(default=0)
 
     @property
@@ -144,15 +145,11 @@ class Bridge:
         before = self.log.count("subscribed to") if self.starts else 0
         self.starts += 1
         with (self.directory / "bridge.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "meanwhile", "mqtt", "--journal", str(self.directory / "journal")),
-                    *self.arguments,
-                ],
+            self.process = processes.start(
+                *("mqtt", "--journal", str(self.directory / "journal"), *self.arguments),
                 env=clean_environment() | self.environment,
                 stdout=log,
                 stderr=log,
-                text=True,
                 start_new_session=True,
             )
         if wait:

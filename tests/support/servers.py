@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meanwhile.storage.valkey_server import server_binary
+from tests.support import processes
+from tests.support.processes import Process
 
 FSYNC_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -115,14 +116,13 @@ def clean_environment() -> dict[str, str]:
 
 def meanwhile(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "meanwhile", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=clean_environment() | {"COLUMNS": "200"} | environment,
-    )
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        env = clean_environment() | {"COLUMNS": "200"} | environment
+        process = processes.start(*arguments, env=env, stdout=output, stderr=errors)
+        code = process.wait(100)
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(["meanwhile", *arguments], code, output.read(), errors.read())
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Service:
     data_dir: Path
     environment: dict[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
-    process: subprocess.Popen[str] | None = None
+    process: Process | None = None
     url: str = ""
 
     @property
@@ -142,15 +142,11 @@ class Service:
     def start(self, port: int = 0, *, until_live: bool = True) -> None:
         """Starts the service and waits until it is live, unless told not to."""
         with (self.data_dir / "service.log").open("w") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "meanwhile", "serve"),
-                    *("--port", str(port), "--data-dir", str(self.data_dir), *self.arguments),
-                ],
+            self.process = processes.start(
+                *("serve", "--port", str(port), "--data-dir", str(self.data_dir), *self.arguments),
                 env=clean_environment() | self.environment,
                 stdout=log,
                 stderr=log,
-                text=True,
                 start_new_session=True,
             )
         if until_live:
