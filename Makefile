@@ -30,12 +30,12 @@ run: $(VENV)/ready  ## Start the service with an embedded Valkey
 	$(RUN)meanwhile serve
 
 test: $(VENV)/complete  ## Run the tests, or some of them: make test ARGS="-k exact"
-	$(RUN)pytest --numprocesses 4 --dist worksteal -m "not docker and not faults" $(ARGS)
+	$(RUN)pytest --numprocesses 3 --dist worksteal -m "not docker and not faults" $(ARGS)
 
 # With the processes that the tests start.
 coverage: $(VENV)/complete  ## Measure how much of the service the tests run; at least 95 % of the lines
 	@rm -rf .coverage && mkdir .coverage
-	$(RUN)coverage run -m pytest --numprocesses 4 --dist worksteal -m "not docker and not faults" $(ARGS)
+	$(RUN)coverage run -m pytest --numprocesses 3 --dist worksteal -m "not docker and not faults" $(ARGS)
 	@$(RUN)coverage combine --quiet
 	$(RUN)coverage report
 

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,12 +62,10 @@ def test_after_a_silence_of_redis_new_streams_are_looked_for_as_often_as_before(
         events.until_ready()
         assert server.process is not None
         server.process.send_signal(signal.SIGSTOP)
-        time.sleep(2.5)
+        eventually(lambda: calls.get(f"{running.url}/readyz").status_code == 503)
         server.process.send_signal(signal.SIGCONT)
         post(running.url, "hall/lux", 1.0)
-        posted = time.monotonic()
         assert "hall/lux" == events.next()[1]["stream"]
-        assert events.arrivals[-1] - posted < 10  # It took ten times the silence.
 
 
 def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, here: str) -> None:
@@ -78,11 +75,10 @@ def test_a_prefix_gives_its_streams_later_ones_and_deletions(running: Service, h
         found, ready = events.until_ready()
         assert {here + "in/a"} == found.keys()
         assert {"streams": 1, "resumed": False} == ready
-        began = time.monotonic()
         post(running.url, here + "in/b", [1.0, 2.0])
         event, data = events.next()
         assert ("state", here + "in/b") == (event, data["stream"])
-        assert time.monotonic() - began < 2
+        assert 0 == events.comments  # It comes by itself, before the next comment does.
         calls.delete(f"{running.url}/v1/streams/{here}in/a")
         assert ("deleted", {"stream": here + "in/a"}) == events.next()
         post(running.url, here + "in/a", 5.0)
@@ -100,16 +96,22 @@ def test_changes_by_another_process_are_seen(shared_valkey: Valkey, running: Ser
             assert 2 == events.next()[1]["count"]
 
 
-def test_no_stream_is_given_twice_in_an_interval(running: Service, here: str) -> None:
-    post(running.url, here + "a", 1.0)
-    with watching(running.url, f"/v1/events?stream={here}a&interval=0.5") as events:
-        while True:
-            post(running.url, here + "a", 1.0)
-            if len(events.arrivals) == 5:
-                break
-            events.next()
-    gaps = [later - earlier for earlier, later in zip(events.arrivals[2:], events.arrivals[3:], strict=False)]
-    assert all(gap > 0.3 for gap in gaps), gaps  # A busy machine may be late with one and in time with the next.
+def test_no_stream_is_given_twice_in_an_interval(shared_valkey: Valkey, prefix: str) -> None:
+    with service(MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
+        post(running.url, "a", 1.0)
+        path = "/v1/streams/a/events"
+        with (
+            watching(running.url, f"{path}?interval=0.1") as often,
+            watching(running.url, f"{path}?interval=3600") as seldom,
+        ):
+            assert ["a"] == list(often.until_ready()[0])
+            assert ["a"] == list(seldom.until_ready()[0])
+            for count in (2, 3, 4):
+                post(running.url, "a", 1.0)
+                assert count == often.next()[1]["count"]
+            running.stop()
+            with pytest.raises(EOFError):
+                seldom.next()
 
 
 def test_who_comes_back_gets_what_changed_meanwhile(running: Service, here: str) -> None:
@@ -231,10 +233,9 @@ def test_an_event_stream_ends_when_its_key_no_longer_allows_it(
             keys.write_text(text)
             assert running.process is not None
             running.process.send_signal(signal.SIGHUP)
-            started = time.monotonic()
             with pytest.raises(EOFError):
                 events.next()
-            assert time.monotonic() < started + 10
+            assert 0 == events.comments
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -246,9 +247,7 @@ def test_shutdown_ends_event_streams_at_once(shared_valkey: Valkey, workers: str
         with watching(running.url, "/v1/events") as first, watching(running.url, "/v1/streams/a/events") as second:
             first.until_ready()
             second.until_ready()
-            began = time.monotonic()
             assert 0 == running.stop()
-            assert time.monotonic() - began < 5
             for events in (first, second):
                 with pytest.raises(EOFError):
                     events.next()
@@ -270,7 +269,5 @@ def test_one_who_does_not_read_disturbs_nobody_and_shutdown_neither(shared_valke
                 for turn in range(20):
                     post(running.url, "wide/1", [float(turn)] * 1_000)
                     assert turn + 2 == events.next()[1]["count"]
-            began = time.monotonic()
             assert 0 == running.stop()
-            assert time.monotonic() - began < 5
         assert "Cancel" not in running.log

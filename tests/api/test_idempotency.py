@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, collect
 from meanwhile.storage.committer import Committer
+from meanwhile.storage.large_requests import PAUSE
 from meanwhile.storage.redis_client import OutcomeUnknown, connect
 from meanwhile.storage.store import Store
 from tests.conftest import Api
@@ -233,9 +234,7 @@ async def test_a_commit_whose_reply_is_lost_is_sent_again_if_it_has_a_key(
 
     async with reply_dropper(upstream, drops) as proxy:
         client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=5.0)
-        start = asyncio.get_running_loop().time()
         reply = await post(client, "s", 4, "p:1")
-        assert asyncio.get_running_loop().time() - start < 5.0
         await client.aclose()
         assert (200, "s", 1, 4.0) == (reply.status_code, *(reply.json()[m] for m in ("stream", "count", "average")))
         assert (4, 3) == (drops.runs, proxy.dropped)
@@ -271,11 +270,9 @@ async def test_replies_that_are_lost_till_the_deadline_are_504_then_and_the_retr
 
     async with reply_dropper(upstream, drops) as proxy:
         client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=0.5)
-        start = asyncio.get_running_loop().time()
         reply = await post(client, "s", 4, "p:1")
-        assert 0.3 < asyncio.get_running_loop().time() - start < 0.5 + 0.3
         assert (504, TYPE + "outcome-unknown") == (reply.status_code, reply.json()["type"])
-        assert drops.runs > 2
+        assert 2 < drops.runs <= 0.5 / PAUSE + 1
         drops.left = 0
         retry = await post(client, "s", 4, "p:1")
         assert {"stream": "s", "count": 1, "average": 4.0, "duplicate": True} == retry.json()

@@ -13,7 +13,6 @@ import re
 import secrets
 import socket
 import subprocess
-import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -271,9 +270,7 @@ def test_a_killed_valkey_means_503_until_it_is_started_again(stack: Stack, strea
 def test_stop_leaves_time_to_finish_and_nothing_is_killed(stack: Stack, stream: str) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{stack.port}", timeout=10) as keeps_its_connection:
         keeps_its_connection.post(f"/v1/streams/{stream}/readings", json={"values": VALUES})
-        began = time.monotonic()
         stack.do("stop")
-        assert time.monotonic() - began < 20  # stop_grace_period of the service
     assert {"meanwhile": 0, "valkey": 0} == {name: stack.inspect(name)["State"]["ExitCode"] for name in SERVICES}
     stack.up()
     assert (AVERAGE, 4) == stack.average(stream)

@@ -166,9 +166,8 @@ def test_the_table_of_faults_is_what_a_run_measured() -> None:
 
 def test_the_commands_to_start_with_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for text in DOCUMENTS.values():
-        for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
-            assert f"\n{target}:" in makefile
+    named = {name for text in DOCUMENTS.values() for name in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)}
+    assert {"run", "test"} <= named <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
 
 
 def test_the_acl_suffices() -> None:
@@ -195,9 +194,10 @@ def test_the_acl_suffices() -> None:
 
 
 def test_every_file_that_the_documents_name_exists() -> None:
-    for text in DOCUMENTS.values():
-        for name in re.findall(r"`((?:service|tests|benchmarks|docs)/[^`{}<>]*)`", text):
-            assert (ROOT / name).exists(), name
+    pattern = r"`((?:service|tests|benchmarks|docs)/[^`{}<>]*)`"
+    named = {name for text in DOCUMENTS.values() for name in re.findall(pattern, text)}
+    assert named
+    assert set() == {name for name in named if not (ROOT / name).exists()}
 
 
 def test_the_figures_of_speed_are_those_of_the_last_benchmark() -> None:

@@ -52,7 +52,7 @@ async def test_a_stopped_valkey_delays_no_answer_past_the_deadline(
             note = f"slowest answer {load.slowest:.2f} s, read {slowest_read:.2f} s, {load.answers}"
             row = await load.settle(server.url, f"SIGSTOP Valkey {seconds} s", ready, note)
     report(row)
-    assert seconds * 0.9 <= load.slowest or seconds > TIMEOUT, "nobody noticed"
+    assert 0.9 * min(seconds, TIMEOUT) <= load.slowest, "nobody noticed"
     assert load.slowest <= TIMEOUT + 0.3
     assert slowest_read <= TIMEOUT + 0.3
     assert ready <= 2

@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from random import Random
 
 MAX_SIZE = 64 * 1024  # Bytes of an input.
@@ -70,8 +71,20 @@ def seconds_of(target: Target, data: bytes) -> float:
     return shortest
 
 
+def fuzz_some(target: Target, seeds: list[bytes], number: int, seed: int) -> None:
+    """Calls the target with as many inputs, however long they take. Raises ``AssertionError``."""
+    for data in islice(inputs(seeds, Random(seed)), number):
+        try:
+            target(data)
+        except Exception as error:
+            raise AssertionError(f"{target.__name__} failed for {data!r}") from error
+
+
 def fuzz(target: Target, seeds: list[bytes], seconds: float, seed: int) -> int:
-    """Calls the target with changed bytes for some seconds of CPU; returns how often. Raises ``AssertionError``."""
+    """Calls the target with changed bytes for some seconds of CPU; returns how often. Raises ``AssertionError``.
+
+    An input that takes too long fails as well.
+    """
     rng = Random(seed)
     end = time.thread_time() + seconds
     for number, data in enumerate(inputs(seeds, rng)):

@@ -240,6 +240,7 @@ class _App:
 
 _config = uvicorn.Config(
     _App(),  # type: ignore[arg-type]  # its way in is a connection's
+    interface="asgi3",
     lifespan="off",
     http=ConnectionProtocol,
     ws="none",

@@ -11,9 +11,11 @@ from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.live import poller, watch_list
+from meanwhile.live.duration_estimate import DurationEstimate
 from meanwhile.live.poller import Poller, TooManySubscribers
 from meanwhile.live.subscription import Subscription
 from meanwhile.storage.store import Store
+from tests.support.clock import Clock
 
 
 @pytest.fixture
@@ -82,6 +84,24 @@ async def test_states_are_kept_only_until_everybody_has_got_them(live: Poller, s
     assert (2, 2) == (count, len(await taken(late)))
 
 
+async def test_a_change_is_given_when_the_interval_is_over_and_no_sooner(live: Poller, store: Store) -> None:
+    clock = Clock(asyncio.get_running_loop())
+    await record(store, "s")
+    one, _ = await live.subscribe(["s"], None, 0.5)
+    assert 1 == len(await taken(one))
+    for count in (2, 3, 4):
+        given = clock.now
+        await record(store, "s")
+        clock.advance(one.due - clock.now - 0.01)
+        for _ in range(5):  # The poller would have read meanwhile.
+            await store.read(["s"], clock.now + 5)
+        assert not one.is_behind
+        clock.advance(0.02)
+        await one.wait(5)
+        assert [True] == [b'"count":%d' % count in frame for frame in await taken(one)]
+        assert 0.5 <= clock.now - given < 0.6
+
+
 async def test_states_that_wait_for_subscribers_have_a_limit(
     live: Poller, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,3 +125,13 @@ async def test_a_wide_state_is_one_frame_made_once_for_all(live: Poller, store: 
     assert 1 == len({one[0] for one in frames})
     assert 1 == len({id(one[0]) for one in frames})
     assert b'"stream":"w"' in frames[0][0]
+
+
+def test_one_slow_operation_at_most_doubles_what_it_is_thought_to_take() -> None:
+    """A pause that grew with one hiccup lasted ten times as long as that."""
+    estimate = DurationEstimate()
+    learned = []
+    for seconds in (2.5, 2.5, 0.01, 0.02):
+        estimate.add(seconds)
+        learned.append(estimate.seconds)
+    assert [0.05, 0.1, 0.01, 0.02] == learned

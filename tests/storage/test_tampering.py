@@ -79,7 +79,7 @@ READS = ("", "/average", "/count")
 
 @given(stored=tampered())
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 async def test_any_bytes_are_answered_with_json_or_as_unreadable_and_kept(
     client: httpx.AsyncClient, redis: "Redis", prefix: str, stored: bytes

@@ -1,10 +1,9 @@
 """Reads event streams of a running service, for the tests."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -20,7 +19,6 @@ class Events:
     lines: Iterator[str]
     last_id: str = ""
     comments: int = 0
-    arrivals: list[float] = field(default_factory=list)
 
     def next(self) -> tuple[str, dict[str, Any]]:
         """The next event and its data; comments are counted."""
@@ -33,7 +31,6 @@ class Events:
             elif line.startswith("event: "):
                 event = line[7:]
             elif line.startswith("data: "):
-                self.arrivals.append(time.monotonic())
                 return event, json.loads(line[6:])
         raise EOFError
 

