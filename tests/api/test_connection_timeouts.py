@@ -9,25 +9,22 @@ learns nothing but that the connection is gone. ``tests/faults/test_slow_clients
 import asyncio
 import gzip
 import http.client
-import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
 from meanwhile.api.connection_timeouts import LINGER, MIN_BYTES_PER_SECOND, TIMEOUT
 from meanwhile.settings import Settings
 from tests.support.clock import Clock
+from tests.support.connections import BODY, Connection, answer, connected, post
 from tests.support.in_process import listening
 from tests.support.servers import Service, Valkey, service
 
-BODY = b'{"value": 1}'
 LIMIT = 1_000_000  # The largest body that the servers of these tests take.
 MOMENT = 0.01  # Seconds.
 HEALTH = b"GET /livez HTTP/1.1\r\nHost: meanwhile\r\n\r\n"
-
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture(scope="module")
@@ -44,36 +41,12 @@ def stream() -> str:
     return f"timeouts/{uuid.uuid4().hex}"
 
 
-@asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Connection]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-
 def port_of(server: Service) -> int:
     return int(server.url.rpartition(":")[2])
 
 
-def post(stream: str, length: int = len(BODY), *headers: bytes) -> bytes:
-    """The start of a request that records, up to the empty line."""
-    line = b"POST /v1/streams/%s/readings HTTP/1.1\r\nHost: meanwhile\r\n" % stream.encode()
-    return line + b"Content-Length: %d\r\n" % length + b"".join(headers) + b"\r\n"
-
-
 def read(stream: str) -> bytes:
     return b"GET /v1/streams/%s/count HTTP/1.1\r\nHost: meanwhile\r\n\r\n" % stream.encode()
-
-
-async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, object]]:
-    """Status and body of the next response."""
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).lower()
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    return int(head.split(b" ")[1]), json.loads(await asyncio.wait_for(reader.readexactly(length), 20))
 
 
 class Server:

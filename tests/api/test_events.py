@@ -12,7 +12,8 @@ import pytest
 from meanwhile.api.key_file import key_entry, new_secret
 from tests.support import calls
 from tests.support.event_stream import post, watching
-from tests.support.servers import Service, Valkey, eventually, service, short_directory, valkey
+from tests.support.running_service import guarded
+from tests.support.servers import Service, Valkey, eventually, service, valkey
 
 
 @pytest.fixture(scope="module")
@@ -176,40 +177,34 @@ def test_subscribers_are_capped_and_their_places_come_free(shared_valkey: Valkey
         eventually(is_free)
 
 
-def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey) -> None:
+def test_a_key_watches_what_it_reaches_and_no_more(shared_valkey: Valkey, tmp_path: Path) -> None:
     reader, writer = new_secret(), new_secret()
-    with short_directory() as directory:
-        keys = directory / "keys.toml"
-        keys.write_text(key_entry("r", ["read"], "in/", reader) + "\n" + key_entry("w", ["write"], "", writer) + "\n")
-        with service(
-            "--api-keys",
-            str(keys),
-            MEANWHILE_REDIS_URL=shared_valkey.url,
-            MEANWHILE_PREFIX=f"test-{uuid.uuid4().hex}",
-        ) as running:
-            allowed, other = {"X-API-Key": reader}, {"X-API-Key": writer}
-            for name in ("in/a", "out/a"):
-                reply = calls.post(f"{running.url}/v1/streams/{name}/readings", json={"value": 1}, headers=other)
-                assert 200 == reply.status_code
-            for path, headers, status in [
-                ("/v1/events", {}, 401),
-                ("/v1/events", other, 403),
-                ("/v1/events?prefix=", allowed, 403),
-                ("/v1/events?prefix=out/", allowed, 403),
-                ("/v1/events?stream=in/a&stream=out/a", allowed, 403),
-                ("/v1/streams/out/a/events", allowed, 403),
-                ("/v1/streams/in/a/events", allowed, 200),
-            ]:
-                with watching(running.url, path, headers=headers) as events:
-                    assert status == events.reply.status_code, path
-            with watching(running.url, "/v1/events?interval=0.1", headers=allowed) as events:
-                assert {"in/a"} == events.until_ready()[0].keys()
-                keys.write_text(key_entry("w", ["write", "read"], "", writer) + "\n")
-                assert running.process is not None
-                running.process.send_signal(1)
-                eventually(lambda: "API keys in use: 1" in running.log)
-                with pytest.raises(EOFError):
-                    events.next()
+    keys = tmp_path / "keys.toml"
+    entries = key_entry("r", ["read"], "in/", reader) + "\n" + key_entry("w", ["write"], "", writer) + "\n"
+    with guarded(shared_valkey, entries, keys) as running:
+        allowed, other = {"X-API-Key": reader}, {"X-API-Key": writer}
+        for name in ("in/a", "out/a"):
+            reply = calls.post(f"{running.url}/v1/streams/{name}/readings", json={"value": 1}, headers=other)
+            assert 200 == reply.status_code
+        for path, headers, status in [
+            ("/v1/events", {}, 401),
+            ("/v1/events", other, 403),
+            ("/v1/events?prefix=", allowed, 403),
+            ("/v1/events?prefix=out/", allowed, 403),
+            ("/v1/events?stream=in/a&stream=out/a", allowed, 403),
+            ("/v1/streams/out/a/events", allowed, 403),
+            ("/v1/streams/in/a/events", allowed, 200),
+        ]:
+            with watching(running.url, path, headers=headers) as events:
+                assert status == events.reply.status_code, path
+        with watching(running.url, "/v1/events?interval=0.1", headers=allowed) as events:
+            assert {"in/a"} == events.until_ready()[0].keys()
+            keys.write_text(key_entry("w", ["write", "read"], "", writer) + "\n")
+            assert running.process is not None
+            running.process.send_signal(1)
+            eventually(lambda: "API keys in use: 1" in running.log)
+            with pytest.raises(EOFError):
+                events.next()
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/events?stream=in/a", "/v1/streams/in/a/events"])
@@ -223,9 +218,7 @@ def test_an_event_stream_ends_when_its_key_no_longer_allows_it(
 ) -> None:
     """Within a second, though nothing changes and no comment is due."""
     keys = tmp_path / "keys.toml"
-    keys.write_text(key_entry("r", ["read", "write"], "in/", "mw_r"))
-    prefix = f"test-{uuid.uuid4().hex}"
-    with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
+    with guarded(shared_valkey, key_entry("r", ["read", "write"], "in/", "mw_r"), keys) as running:
         allowed = {"X-API-Key": "mw_r"}
         calls.post(f"{running.url}/v1/streams/in/a/readings", json={"value": 1}, headers=allowed).raise_for_status()
         with watching(running.url, path, headers=allowed) as events:

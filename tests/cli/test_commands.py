@@ -24,8 +24,8 @@ from meanwhile.settings import Settings
 from tests.support import calls, processes
 from tests.support.numbers import is_rounded_root
 from tests.support.paths import DATA
-from tests.support.running_service import children, embedded_pid, is_alive
-from tests.support.servers import Service, clean_environment, eventually, meanwhile, service
+from tests.support.running_service import kill_everything
+from tests.support.servers import Service, clean_environment, meanwhile, service
 
 AIR_QUALITY = DATA / "air-quality.csv"
 STREAMS = {
@@ -90,13 +90,7 @@ def test_a_year_of_real_air_quality_is_exact_and_survives_a_kill_9_of_everything
         assert f"{sum(map(len, columns().values()))} readings recorded" in sent.stdout
         assert "skipped Date: not numeric" in sent.stdout
         check_air_quality(started)
-        assert started.process is not None
-        doomed = [started.process.pid, *children(started.process.pid), embedded_pid(started)]
-        for pid in doomed:
-            if is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        started.process.wait()
-        eventually(lambda: not any(map(is_alive, doomed)))
+        kill_everything(started)
         started.start()
         check_air_quality(started)
 

@@ -5,23 +5,20 @@ all wait beside each other, in one test, which says in a table when each connect
 """
 
 import asyncio
-import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from meanwhile.api.connection_timeouts import LINGER, MIN_BYTES_PER_SECOND, TIMEOUT
+from meanwhile.api.connection_timeouts import BYTES_A_SECOND, LINGER, TIMEOUT
+from tests.support.connections import BODY, answer, connected, post
 from tests.support.servers import Service, service
 
 pytestmark = pytest.mark.faults
 
-BODY = b'{"value": 1}'
 SLACK = 2.5  # Seconds that a busy machine may be late.
 LIMIT = 1_000_000  # The largest body that the server of these tests takes.
-
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +32,11 @@ def server() -> Iterator[Service]:
 @pytest.fixture
 def stream() -> str:
     """A stream that no other test has."""
-    return f"patience/{uuid.uuid4().hex}"
+    return f"timeouts/{uuid.uuid4().hex}"
 
 
-@asynccontextmanager
-async def connected(server: Service) -> AsyncIterator[Connection]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-def post(stream: str, length: int = len(BODY), *headers: bytes) -> bytes:
-    """The start of a request that records, up to the empty line."""
-    line = b"POST /v1/streams/%s/readings HTTP/1.1\r\nHost: meanwhile\r\n" % stream.encode()
-    return line + b"Content-Length: %d\r\n" % length + b"".join(headers) + b"\r\n"
-
-
-async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, object]]:
-    """Status and body of the next response."""
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).lower()
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    return int(head.split(b" ")[1]), json.loads(await asyncio.wait_for(reader.readexactly(length), 20))
+def port_of(server: Service) -> int:
+    return int(server.url.rpartition(":")[2])
 
 
 async def seconds_until_closed(reader: asyncio.StreamReader) -> float:
@@ -72,7 +49,7 @@ async def seconds_until_closed(reader: asyncio.StreamReader) -> float:
 
 async def seconds_that_it_may_drip(server: Service, start: bytes, drops: bytes) -> float:
     """How long a client is borne with that sends ``start`` and then a byte a second."""
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         writer.write(start)
         closed = asyncio.create_task(seconds_until_closed(reader))
         for drop in drops:
@@ -90,7 +67,7 @@ async def seconds_of_silence_after(server: Service, start: bytes) -> float:
 
 async def seconds_of_silence_in_its_second_request(server: Service, stream: str) -> float:
     """How long a client is borne with that stops in the middle of its second request, its first one answered."""
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         writer.write(post(stream) + BODY)
         assert 200 == (await answer(reader))[0]
         await asyncio.sleep(1)
@@ -100,7 +77,7 @@ async def seconds_of_silence_in_its_second_request(server: Service, stream: str)
 
 async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) -> tuple[int, object]:
     """What comes of a body that takes longer than the patience, half as fast again as it has to be."""
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         pieces = int((TIMEOUT + 2) * 4)
         size = MIN_BYTES_PER_SECOND * 3 // 2 // 4
         writer.write(post(stream, len(BODY) + pieces * size) + BODY[:-1])
@@ -114,7 +91,7 @@ async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) ->
 
 async def answers_to_a_client_that_idles_between_requests(server: Service, stream: str) -> list[int]:
     """What comes of two requests on one connection, with more than the patience between them."""
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         statuses = []
         for pause in (TIMEOUT + 2, 0):
             writer.write(post(stream) + BODY)
@@ -153,14 +130,14 @@ async def test_a_request_that_does_not_come_is_hung_up_on_and_one_that_comes_slo
     assert {} == {what: s for what, s in closed.items() if not TIMEOUT - 0.1 <= s <= TIMEOUT + SLACK}
     assert (200, 1) == answered_large
     assert [200, 200] == answered_idle
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         writer.write(b"GET /v1/streams/%s/count HTTP/1.1\r\nHost: meanwhile\r\n\r\n" % stream.encode())
         assert 404 == (await answer(reader))[0]
 
 
 async def answer_and_seconds_until_closed(server: Service, start: bytes) -> tuple[int, bool]:
     """The status of the answer to half a request, and whether the connection was closed as soon as it should be."""
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         writer.write(start)
         status = (await answer(reader))[0]
         return status, LINGER - 0.1 <= await seconds_until_closed(reader) <= LINGER + SLACK
@@ -179,7 +156,7 @@ async def test_an_answer_before_the_end_of_the_body_can_be_read_and_then_the_con
 
 
 async def test_a_client_that_goes_on_sending_after_the_answer_is_hung_up_on_all_the_same(server: Service) -> None:
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         writer.write(post("x", 1_000_000_000))
         assert 413 == (await answer(reader))[0]
         closed = asyncio.create_task(seconds_until_closed(reader))
@@ -198,7 +175,7 @@ async def answers_to_two_requests_with_a_pause_in_the_second(
 ) -> list[tuple[int, object]]:
     """What comes of a request that is sent with ``cut`` bytes of the next, the rest of which comes much later."""
     second = post(stream) + BODY
-    async with connected(server) as (reader, writer):
+    async with connected(port_of(server)) as (reader, writer):
         writer.write(post(stream) + BODY + second[:cut])
         first = await answer(reader)
         await asyncio.sleep(LINGER + 1.5)

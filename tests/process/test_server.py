@@ -19,7 +19,16 @@ from uvicorn.config import STARTUP_FAILURE
 
 from meanwhile.api.key_file import key_entry
 from tests.support import calls, processes
-from tests.support.running_service import children, count, embedded, embedded_pid, is_alive, is_ready, post
+from tests.support.running_service import (
+    children,
+    count,
+    embedded,
+    embedded_pid,
+    is_alive,
+    is_ready,
+    kill_everything,
+    post,
+)
 from tests.support.servers import (
     Service,
     Valkey,
@@ -67,14 +76,8 @@ def test_averages_survive_a_restart(workers: str, number: signal.Signals) -> Non
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_averages_survive_a_kill_9_of_everything(workers: str) -> None:
     with service("--workers", workers) as running:
-        assert running.process is not None
         post(running, "s", 21.0)
-        doomed = [running.process.pid, *children(running.process.pid), embedded_pid(running)]
-        for pid in doomed:
-            if is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        running.process.wait()
-        eventually(lambda: not any(map(is_alive, doomed)))
+        kill_everything(running)
         running.start()
         assert post(running, "s", 22.0).json()["count"] == 2
 

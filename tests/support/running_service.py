@@ -1,14 +1,18 @@
 """A running service: its processes, and what it has counted."""
 
 import os
+import signal
 import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import redis
 
 from tests.support import calls
-from tests.support.servers import Service
+from tests.support.servers import Service, Valkey, eventually, service
 
 
 def post(running: Service, stream: str, value: float) -> httpx.Response:
@@ -36,6 +40,26 @@ def embedded_pid(running: Service) -> int:
 def children(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     return [int(line) for line in listed.stdout.split()]
+
+
+def kill_everything(running: Service) -> None:
+    """kill -9 of the service, its workers and its Valkey; returns when they are gone."""
+    assert running.process is not None
+    doomed = [running.process.pid, *children(running.process.pid), embedded_pid(running)]
+    for pid in doomed:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    running.process.wait()
+    eventually(lambda: not any(map(is_alive, doomed)))
+
+
+@contextmanager
+def guarded(server: Valkey, entries: str, file: Path) -> Iterator[Service]:
+    """A service with a file of API keys, on streams of its own."""
+    file.write_text(entries)
+    prefix = f"test-{uuid.uuid4().hex}"
+    with service("--api-keys", str(file), MEANWHILE_REDIS_URL=server.url, MEANWHILE_PREFIX=prefix) as running:
+        yield running
 
 
 def is_alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from redis import Redis
 from meanwhile.api.key_file import key_entry, new_secret
 from tests.support.browser import CHROMIUM, chromium, is_accessible, opened
 from tests.support.event_stream import delete, post, post_batch
-from tests.support.servers import Service, Valkey, service, short_directory
+from tests.support.running_service import guarded
+from tests.support.servers import Service, Valkey, service
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -144,34 +146,26 @@ async def test_vectors_and_objects_are_shown_and_names_from_strangers_stay_text(
         assert await is_accessible(page)
 
 
-async def test_a_page_that_needs_a_key_asks_for_it(browser: Browser, shared_valkey: Valkey) -> None:
+async def test_a_page_that_needs_a_key_asks_for_it(browser: Browser, shared_valkey: Valkey, tmp_path: Path) -> None:
     secret = new_secret()
-    with short_directory() as directory:
-        keys = directory / "keys.toml"
-        keys.write_text(key_entry("page", ["read", "write"], "in/", secret))
-        with service(
-            "--api-keys",
-            str(keys),
-            MEANWHILE_REDIS_URL=shared_valkey.url,
-            MEANWHILE_PREFIX=f"test-{uuid.uuid4().hex}",
-        ) as running:
-            post(running.url, "in/a", 1.0, headers={"X-API-Key": secret})
-            async with opened(browser, running.url) as page:
-                await expect(page.get_by_role("dialog")).to_be_visible()
-                assert await is_accessible(page)
-                await page.get_by_label("Key", exact=True).fill("mw_wrong")
-                await page.keyboard.press("Enter")
-                await expect(page.locator("#key-reason")).to_have_text("The key is not valid.")
-                await page.get_by_label("Key", exact=True).fill(secret)
-                await page.keyboard.press("Enter")
-                await expect(row(page, "in/a")).to_be_visible()
-                assert [0, 1] == await page.evaluate("[localStorage.length, sessionStorage.length]")
-                await page.reload()
-                await expect(row(page, "in/a")).to_be_visible()
-                await page.goto(f"{running.url}/docs")
-                await expect(page.locator("#record_readings")).to_be_visible()
-                await page.get_by_role("button", name="Forget key").click()
-                await expect(page.get_by_role("dialog")).to_be_visible()
+    with guarded(shared_valkey, key_entry("page", ["read", "write"], "in/", secret), tmp_path / "keys.toml") as running:
+        post(running.url, "in/a", 1.0, headers={"X-API-Key": secret})
+        async with opened(browser, running.url) as page:
+            await expect(page.get_by_role("dialog")).to_be_visible()
+            assert await is_accessible(page)
+            await page.get_by_label("Key", exact=True).fill("mw_wrong")
+            await page.keyboard.press("Enter")
+            await expect(page.locator("#key-reason")).to_have_text("The key is not valid.")
+            await page.get_by_label("Key", exact=True).fill(secret)
+            await page.keyboard.press("Enter")
+            await expect(row(page, "in/a")).to_be_visible()
+            assert [0, 1] == await page.evaluate("[localStorage.length, sessionStorage.length]")
+            await page.reload()
+            await expect(row(page, "in/a")).to_be_visible()
+            await page.goto(f"{running.url}/docs")
+            await expect(page.locator("#record_readings")).to_be_visible()
+            await page.get_by_role("button", name="Forget key").click()
+            await expect(page.get_by_role("dialog")).to_be_visible()
 
 
 async def test_the_page_comes_back_when_the_service_does(browser: Browser, shared_valkey: Valkey) -> None:
