@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -16,15 +16,27 @@ from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 from tests.support.servers import Valkey, valkey
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With MEANWHILE_NO_SKIPS a test that is skipped has failed: CI has all that the tests need."""
-    report = yield
+
+def _not_skipped(report: Report) -> Report:
+    """With MEANWHILE_NO_SKIPS what is skipped has failed: CI has all that the tests need."""
     if os.environ.get("MEANWHILE_NO_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which MEANWHILE_NO_SKIPS forbids: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Of a test."""
+    return _not_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Of a module, which may be skipped as a whole."""
+    return _not_skipped((yield))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
