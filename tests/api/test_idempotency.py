@@ -6,6 +6,8 @@ which a resend doubles a reading if anything about keys is wrong.
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +23,7 @@ from meanwhile.storage.redis_client import OutcomeUnknown, connect
 from meanwhile.storage.store import Store
 from tests.conftest import Api
 from tests.support.keys import MALFORMED, digits
-from tests.support.servers import Streams, Valkey, reply_dropper
+from tests.support.servers import ReplyDropper, Streams, Valkey, reply_dropper
 
 TYPE = "urn:meanwhile:problem:"
 
@@ -218,6 +220,17 @@ class First:
         return self.left >= 0
 
 
+@asynccontextmanager
+async def dropping(server: Valkey, drops: First) -> AsyncIterator[ReplyDropper]:
+    """A way to the server on which replies are dropped."""
+
+    async def upstream() -> Streams:
+        return await asyncio.open_unix_connection(str(server.socket))
+
+    async with reply_dropper(upstream, drops) as proxy:
+        yield proxy
+
+
 async def load_script(store: Store) -> None:
     """So that every run that the proxy sees is EVALSHA, and none is refused with NOSCRIPT."""
     await store.commit([], asyncio.get_running_loop().time() + 10)
@@ -229,10 +242,7 @@ async def test_a_commit_whose_reply_is_lost_is_sent_again_if_it_has_a_key(
     await load_script(store)
     drops = First(3)
 
-    async def upstream() -> Streams:
-        return await asyncio.open_unix_connection(str(shared_valkey.socket))
-
-    async with reply_dropper(upstream, drops) as proxy:
+    async with dropping(shared_valkey, drops) as proxy:
         client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=5.0)
         reply = await post(client, "s", 4, "p:1")
         await client.aclose()
@@ -247,10 +257,7 @@ async def test_a_commit_whose_reply_is_lost_is_504_and_sent_once_if_it_has_no_ke
     await load_script(store)
     drops = First(1)
 
-    async def upstream() -> Streams:
-        return await asyncio.open_unix_connection(str(shared_valkey.socket))
-
-    async with reply_dropper(upstream, drops) as proxy:
+    async with dropping(shared_valkey, drops) as proxy:
         client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=5.0)
         reply = await client.post("/v1/streams/s/readings", json={"value": 4})
         assert (504, TYPE + "outcome-unknown") == (reply.status_code, reply.json()["type"])
@@ -265,10 +272,7 @@ async def test_replies_that_are_lost_till_the_deadline_are_504_then_and_the_retr
     await load_script(store)
     drops = First(1_000_000)
 
-    async def upstream() -> Streams:
-        return await asyncio.open_unix_connection(str(shared_valkey.socket))
-
-    async with reply_dropper(upstream, drops) as proxy:
+    async with dropping(shared_valkey, drops) as proxy:
         client = await api(redis_url=f"redis://127.0.0.1:{proxy.port}", redis_timeout=0.5)
         reply = await post(client, "s", 4, "p:1")
         assert (504, TYPE + "outcome-unknown") == (reply.status_code, reply.json()["type"])
@@ -285,11 +289,8 @@ async def test_of_a_commit_with_both_only_what_has_a_key_is_sent_again(
     await load_script(store)
     drops = First(1)
 
-    async def upstream() -> Streams:
-        return await asyncio.open_unix_connection(str(shared_valkey.socket))
-
     async with (
-        reply_dropper(upstream, drops) as proxy,
+        dropping(shared_valkey, drops) as proxy,
         connect(f"redis://127.0.0.1:{proxy.port}") as redis,
     ):
         committer = Committer(Store(redis, prefix), max_waiting=100, redis_timeout=5.0)
