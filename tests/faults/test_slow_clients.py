@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from meanwhile.api.connection_timeouts import BYTES_A_SECOND, LINGER, TIMEOUT
+from meanwhile.api.connection_timeouts import LINGER, MIN_BYTES_PER_SECOND, TIMEOUT
 from tests.support.connections import BODY, answer, connected, post
 from tests.support.servers import Service, service
 
