@@ -170,6 +170,7 @@ _STUBBORN = """
 import sys, time
 import uvicorn
 from meanwhile.process import server
+from meanwhile.process.late_connections import LateConnections
 
 async def app(scope, receive, send):
     await receive()
@@ -183,10 +184,12 @@ async def app(scope, receive, send):
 def run(workers):
     config = uvicorn.Config("stubborn:app", workers=workers, lifespan="on")
     with server._listen("127.0.0.1", 0, 0) as listener:
+        late = LateConnections(listener.dup())
         if workers == 1:
-            server._Server(config, 0.5, lambda: print("closed", flush=True)).run([listener])
+            server._Server(config, 0.5, lambda: print("closed", flush=True), late).run([listener])
         else:
-            server._Workers(config, listener, 0.5).run()
+            server._Workers(config, listener, 0.5, late).run()
+        late.close()
         print("ended", flush=True)
 
 if __name__ == "__main__":
