@@ -8,8 +8,9 @@ from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import MAX_SEQUENCE
 from meanwhile.core.readings import Limits
 from meanwhile.core.stream_names import MAX_NAME_LENGTH, is_name
-from meanwhile.formats.mqtt_payload import Decoded, Options, decode, stream_of
+from meanwhile.formats.mqtt_payload import Decoded, Options, decode
 from meanwhile.formats.strict_json import Malformed
+from meanwhile.formats.topic_names import stream_of
 
 NOW = 1_000
 

@@ -173,7 +173,8 @@ def texts(data: bytes) -> None:
     Hosts(["a.example", "*.b.example"]).allow(Headers([(b"host", data)]))
     with suppress(ValueError):
         shape = shape_from_text(data.decode(errors="replace"))
-        assert shape.components == len(shape.flatten(shape.value([1.0] * shape.components)))
+        if shape.components <= 10_000:  # A text may describe more than there is memory for; no state has as many.
+            assert shape.components == len(shape.flatten(shape.value([1.0] * shape.components)))
     with suppress(Unauthorized):
         Guard(None).authorize(Headers([(b"authorization", data), (b"x-api-key", data)]), "read")
     with TemporaryDirectory() as directory, suppress(BadKeyFile):

@@ -1,30 +1,23 @@
 """HTTP connections with timeouts, ordered refusals of malformed requests, and responses in one write.
 
-**Timeouts.** uvicorn limits how long a connection may be idle after a response, but neither the wait for the first
-request nor the time that a slow header or body takes. Here each connection has one timer for all of these
-(``connection_timeouts.py``).
+**Timeouts.** uvicorn limits only how long a connection may be idle after a response. Here each connection has one timer
+for everything that it waits for (``connection_timeouts.py``).
 
 **Malformed requests.** uvicorn refuses them in plain text and at once, ahead of the responses to earlier requests on
 the same connection, so a client takes the refusal for the response to a reading that was recorded. Here the refusal is
 a problem document and is sent in order. uvicorn does not limit the size of a header; here, bytes without a byte of body
-(a header, a trailer, a chunk extension) are refused beyond 64 KiB. ``request_head.py`` has the other rules. Trailers
-are ignored. A body may consist of up to 10,000 chunks of any size; beyond that, they must have 16 bytes on average. A
-client may pipeline 1,000 requests. A worker has a limit of connections; a client beyond it gets a problem document,
-too.
+(a header, a trailer, a chunk extension) are refused beyond 64 KiB. ``request_head.py`` and ``chunk_limit.py`` have the
+other rules. Trailers are ignored. A client may pipeline 1,000 requests.
 
-**Responses in one write.** uvicorn hands the head and the body of a response to the kernel separately: two system
-calls, each of which wakes the client. An application that has both passes them to ``respond``. It writes them together
-if possible; otherwise it returns False, and the application sends them through ASGI.
+**Responses in one write.** uvicorn writes the head and the body of a response separately: two system calls, each of
+which wakes the client. An application that has both passes them to ``respond``, which writes them together if possible.
 
-**Endless responses.** A client that takes none of its response for 30 s is disconnected, which limits the memory for
-unsent data. A response without an end, such as an event stream, registers a function that ends it at shutdown
-(``end_at_shutdown``); otherwise shutdown would wait for it.
+**Endless responses**, such as event streams, register a function that ends them at shutdown (``end_at_shutdown``);
+otherwise shutdown would wait for them.
 
-**Uploads** may last for hours. An upload calls ``hold``: from then on it has its own timeouts, it learns when the
-server stops, and it can take what arrived before its connection broke.
+**Uploads** may last for hours. An upload calls ``hold``: from then on it has its own timeouts (``connection_hold.py``).
 
-The application gets the connection of a request as a parameter: if it has a method ``answer``, as ``Meanwhile`` has,
-that is called with the connection and the three parameters of ASGI.
+An application with a method ``answer``, as ``Meanwhile`` has, gets the connection as a parameter before those of ASGI.
 """
 
 import asyncio
@@ -38,15 +31,13 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meanwhile.api import request_head
+from meanwhile.api.chunk_limit import TOO_SMALL, are_too_small
 from meanwhile.api.connection_hold import Hold
 from meanwhile.api.connection_timeouts import Deadlines, Phase, Stall
 from meanwhile.api.errors import NotHttp, Refused, TooManyConnections
 from meanwhile.api.problems import encode
 
 _ABORT_DELAY = 0.5  # Seconds that a client has at shutdown to take the end of an endless response.
-MAX_CHUNKS = 10_000  # Beyond this number, the chunks of a body need a minimum mean size.
-MIN_MEAN_CHUNK = 16  # Bytes.
-_CHUNK_OVERHEAD = 5  # Bytes: the size of the chunk and two line ends.
 MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -202,9 +193,9 @@ class ConnectionProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """A chunk of a body begins. Raises ``Refused`` if there are too many small chunks."""
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS and self._chunks * (MIN_MEAN_CHUNK + _CHUNK_OVERHEAD) > self._request_bytes:
-            self._parse_error = NotHttp(f"Expected chunks of at least {MIN_MEAN_CHUNK} bytes on average.")
-            raise self._parse_error
+        if are_too_small(self._chunks, self._request_bytes):
+            self._parse_error = TOO_SMALL
+            raise TOO_SMALL
 
     def on_body(self, body: bytes) -> None:
         """Part of a body has arrived."""

@@ -4,16 +4,9 @@ A *pattern* such as ``{measurement}/{tags}/{field}`` is a stream name with place
 field, and one for the tags, sorted by key, which becomes one segment for each tag: its value with ``{tags}``,
 ``key:value`` with ``{pairs}``.
 
-Measurements, tags and fields can be any text and stream names cannot. So in each place these characters are encoded as
-``~XX`` for each byte of their UTF-8, as URLs do with ``%``:
-
-- those that a name cannot have, ``~`` and ``/``; with ``{pairs}``, ``:`` too;
-- the first character of a segment ``.`` or ``..``, and of a last segment that is a route below a stream (``count``).
-
-A name that does not start with a letter or a digit then gets ``x~`` in front. In an encoded text two hexadecimal digits
-follow every ``~``, so each of these steps can be undone, and different points have different streams. There is one
-exception: ``{tags}`` has no keys, so two points that differ only in the keys of their tags share a stream, and only
-``{pairs}`` keeps them apart.
+Measurements, tags and fields can be any text, and are encoded (``encoded_names.py``); in ``{pairs}``, ``:`` is encoded,
+too. So different points have different streams, with one exception: ``{tags}`` has no keys, so two points that differ
+only in the keys of their tags share a stream. ``{pairs}`` keeps them apart.
 
 >>> name_of("{measurement}/{tags}/{field}", "disk", [("path", "/srv"), ("host", "pi")], "used %")
 'disk/pi/~2Fsrv/used~20~25'
@@ -23,6 +16,7 @@ import re
 from collections.abc import Sequence
 
 from meanwhile.core.stream_names import RESERVED
+from meanwhile.formats.encoded_names import encode_segment, join_segments
 
 Tags = Sequence[tuple[str, str]]
 
@@ -30,7 +24,6 @@ DEFAULT = "{measurement}/{tags}/{field}"
 PATTERN = r"^[A-Za-z0-9{][A-Za-z0-9._:{}~/-]*$"
 _PLACES = {"{measurement}", "{tags}", "{pairs}", "{field}"}
 _LITERAL = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:-]+", re.ASCII)
-_ENCODED = re.compile(r"[^A-Za-z0-9._:-]", re.ASCII)
 _ENCODED_IN_PAIRS = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
 
 
@@ -50,26 +43,15 @@ def name_of(pattern: str, measurement: str, tags: Tags, field: str) -> str:
     for segment in pattern.split("/"):
         match segment:
             case "{measurement}":
-                segments.append(_encode(measurement))
+                segments.append(encode_segment(measurement))
             case "{field}":
-                segments.append(_encode(field))
+                segments.append(encode_segment(field))
             case "{tags}":
-                segments += [_encode(value) for _, value in sorted(tags)]
+                segments += [encode_segment(value) for _, value in sorted(tags)]
             case "{pairs}":
-                segments += [":".join(_encode(part, _ENCODED_IN_PAIRS) for part in pair) for pair in sorted(tags)]
+                segments += [
+                    ":".join(encode_segment(part, _ENCODED_IN_PAIRS) for part in pair) for pair in sorted(tags)
+                ]
             case literal:
                 segments.append(literal)
-    if segments[-1] in RESERVED:
-        segments[-1] = _escape(segments[-1][0]) + segments[-1][1:]
-    name = "/".join(segments)
-    return name if name[0].isalnum() else "x~" + name
-
-
-def _encode(text: str, encoded: re.Pattern[str] = _ENCODED) -> str:
-    if text in (".", ".."):
-        return _escape(".") + text[1:]
-    return encoded.sub(lambda match: _escape(match[0]), text)
-
-
-def _escape(character: str) -> str:
-    return "".join(f"~{byte:02X}" for byte in character.encode())
+    return join_segments(segments)

@@ -12,11 +12,7 @@ since Zigbee2MQTT and Tasmota send strings and switches with the numbers.
 
 An object can have a *sequence*, in a member whose name is configured. It is removed before the rest is read.
 
-A topic can be any text, and a stream name cannot. A topic that is a stream name is taken as it is. Any other topic is
-encoded: slashes at its ends are dropped; in each segment every character that a name cannot have, and ``~``, becomes
-``~XX`` for each byte of its UTF-8; so does the first character of a segment ``.`` or ``..``, and of a last segment that
-is a route below a stream (``count``); a result that does not start with a letter or a digit gets ``x~`` in front. Names
-of fields are encoded in the same way.
+``topic_names.py`` says which stream a topic names; names of fields are segments of a topic.
 """
 
 import re
@@ -26,10 +22,10 @@ from typing import Any, NamedTuple
 from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import MAX_SEQUENCE
 from meanwhile.core.readings import Limits, Readings, collect_numbers
-from meanwhile.core.stream_names import RESERVED, check_name, is_name
+from meanwhile.core.stream_names import check_name
 from meanwhile.formats import json_readings, senml, strict_json
+from meanwhile.formats.topic_names import stream_of
 
-_ENCODED = re.compile(r"[^A-Za-z0-9._:-]", re.ASCII)
 _PACK = re.compile(rb"[ \t\r\n]*+\[[ \t\r\n]*+\{")  # How an array of objects starts.
 _POST = {"value", "values", "time"}
 _SENML: Mapping[str | None, Callable[[bytes, int, Limits], senml.Pack]] = {
@@ -121,28 +117,3 @@ def _sequence(value: Any) -> int:
     if not (isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_SEQUENCE):
         raise Invalid(f"Expected the sequence to be an integer from 0 to {MAX_SEQUENCE}.")
     return int(value)
-
-
-def stream_of(topic: str) -> str:
-    """The stream that a topic names; its name may be too long.
-
-    >>> stream_of("plant/boiler"), stream_of("/zigbee2mqtt/Living room/"), stream_of("esp/count")
-    ('plant/boiler', 'zigbee2mqtt/Living~20room', 'esp/~63ount')
-    """
-    if is_name(topic):
-        return topic
-    segments = [_encode(segment) for segment in topic.strip("/").split("/")]
-    if segments[-1] in RESERVED:
-        segments[-1] = _escape(segments[-1][0]) + segments[-1][1:]
-    name = "/".join(segments)
-    return name if name[:1].isalnum() else "x~" + name
-
-
-def _encode(segment: str) -> str:
-    if segment in ("", ".", ".."):
-        return _escape(segment[:1] or "/") + segment[1:]
-    return _ENCODED.sub(lambda match: _escape(match[0]), segment)
-
-
-def _escape(character: str) -> str:
-    return "".join(f"~{byte:02X}" for byte in character.encode("utf-8", "replace"))
