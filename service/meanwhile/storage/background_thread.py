@@ -22,10 +22,10 @@ async def run(function: Callable[..., _Result], *args: object) -> _Result:
 
 
 def _run(function: Callable[..., _Result], args: tuple[object, ...]) -> _Result:
-    """Calls the function without the cyclic garbage collector, which would stop all threads while it scans the objects.
+    """Calls the function with the cyclic garbage collector off, because it stops all threads while it scans objects.
 
-    Expensive work creates no cycles but many objects. So afterwards all objects are frozen for the same reason;
-    ``LargeBodySlots.collect_garbage`` scans them later.
+    Expensive work creates many objects and no cycles. Afterwards all objects are frozen, so that later collections do
+    not scan them; ``LargeBodySlots.collect_garbage`` does so at a quiet time.
     """
     gc.disable()
     try:
