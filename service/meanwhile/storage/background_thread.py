@@ -1,10 +1,11 @@
-"""Heavy pure work, such as the deviations of a thousand components: off the event loop, in one thread, in turn.
+"""Runs expensive pure functions, such as the deviations of a thousand components, in one thread off the event loop.
 
-One thread, because Python runs one at a time: more of them would only take more turns from the event loop. Work that
-takes a few milliseconds is not worth it. The task that waits can be cancelled; work that has not begun then never does.
+One thread is enough, because Python runs one thread at a time: more threads would only take more time from the event
+loop. A function that takes a few milliseconds does not need the thread. If the caller is cancelled before the function
+starts, the function never runs.
 
-The work runs without the collector of reference cycles, and what it made is frozen, together with everything else that
-is there (``_run`` says why). So a process that runs heavy work has to call ``tidy`` every ``TIDY_INTERVAL`` seconds.
+The functions run without the cyclic garbage collector, and what they make is frozen (``_run`` says why). So a process
+that uses this thread must call ``tidy`` every ``TIDY_INTERVAL`` seconds.
 """
 
 import asyncio
@@ -17,18 +18,18 @@ TIDY_INTERVAL = 600.0  # Seconds.
 
 _Result = TypeVar("_Result")
 
-_executor = ThreadPoolExecutor(1, thread_name_prefix="heavy")  # Its thread starts with the first work.
+_executor = ThreadPoolExecutor(1, thread_name_prefix="background")  # The first call starts the thread.
 
 
 async def run(function: Callable[..., _Result], *args: object) -> _Result:
-    """``function(*args)``. Raises what it raises."""
+    """Calls ``function(*args)`` in the thread. Returns its result, or raises its exception."""
     return await asyncio.get_running_loop().run_in_executor(_executor, _run, function, args)
 
 
 def tidy() -> None:
-    """Collects the reference cycles among all objects, also those that heavy work froze.
+    """Collects the garbage cycles among all objects, frozen ones included.
 
-    It takes long while large requests are in memory.
+    This takes long while large requests are in memory.
     """
     gc.unfreeze()
     gc.collect()
@@ -36,9 +37,9 @@ def tidy() -> None:
 
 
 def _run(function: Callable[..., _Result], args: tuple[object, ...]) -> _Result:
-    """Runs without the collector of cycles: heavy work makes none, and looking through all that it makes takes long.
+    """Calls the function without the cyclic garbage collector, which would stop all threads while it scans the objects.
 
-    For the same reason, what it made is frozen, and with it everything else that is there.
+    Expensive work creates no cycles but many objects. So all objects are frozen afterwards; ``tidy`` scans them later.
     """
     gc.disable()
     try:

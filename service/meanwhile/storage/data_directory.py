@@ -62,7 +62,7 @@ class Lock:
         os.close(self.descriptor)
 
     def acquire(self) -> bool:
-        """Tries to get the lock and returns whether it is held. Raises ``EmbeddedError`` without file locking."""
+        """Tries to get the lock and returns whether it is held. Raises ``EmbeddedError`` if locks are unsupported."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
