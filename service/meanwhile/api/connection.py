@@ -39,7 +39,6 @@ from meanwhile.api.problems import encode
 
 _ABORT_DELAY = 0.5  # Seconds that a client has at shutdown to take the end of an endless response.
 MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
-
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
