@@ -1,4 +1,4 @@
-"""The append-only file of the embedded Valkey: whether it is still what it was when the last server ran.
+"""The append-only file of the embedded Valkey: whether it is still what it was at the last look.
 
 Valkey keeps the streams in ``appendonlydir``: a base file, an incremental file that every commit is appended to, and a
 manifest that names them. What it does about damage is right after a power failure, and too quiet for everything else:
@@ -7,6 +7,8 @@ manifest that names them. What it does about damage is right after a power failu
 - Without the manifest it starts with no streams, and empties the files that it finds. ``check`` refuses that.
 - A file that somebody has truncated looks to it like one that never had more. ``check`` knows how long it was from
   ``meanwhile.record``, which ``remember`` writes while the server runs.
+- If somebody removes, replaces or truncates a file while the server runs, the server does not notice it, and continues
+  to write to a file that the next start does not find. ``is_intact`` compares with the last look.
 
 The record is also what says that there has been data: to start with none, remove it.
 """
@@ -14,16 +16,25 @@ The record is also what says that there has been data: to start with none, remov
 import json
 import logging
 import re
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from meanwhile.storage.data_directory import DataDir, EmbeddedError
 
 log = logging.getLogger(__name__)
 
-_LISTED = re.compile(r"^file (\S+) seq \d+ type [bi]\s*$", re.MULTILINE)
+_LISTED = re.compile(r"^file (\S+) seq (\d+) type [bi]\s*$", re.MULTILINE)
 _NAMED = re.compile(r"^file (\S+) ", re.MULTILINE)
 _CUT = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
+
+
+class _Seen(NamedTuple):
+    """A file at the last look: its size in bytes, and its device and inode (None if only the size is known)."""
+
+    size: int
+    identity: tuple[int, int] | None
 
 
 class AppendOnlyFile:
@@ -35,6 +46,8 @@ class AppendOnlyFile:
         self._record = data_dir.path / "meanwhile.record"
         self._remembered: dict[str, int] | None = None
         self._before: dict[str, int] = {}
+        self._seen: dict[str, _Seen] | None = None  # By name; None until the first look at a server that is adopted.
+        self._newest = 0  # The highest sequence number in the manifest at the last look.
 
     def check(self) -> None:
         """Looks at the files before a server starts.
@@ -42,6 +55,7 @@ class AppendOnlyFile:
         Raises ``EmbeddedError`` if there were streams that the server would not find. Logs what is shorter than it was.
         """
         recorded = self._read_record()
+        self._seen, self._newest = {}, 0  # The server that starts uses the files that are there now.
         if not self._manifest.is_file():
             files = [file.name for file in _files(self._directory) if file.suffix == ".aof" and file.stat().st_size]
             if recorded is not None or files:
@@ -85,10 +99,27 @@ class AppendOnlyFile:
 
     def sizes(self) -> dict[str, int]:
         """The files that the manifest lists, with their sizes in bytes; those that are missing are left out."""
-        with suppress(OSError, UnicodeDecodeError):
-            listed = set(_LISTED.findall(self._manifest.read_text()))
-            return {file.name: file.stat().st_size for file in _files(self._directory) if file.name in listed}
+        with suppress(OSError):
+            return {name: file.size for name, file in self._look(self._listed() or {}).items()}
         return {}
+
+    def _listed(self) -> dict[str, int] | None:
+        """The files that the manifest lists, with their sequence numbers; None if there is no manifest."""
+        try:
+            manifest = self._manifest.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return None
+        return {name: int(number) for name, number in _LISTED.findall(manifest)}
+
+    def _look(self, listed: Container[str]) -> dict[str, _Seen]:
+        """Those of these files that are there."""
+        found = {}
+        for file in _files(self._directory):
+            if file.name in listed:
+                with suppress(FileNotFoundError):
+                    status = file.stat()
+                    found[file.name] = _Seen(status.st_size, (status.st_dev, status.st_ino))
+        return found
 
     def _named(self) -> set[str]:
         """Every file that the manifest names, also those that a rewrite has replaced."""
@@ -97,18 +128,37 @@ class AppendOnlyFile:
         except OSError:  # What Valkey will say of it is clearer.
             return set()
 
-    def is_complete(self) -> bool:
-        """Whether the manifest and every file that it lists are there. Raises ``OSError`` if the disk does not say."""
-        try:
-            listed = set(_LISTED.findall(self._manifest.read_text()))
-        except FileNotFoundError:
+    def is_intact(self) -> bool:
+        """Whether the manifest and the files that it lists are those of the last ``remember``, and none is shorter.
+
+        Raises ``OSError`` if the disk does not say.
+        """
+        listed = self._listed()
+        if not listed:
             return False
-        present = {file.name for file in _files(self._directory)}
-        return bool(listed) and (listed <= present or set(_LISTED.findall(self._manifest.read_text())) != listed)
+        found = self._look(listed)
+        if listed.keys() <= found.keys() and max(listed.values()) >= self._newest:
+            seen = self._before_now()
+            if all(_continues(file, seen.get(name)) for name, file in found.items()):
+                return True
+        return self._listed() not in (listed, None)  # A rewrite has replaced the files meanwhile.
 
     def remember(self) -> None:
-        """Writes the record, if it has changed."""
-        sizes = self.sizes()
+        """Keeps what there is for ``is_intact``, and writes the record if it has changed.
+
+        A file keeps its identity, and its size at least, as long as the manifest lists its name: what somebody has
+        replaced or truncated is not taken for what the server has written.
+        """
+        try:
+            listed = self._listed() or {}
+            found = self._look(listed)
+        except OSError as error:
+            log.debug("the append-only file cannot be looked at: %s", error)
+            return
+        seen = self._before_now()
+        self._seen = {name: _merged(file, seen.get(name)) for name, file in found.items()}
+        self._newest = max(listed.values(), default=0)
+        sizes = {name: file.size for name, file in self._seen.items()}
         if not sizes or sizes == self._remembered:
             return
         new = self._record.with_suffix(".new")
@@ -121,6 +171,12 @@ class AppendOnlyFile:
             log.debug("the record of the append-only file cannot be written: %s", error)
         else:
             self._remembered = sizes
+
+    def _before_now(self) -> dict[str, _Seen]:
+        """The files at the last look. Before the first look at a server that is adopted, those in the record."""
+        if self._seen is None:
+            self._seen = {name: _Seen(size, None) for name, size in (self._read_record() or {}).items()}
+        return self._seen
 
     def _read_record(self) -> dict[str, int] | None:
         """The sizes in the record; None if there is no record, empty if it cannot be read."""
@@ -138,3 +194,14 @@ def _files(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _continues(file: _Seen, before: _Seen | None) -> bool:
+    """Whether ``file`` is the one that it was before, to which the server can only have appended."""
+    return before is None or (before.identity in (None, file.identity) and file.size >= before.size)
+
+
+def _merged(file: _Seen, before: _Seen | None) -> _Seen:
+    if before is None:
+        return file
+    return _Seen(max(file.size, before.size), before.identity or file.identity)

@@ -6,8 +6,9 @@ knows that a server is running, waits until it answers, and looks at it every se
 - It does not answer: logged after some seconds. At the start of the service, an adopted server that does not answer
   is an error.
 - Its socket is gone: nobody can connect any more, so it is stopped and started again.
-- The data directory, or part of the append-only file, is gone: the server goes on writing into deleted files, and what
-  it acknowledges is on no disk. It refuses writes until it has saved everything from memory again.
+- The data directory is gone, or part of the append-only file was removed, replaced or cut short: the server continues
+  to write to deleted files, or to one without its beginning, and the next start does not find what it acknowledges.
+  It refuses writes until it has saved everything from memory again.
 """
 
 import logging
@@ -74,8 +75,17 @@ class Keeper:
             )
             _send(self._pid, signal.SIGKILL)
             self._thread.join(1)
-        if not self._thread.is_alive():
-            self._files.remember()
+        if self._thread.is_alive():
+            return
+        with suppress(OSError):
+            if self._files.is_intact():
+                self._files.remember()
+            elif self._failure is None:
+                log.error(
+                    "part of %s was removed, replaced or cut short just before Valkey stopped: readings that were "
+                    "acknowledged may be missing. Restore it from a backup",
+                    self._dir.path / "appendonlydir",
+                )
 
     def _run(self) -> None:
         pause = _SHORTEST_PAUSE
@@ -163,6 +173,7 @@ class Keeper:
         """Says and sets what there is to say and to set when a server is ready. Raises ``EmbeddedError``."""
         if self._is_ours:
             self._files.cut_off(self._dir.log_since(self._log_start))
+            self._files.remember()
         try:
             for name, value in self._valkey.set_right().items():
                 log.warning("the adopted Valkey had %s %r; it has what this service promises now", name, value)
@@ -170,13 +181,12 @@ class Keeper:
             log.info("Valkey on %s is ready, with %s", self._dir.path, self._valkey.keys())
         except redis.RedisError as error:
             raise EmbeddedError(f"The Valkey{_named(self._pid)} on {self._dir.path} refuses: {error}.") from None
-        self._files.remember()
 
     def _look(self) -> bool:
         """Whether all is well with a server that answers, or it may go on all the same; else it is about to stop."""
         self._dir.rotate_log()
         has_moved = self._dir.has_moved()
-        if has_moved or not self._files.is_complete():
+        if has_moved or not self._files.is_intact():
             return not (self._save_again(has_moved=has_moved) and has_moved and self._replace())
         if not self._dir.socket.exists():
             return not self._replace()
@@ -198,10 +208,14 @@ class Keeper:
 
     def _save_again(self, *, has_moved: bool) -> bool:
         """Whether everything in the server's memory is on disk again, where it belongs."""
-        what = f"the data directory {self._dir.path}" if has_moved else f"part of {self._dir.path / 'appendonlydir'}"
+        what = (
+            f"the data directory {self._dir.path} was removed or moved"
+            if has_moved
+            else f"part of {self._dir.path / 'appendonlydir'} was removed, replaced or cut short"
+        )
         self._say_once(
-            f"{what} was removed or moved while Valkey was running on it. What was recorded since, at most in the last "
-            "second or two, is only in memory; Valkey refuses writes until it has saved all of it again"
+            f"{what} while Valkey was running on it. Some streams are only in memory now; Valkey refuses writes until "
+            "it has saved all streams again"
         )
         try:
             self._valkey.refuse_writes()
@@ -213,6 +227,7 @@ class Keeper:
             self._say_once(f"saving it again failed, and is tried again; until then writes are refused: {error}")
             return False
         log.warning("%s saved again in %s", self._valkey.keys(), self._dir.path)
+        self._files.remember()
         self._said.clear()
         return True
 
