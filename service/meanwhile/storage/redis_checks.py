@@ -16,20 +16,30 @@ neither tells is the problem ``unverified``.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
-from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
+from meanwhile.storage.redis_client import BadRedisUrl, Script, StoreUnavailable, connect, is_unknown_command
 
 _PERIOD = 60.0  # Seconds from one examination to the next.
 _RETRY = 1.0  # Seconds after which a server that did not answer is asked again.
 _TIMEOUT = 2.0  # Seconds that an examination may take.
 _FULL = 0.9  # Of maxmemory.
 _OLDEST = 7  # The first version of Redis that knows the flags of scripts.
-_SCRIPT = "#!lua flags=no-writes\nreturn 1"
+# Returns which of the commands that the scripts of the service run this user may not run on KEYS[1], or are renamed.
+_PROBE = b"""#!lua flags=no-writes
+local missing = {}
+for command, arguments in pairs({TIME = {}, GET = {KEYS[1]}, SET = {KEYS[1], ''}, DEL = {KEYS[1]}}) do
+  local is_known, is_allowed = pcall(redis.acl_check_cmd, command, unpack(arguments))
+  if not (is_known and is_allowed) then missing[#missing + 1] = command end
+end
+return missing
+"""
+_TRANSIENT = ("BUSY", "LOADING", "MASTERDOWN")  # What the server replies while it cannot run any script.
 _SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 
 log = logging.getLogger(__name__)
@@ -62,15 +72,17 @@ class NotReady(Exception):
 class Examination:
     """Examines the server of ``client``.
 
-    ``durability`` is the setting of that name; ``strict`` makes a promise that the server does not keep a reason not to
-    be ready.
+    ``prefix`` and ``durability`` are the settings of these names; ``strict`` makes a promise that the server does not
+    keep a reason not to be ready.
     """
 
-    def __init__(self, client: Redis, durability: str, *, strict: bool) -> None:
+    def __init__(self, client: Redis, prefix: str, durability: str, *, strict: bool) -> None:
         self._client = client
+        self._prefix = prefix
         self._durability = durability
         self._strict = strict
         self._is_away = False
+        self._is_examined = False  # Whether an examination has finished since the server last did not answer.
         self.problems: Mapping[str, RedisProblem] = {}
 
     async def run(self) -> None:
@@ -90,10 +102,10 @@ class Examination:
     async def check(self, deadline: float) -> None:
         """Returns if the service can do what it promises. Raises ``StoreUnavailable`` or ``NotReady``.
 
-        Asks the server what it is; what else stands in the way is looked at again, so that a problem that was solved
-        does not keep the service out for a minute.
+        Asks the server what it is. Examines everything if no examination has finished since the server last did not
+        answer, or if there was a problem, so that a solved one does not keep the service out for a minute.
         """
-        if any(map(self._is_obstacle, self.problems.values())):
+        if not self._is_examined or any(map(self._is_obstacle, self.problems.values())):
             await self.examine(deadline)
         else:
             found = await self._ask(self._of_the_server(), deadline)
@@ -105,6 +117,16 @@ class Examination:
         """Finds the problems there are now. Raises ``StoreUnavailable``."""
         self._note(await self._ask(self._find(), deadline))
         self._is_away = False
+        self._is_examined = True
+
+    @contextmanager
+    def expecting_answers(self) -> Iterator[None]:
+        """Takes note of a ``StoreUnavailable`` inside: the server may be another one when it answers again."""
+        try:
+            yield
+        except StoreUnavailable:
+            self._is_examined = False
+            raise
 
     def _is_obstacle(self, problem: RedisProblem) -> bool:
         return not problem.serves or (self._strict and not problem.keeps)
@@ -118,11 +140,12 @@ class Examination:
         self.problems = found
 
     async def _ask(self, asking: Awaitable[Mapping[str, RedisProblem]], deadline: float) -> Mapping[str, RedisProblem]:
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asking
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable from error
+        with self.expecting_answers():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await asking
+            except (RedisError, OSError, TimeoutError) as error:
+                raise StoreUnavailable from error
 
     async def _find(self) -> dict[str, RedisProblem]:
         found = await self._of_the_server()
@@ -150,12 +173,42 @@ class Examination:
         return {problem.name: problem for problem in found}
 
     async def _of_scripts(self) -> dict[str, RedisProblem]:
+        detail = await self._of_script("EVAL", _PROBE) or await self._of_script("EVALSHA", Script(_PROBE).sha)
+        return {} if detail is None else {"scripting": RedisProblem("scripting", detail, serves=False)}
+
+    async def _of_script(self, command: str, script: str | bytes) -> str | None:
+        """What stands in the way of scripts that are run by this command, and what to do."""
         try:
-            await _execute(self._client, "EVAL", _SCRIPT, 0)
-        except NoPermissionError:
-            detail = "Redis forbids this user to run scripts: allow +eval and +evalsha, by which all is written"
-            return {"scripting": RedisProblem("scripting", detail, serves=False)}
-        return {}
+            missing = await _execute(self._client, command, script, 1, f"{self._prefix}:stream:probe")
+        except NoScriptError:  # The command works; the scripts were flushed a moment ago.
+            return None
+        except ResponseError as error:
+            if (error.status_code or str(error).partition(" ")[0]) in _TRANSIENT:
+                raise
+            return self._reason(command, error)
+        names = sorted(map(_text, missing))
+        if not names:
+            return None
+        return (
+            f"Scripts may not run {' and '.join(names)} on the keys of the streams, {self._prefix}:stream:*: allow "
+            f"{' '.join(f'+{name.lower()}' for name in names)} to this user, and do not rename or disable any command"
+        )
+
+    def _reason(self, command: str, error: ResponseError) -> str:
+        """Why the server refuses this command, which runs scripts, and what to do."""
+        if is_unknown_command(error):
+            return f"Redis does not know {command}, which the service needs for all writes: do not rename or disable it"
+        if not isinstance(error, NoPermissionError):
+            return (
+                f"Redis cannot run scripts, which the service needs for all writes; its reply to {command} is: {error}"
+            )
+        if " access " in str(error):
+            keys = f"{self._prefix}:stream:*"
+            return f"Redis forbids this user to read or write the keys of the streams, {keys}: allow ~{keys}"
+        return (
+            "Redis forbids this user to run scripts, which the service needs for all writes: "
+            f"allow +{command.lower()}{' and +evalsha' * (command == 'EVAL')}"
+        )
 
     async def _info(self) -> dict[str, Any]:
         try:
@@ -272,5 +325,5 @@ def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-async def _execute(client: Redis, *command: str | int) -> Any:
+async def _execute(client: Redis, *command: str | bytes | int) -> Any:
     return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # theirs

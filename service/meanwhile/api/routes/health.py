@@ -23,7 +23,8 @@ def operations(store: Store, examination: Examination) -> list[Operation]:
     async def ready(request: Request) -> Reply:
         """Answers 200 when Redis answers and can do what the service promises, 503 otherwise."""
         deadline = asyncio.get_running_loop().time() + _LONGEST_PING
-        await store.ping(deadline)
+        with examination.expecting_answers():
+            await store.ping(deadline)
         await examination.check(deadline)
         return json_reply({"status": "ready"})
 
