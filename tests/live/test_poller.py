@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from meanwhile.core.errors import Invalid
 from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
-from meanwhile.live import poller, watch_list
+from meanwhile.live import discovery, poller, watch_list
 from meanwhile.live.poller import Poller, TooManySubscribers
 from meanwhile.live.subscription import Subscription
 from meanwhile.storage.store import Store
@@ -105,3 +106,36 @@ async def test_a_wide_state_is_one_frame_made_once_for_all(live: Poller, store: 
     assert 1 == len({one[0] for one in frames})
     assert 1 == len({id(one[0]) for one in frames})
     assert b'"stream":"w"' in frames[0][0]
+
+
+async def test_a_key_of_another_type_is_not_announced_as_a_deleted_stream(
+    live: Poller, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_PAUSE", 0.0)
+    runs = 0
+    beside = store.listing.beside
+
+    async def counting(*arguments: Any) -> set[str]:
+        nonlocal runs
+        runs += 1
+        return await beside(*arguments)
+
+    monkeypatch.setattr(store.listing, "beside", counting)
+    pushing: Any = store._client.rpush(f"{store._keys}s/list", "a")
+    await pushing
+    await record(store, "s/a")
+    one, count = await live.subscribe([], "s/", 0.1)
+    named, absent = await live.subscribe(["s/list"], None, 0.1)
+    assert (1, 0) == (count, absent)
+    assert [True] == [b'"count":1' in frame for frame in await taken(one)]
+    assert [True] == [b"event: deleted" in frame for frame in await taken(named)]
+    before = runs
+    async with asyncio.timeout(30):
+        while runs < before + 3:  # noqa: ASYNC110  # The end of a round wakes nobody.
+            await asyncio.sleep(0.02)
+    late, count = await live.subscribe([], "s/", 0.1)
+    assert (1, 1) == (count, len(await taken(late)))
+    assert ([], [], 0) == (await taken(one), await taken(named), live._watch_list.forgotten)
+    await store.forget("s/a", asyncio.get_running_loop().time() + 5)
+    await one.wait(5)
+    assert [True] == [b"event: deleted" in frame and b"s/a" in frame for frame in await taken(one)]
