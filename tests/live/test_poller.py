@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from meanwhile.core.errors import Invalid
 from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
-from meanwhile.live import poller, watch_list
+from meanwhile.live import discovery, poller, watch_list
 from meanwhile.live.duration_estimate import DurationEstimate
 from meanwhile.live.poller import Poller, TooManySubscribers
 from meanwhile.live.subscription import Subscription
@@ -135,3 +136,36 @@ def test_one_slow_operation_at_most_doubles_what_it_is_thought_to_take() -> None
         estimate.add(seconds)
         learned.append(estimate.seconds)
     assert [0.05, 0.1, 0.01, 0.02] == learned
+
+
+async def test_a_key_of_another_type_is_not_announced_as_a_deleted_stream(
+    live: Poller, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_PAUSE", 0.0)
+    runs = 0
+    new_streams = store.listing.new_streams
+
+    async def counting(*arguments: Any) -> set[str]:
+        nonlocal runs
+        runs += 1
+        return await new_streams(*arguments)
+
+    monkeypatch.setattr(store.listing, "new_streams", counting)
+    pushing: Any = store._client.rpush(f"{store._keys}s/list", "a")
+    await pushing
+    await record(store, "s/a")
+    one, count = await live.subscribe([], "s/", 0.1)
+    named, absent = await live.subscribe(["s/list"], None, 0.1)
+    assert (1, 0) == (count, absent)
+    assert [True] == [b'"count":1' in frame for frame in await taken(one)]
+    assert [True] == [b"event: deleted" in frame for frame in await taken(named)]
+    before = runs
+    async with asyncio.timeout(30):
+        while runs < before + 3:  # noqa: ASYNC110  # The end of a round wakes nobody.
+            await asyncio.sleep(0.02)
+    late, count = await live.subscribe([], "s/", 0.1)
+    assert (1, 1) == (count, len(await taken(late)))
+    assert ([], [], 0) == (await taken(one), await taken(named), live._watch_list.forgotten)
+    await store.forget("s/a", asyncio.get_running_loop().time() + 5)
+    await one.wait(5)
+    assert [True] == [b"event: deleted" in frame and b"s/a" in frame for frame in await taken(one)]

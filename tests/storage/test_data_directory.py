@@ -2,16 +2,20 @@
 
 import errno
 import fcntl
+import json
 import os
 import pwd
+import shutil
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from meanwhile.settings import Settings
 from meanwhile.storage import data_directory
+from meanwhile.storage.append_only_file import AppendOnlyFile
 from meanwhile.storage.data_directory import DataDir, EmbeddedError
 from tests.support.running_service import count, embedded, is_ready, post
 from tests.support.servers import Service, eventually, meanwhile, service, short_directory
@@ -198,6 +202,80 @@ def test_an_append_only_file_that_is_removed_while_running_is_saved_again_from_m
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: is_ready(running))
         assert 1 == count(running, "s")
+
+
+def replace_file(appendonlydir: Path) -> None:
+    """As rsync does."""
+    (file,) = appendonlydir.glob("*.incr.aof")
+    shutil.copy(file, appendonlydir / "new")
+    (appendonlydir / "new").rename(file)
+
+
+def replace_directory(appendonlydir: Path) -> None:
+    """As when a backup is restored."""
+    appendonlydir.rename(appendonlydir.with_name("temp-old"))
+    shutil.copytree(appendonlydir.with_name("temp-old"), appendonlydir)
+    shutil.rmtree(appendonlydir.with_name("temp-old"))
+
+
+def truncate_to_nothing(appendonlydir: Path) -> None:
+    (file,) = appendonlydir.glob("*.incr.aof")
+    os.truncate(file, 0)
+
+
+def truncate_to_half(appendonlydir: Path) -> None:
+    (file,) = appendonlydir.glob("*.incr.aof")
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [replace_file, replace_directory, truncate_to_nothing, truncate_to_half])
+def test_an_append_only_file_that_is_changed_while_running_is_saved_again_from_memory(
+    damage: Callable[[Path], None],
+) -> None:
+    with service() as running:
+        for value in range(20):
+            assert 200 == post(running, "s", float(value)).status_code
+        size = sum(file.stat().st_size for file in (running.data_dir / "appendonlydir").glob("*.aof"))
+        record = running.data_dir / "meanwhile.record"
+        eventually(lambda: size <= sum(json.loads(record.read_bytes()).values()))  # It has seen what there is.
+        damage(running.data_dir / "appendonlydir")
+        eventually(lambda: "1 key saved again" in running.log)
+        assert "was removed, replaced or cut short while Valkey was running on it" in running.log
+        eventually(lambda: post(running, "s", 20.0).status_code == 200)
+        for value in range(21, 30):
+            assert 200 == post(running, "s", float(value)).status_code
+        assert 0 == running.stop()
+        assert 1 == running.log.count("saved again")
+        running.start()
+        assert 30 == count(running, "s")
+        assert "shorter" not in running.log
+
+
+def test_a_file_that_is_truncated_just_before_the_end_is_reported_then_and_at_the_next_start() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        files = AppendOnlyFile(DataDir(running.data_dir))
+        assert files.is_intact()
+        files.save_record()
+        truncate_to_nothing(running.data_dir / "appendonlydir")
+        files.save_record()
+        assert not files.is_intact()
+        running.start()
+        assert "bytes shorter than when Valkey last ran on it" in running.log
+
+
+def test_a_manifest_of_an_older_backup_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.check()
+    for number, is_intact in ((1, True), (3, True), (2, False), (3, True), (4, True)):
+        manifest.write_text(f"file appendonly.aof.{number}.incr.aof seq {number} type i\n")
+        (tmp_path / "appendonlydir" / f"appendonly.aof.{number}.incr.aof").touch()
+        assert is_intact == files.is_intact()
+        if is_intact:
+            files.save_record()
 
 
 def test_a_socket_that_is_removed_is_made_again() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ def server(binary: str, *arguments: str) -> Iterator[tuple[int, Path]]:
 
 
 async def problems(redis: "Redis", durability: str = "fsync") -> set[str]:
-    checks = RedisChecks(redis, durability, strict=False)
+    checks = RedisChecks(redis, "meanwhile", durability, strict=False)
     await checks.examine(soon())
     assert set(checks.problems) <= set(PROBLEMS)
     return set(checks.problems)
@@ -103,7 +104,7 @@ async def test_a_setting_that_keeps_less_than_is_promised_is_said_once_and_when_
 ) -> None:
     async with connect(own.url) as redis:
         before = str((await redis.config_get(setting))[setting])
-        checks = RedisChecks(redis, durability, strict=False)
+        checks = RedisChecks(redis, "meanwhile", durability, strict=False)
         with caplog.at_level(logging.WARNING, "meanwhile.storage.redis_checks"):
             await redis.config_set(setting, value)
             for _ in range(3):
@@ -120,7 +121,7 @@ async def test_a_setting_that_keeps_less_than_is_promised_is_said_once_and_when_
 
 async def test_strict_is_not_ready_as_long_as_a_promise_is_not_kept(own: Valkey) -> None:
     async with connect(own.url) as redis:
-        checks = RedisChecks(redis, "fsync", strict=True)
+        checks = RedisChecks(redis, "meanwhile", "fsync", strict=True)
         await redis.config_set("maxmemory-policy", "allkeys-lru")
         await checks.examine(soon())
         with pytest.raises(NotReady, match="noeviction"):
@@ -136,10 +137,70 @@ async def test_what_an_acl_hides_is_unverified_and_info_tells_what_it_can(own: V
         await redis.execute_command(*NO_ACL_FOR_SETTINGS)  # type: ignore[no-untyped-call]  # theirs
         assert {"unverified"} == await problems(redis)
         await redis.execute_command("ACL", "SETUSER", "default", "-eval")  # type: ignore[no-untyped-call]  # theirs
-        checks = RedisChecks(redis, "fsync", strict=False)
+        checks = RedisChecks(redis, "meanwhile", "fsync", strict=False)
         await checks.examine(soon())
         assert {"unverified", "scripting"} == set(checks.problems)
         with pytest.raises(NotReady, match=r"\+eval"):
+            await checks.check(soon())
+
+
+@pytest.mark.parametrize("binary", binaries())
+@pytest.mark.parametrize(
+    ("arguments", "rules", "detail"),
+    [
+        (("--rename-command", "EVAL", ""), (), "does not know EVAL,"),
+        (("--rename-command", "EVALSHA", "other"), (), "does not know EVALSHA,"),
+        (("--rename-command", "TIME", ""), (), "Scripts may not run TIME on"),
+        ((), ("-evalsha",), r"allow \+evalsha"),
+        ((), ("-set", "-del"), r"Scripts may not run DEL and SET on .*m-1:stream:\*: allow \+del \+set to this user"),
+        ((), ("-get",), r"Scripts may not run GET on .* allow \+get"),
+        ((), ("resetkeys", "~meanwhile:*"), r"allow ~m-1:stream:\*"),
+        ((), ("resetkeys", "%R~m-1:*"), r"allow ~m-1:stream:\*"),
+        ((), ("resetkeys", "~m-1:stream:*"), None),
+    ],
+)
+async def test_what_scripts_cannot_do_is_reported_with_what_to_allow(
+    binary: str, arguments: tuple[str, ...], rules: tuple[str, ...], detail: str | None, api: Api
+) -> None:
+    with server(binary, *arguments) as (_, socket):
+        async with connect(f"unix://{socket}") as redis:
+            if rules:
+                await redis.execute_command("ACL", "SETUSER", "default", *rules)  # type: ignore[no-untyped-call]  # theirs
+        client: httpx.AsyncClient = await api(redis_url=f"unix://{socket}", prefix="m-1")
+        ready = await client.get("/readyz")
+        recorded = await client.post("/v1/streams/s/readings", json={"value": 1})
+        if detail is None:
+            assert (200, 200) == (ready.status_code, recorded.status_code)
+        else:
+            assert (503, 503) == (ready.status_code, recorded.status_code)
+            assert re.search(detail, ready.json()["detail"])
+            assert 1.0 == await gauge(client, "scripting")
+
+
+async def gauge(client: httpx.AsyncClient, problem: str) -> float:
+    text = (await client.get("/metrics")).text
+    found = re.search(rf'^meanwhile_redis_problem\{{problem="{problem}"\}} (\S+)$', text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+async def test_strict_is_not_ready_until_an_examination_has_finished(own: Valkey) -> None:
+    async with connect(own.url) as redis:
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        with pytest.raises(NotReady, match="noeviction"):
+            await RedisChecks(redis, "meanwhile", "fsync", strict=True).check(soon())
+
+
+async def test_strict_examines_a_server_that_was_away_before_it_is_ready(own: Valkey) -> None:
+    async with connect(own.url) as redis:
+        checks = RedisChecks(redis, "meanwhile", "fsync", strict=True)
+        await checks.check(soon())
+        own.kill()
+        with pytest.raises(StoreUnavailable):
+            await checks.check(soon())
+        own.arguments = ("--appendonly", "no")
+        own.start()
+        with pytest.raises(NotReady, match="MEANWHILE_DURABILITY"):
             await checks.check(soon())
 
 
@@ -161,7 +222,7 @@ async def test_a_node_of_a_cluster_is_refused_at_the_start_with_what_to_do(binar
         assert 1 == len(refused.stderr.splitlines())
         async with connect(f"unix://{socket}") as redis:
             with pytest.raises(NotReady, match="cluster"):
-                await RedisChecks(redis, "fsync", strict=False).check(soon())
+                await RedisChecks(redis, "meanwhile", "fsync", strict=False).check(soon())
 
 
 @pytest.mark.parametrize("binary", binaries())
@@ -189,7 +250,7 @@ async def test_a_server_that_is_away_is_no_reason_not_to_start() -> None:
     await refuse_unusable("unix:///nowhere/v.sock")
     async with connect("unix:///nowhere/v.sock") as redis:
         with pytest.raises(StoreUnavailable):
-            await RedisChecks(redis, "fsync", strict=False).check(soon())
+            await RedisChecks(redis, "meanwhile", "fsync", strict=False).check(soon())
 
 
 async def test_each_problem_is_a_gauge(api: Api) -> None:

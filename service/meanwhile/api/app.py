@@ -170,7 +170,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
         replicas=replicas,
         on_failure=counters.redis_failed,
     )
-    redis_checks = RedisChecks(client, settings.durability, strict=settings.strict)
+    redis_checks = RedisChecks(client, settings.prefix, settings.durability, strict=settings.strict)
     committer = Committer(
         store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout, counters=counters
     )

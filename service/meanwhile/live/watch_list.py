@@ -65,14 +65,22 @@ class WatchList:
         return self.streams.setdefault(name, Watched(name))
 
     def update(self, stream: Watched, stored: bytes | None) -> None:
-        """Takes over what is stored of a stream now; a change gets the next number."""
+        """Takes over what is stored of a stream now; a change gets the next number.
+
+        A stream that does not exist leaves its groups. If it did not exist before either, it is no change to them:
+        discovery finds all keys below a prefix, also those of another type, which are no streams.
+        """
+        if stored is None and not stream.exists:
+            stream.leave_groups()
+            if not stream.subscribers:
+                self.streams.pop(stream.name, None)
+                return
         if stream.update(stored, self._number + 1):
             self._number += 1
-            if stored is None and not stream.subscribers:
-                for group in stream.groups:
-                    group.streams.pop(stream.name, None)
-                self.streams.pop(stream.name, None)
+            if stored is None and stream.groups:
+                stream.leave_groups()
                 self.forgotten = self._number
+                self._forget_if_absent(stream)
 
     def has_room(self, names: Collection[str] = (), prefix: str | None = None) -> bool:
         """Whether subscriptions take at most ``MAX_SIZE``, also with one more to these names or this prefix."""

@@ -59,6 +59,12 @@ class Watched:
             group.streams[self.name] = self
             self.groups.append(group)
 
+    def leave_groups(self) -> None:
+        """Makes it a stream of no prefix."""
+        for group in self.groups:
+            group.streams.pop(self.name, None)
+        self.groups = []
+
     @property
     def exists(self) -> bool:
         """Whether it existed when it was last read."""

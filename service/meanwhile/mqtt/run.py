@@ -53,7 +53,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
     replicas = settings.replicas if settings.durability == "replicated" else 0
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
     committer = Committer(store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout)
-    redis_checks = RedisChecks(client, settings.durability, strict=settings.strict)
+    redis_checks = RedisChecks(client, settings.prefix, settings.durability, strict=settings.strict)
     broker = Broker(
         address,
         mqtt.client_id,

@@ -1,4 +1,4 @@
-"""Checks that the append-only file of the embedded Valkey is as the last server left it.
+"""Checks that the append-only file of the embedded Valkey is still what it was at the last check.
 
 Valkey keeps the streams in ``appendonlydir``: a base file, an incremental file to which it appends every commit, and a
 manifest that lists them. After a power failure, Valkey handles damage correctly; it is too quiet about other damage:
@@ -7,6 +7,8 @@ manifest that lists them. After a power failure, Valkey handles damage correctly
 - Without the manifest, it starts with no streams and empties the files that it finds. ``check`` refuses to start it.
 - It cannot tell that a file was truncated by somebody. ``check`` compares the size with ``meanwhile.record``, which
   ``save_record`` writes while the server runs.
+- If somebody removes, replaces or truncates a file while the server runs, the server does not notice it, and continues
+  to write to a file that the next start does not find. ``is_intact`` compares the files with those of the last check.
 
 The record also proves that the directory had data. To start with no streams, remove the record.
 """
@@ -14,16 +16,25 @@ The record also proves that the directory had data. To start with no streams, re
 import json
 import logging
 import re
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from meanwhile.storage.data_directory import DataDir, EmbeddedError
 
 log = logging.getLogger(__name__)
 
-_CURRENT_FILE = re.compile(r"^file (\S+) seq \d+ type [bi]\s*$", re.MULTILINE)
+_CURRENT_FILE = re.compile(r"^file (\S+) seq (\d+) type [bi]\s*$", re.MULTILINE)
 _ANY_FILE = re.compile(r"^file (\S+) ", re.MULTILINE)
 _TRUNCATED = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
+
+
+class _Seen(NamedTuple):
+    """A file at the last check: its size in bytes, and its device and inode (None if only the size is known)."""
+
+    size: int
+    identity: tuple[int, int] | None
 
 
 class AppendOnlyFile:
@@ -35,6 +46,8 @@ class AppendOnlyFile:
         self._record = data_dir.path / "meanwhile.record"
         self._recorded_sizes: dict[str, int] | None = None
         self._sizes_before: dict[str, int] = {}
+        self._seen: dict[str, _Seen] | None = None  # By name; None until the first check of a server that is adopted.
+        self._newest = 0  # The highest sequence number in the manifest at the last check.
 
     def check(self) -> None:
         """Checks the files before a server starts.
@@ -43,6 +56,7 @@ class AppendOnlyFile:
         recorded.
         """
         recorded = self._read_record()
+        self._seen, self._newest = {}, 0  # The server that starts uses the current files.
         if not self._manifest.is_file():
             files = [file.name for file in _files(self._directory) if file.suffix == ".aof" and file.stat().st_size]
             if recorded is not None or files:
@@ -86,10 +100,27 @@ class AppendOnlyFile:
 
     def sizes(self) -> dict[str, int]:
         """Returns the sizes in bytes of the files that the manifest lists, except missing ones."""
-        with suppress(OSError, UnicodeDecodeError):
-            listed = set(_CURRENT_FILE.findall(self._manifest.read_text()))
-            return {file.name: file.stat().st_size for file in _files(self._directory) if file.name in listed}
+        with suppress(OSError):
+            return {name: file.size for name, file in self._look(self._listed() or {}).items()}
         return {}
+
+    def _listed(self) -> dict[str, int] | None:
+        """Returns the files that the manifest lists, with their sequence numbers; None if there is no manifest."""
+        try:
+            manifest = self._manifest.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return None
+        return {name: int(number) for name, number in _CURRENT_FILE.findall(manifest)}
+
+    def _look(self, listed: Container[str]) -> dict[str, _Seen]:
+        """Returns those of these files that exist."""
+        found = {}
+        for file in _files(self._directory):
+            if file.name in listed:
+                with suppress(FileNotFoundError):
+                    status = file.stat()
+                    found[file.name] = _Seen(status.st_size, (status.st_dev, status.st_ino))
+        return found
 
     def _manifest_files(self) -> set[str]:
         """Returns all files that the manifest names, including those that a rewrite has replaced."""
@@ -98,18 +129,37 @@ class AppendOnlyFile:
         except OSError:  # The error message of Valkey is clearer.
             return set()
 
-    def is_complete(self) -> bool:
-        """Returns whether the manifest and all files that it lists exist. Raises ``OSError`` if the disk fails."""
-        try:
-            listed = set(_CURRENT_FILE.findall(self._manifest.read_text()))
-        except FileNotFoundError:
+    def is_intact(self) -> bool:
+        """Returns whether the manifest and its files are those of the last ``save_record``, and no file is shorter.
+
+        Raises ``OSError`` if the disk fails.
+        """
+        listed = self._listed()
+        if not listed:
             return False
-        present = {file.name for file in _files(self._directory)}
-        return bool(listed) and (listed <= present or set(_CURRENT_FILE.findall(self._manifest.read_text())) != listed)
+        found = self._look(listed)
+        if listed.keys() <= found.keys() and max(listed.values()) >= self._newest:
+            seen = self._last_seen()
+            if all(_continues(file, seen.get(name)) for name, file in found.items()):
+                return True
+        return self._listed() not in (listed, None)  # A rewrite has replaced the files in the meantime.
 
     def save_record(self) -> None:
-        """Writes the record of file sizes if they have changed."""
-        sizes = self.sizes()
+        """Remembers the files for ``is_intact``, and writes the record if their sizes have changed.
+
+        A file keeps its identity, and at least its size, as long as the manifest lists its name: a file that somebody
+        has replaced or truncated is not taken for what the server has written.
+        """
+        try:
+            listed = self._listed() or {}
+            found = self._look(listed)
+        except OSError as error:
+            log.debug("cannot read the directory of the append-only file: %s", error)
+            return
+        seen = self._last_seen()
+        self._seen = {name: _merged(file, seen.get(name)) for name, file in found.items()}
+        self._newest = max(listed.values(), default=0)
+        sizes = {name: file.size for name, file in self._seen.items()}
         if not sizes or sizes == self._recorded_sizes:
             return
         new = self._record.with_suffix(".new")
@@ -122,6 +172,12 @@ class AppendOnlyFile:
             log.debug("cannot write the record of the append-only file: %s", error)
         else:
             self._recorded_sizes = sizes
+
+    def _last_seen(self) -> dict[str, _Seen]:
+        """Returns the files of the last check. Before the first check of an adopted server, those in the record."""
+        if self._seen is None:
+            self._seen = {name: _Seen(size, None) for name, size in (self._read_record() or {}).items()}
+        return self._seen
 
     def _read_record(self) -> dict[str, int] | None:
         """Returns the sizes in the record: None if there is no record, empty if it is unreadable."""
@@ -139,3 +195,14 @@ def _files(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _continues(file: _Seen, before: _Seen | None) -> bool:
+    """Whether ``file`` is the one that it was before, to which the server can only have appended."""
+    return before is None or (before.identity in (None, file.identity) and file.size >= before.size)
+
+
+def _merged(file: _Seen, before: _Seen | None) -> _Seen:
+    if before is None:
+        return file
+    return _Seen(max(file.size, before.size), before.identity or file.identity)

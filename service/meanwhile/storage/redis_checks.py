@@ -16,20 +16,30 @@ problem ``unverified`` names the settings that neither command shows.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
-from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
+from meanwhile.storage.redis_client import BadRedisUrl, Script, StoreUnavailable, connect, is_unknown_command
 
 _PERIOD = 60.0  # Seconds between two checks.
 _RETRY = 1.0  # Seconds before the next check of a server that did not answer.
 _TIMEOUT = 2.0  # Seconds that a check may take.
 _MEMORY_WARNING = 0.9  # Fraction of maxmemory from which on memory is a problem.
 _MIN_MAJOR_VERSION = 7  # The first version of Redis that supports script flags.
-_SCRIPT = "#!lua flags=no-writes\nreturn 1"
+# Returns which of the commands that the scripts of the service run this user may not run on KEYS[1], or are renamed.
+_PROBE = b"""#!lua flags=no-writes
+local missing = {}
+for command, arguments in pairs({TIME = {}, GET = {KEYS[1]}, SET = {KEYS[1], ''}, DEL = {KEYS[1]}}) do
+  local is_known, is_allowed = pcall(redis.acl_check_cmd, command, unpack(arguments))
+  if not (is_known and is_allowed) then missing[#missing + 1] = command end
+end
+return missing
+"""
+_TRANSIENT = ("BUSY", "LOADING", "MASTERDOWN")  # Replies of a server that cannot run any script at the moment.
 _SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 
 log = logging.getLogger(__name__)
@@ -65,15 +75,17 @@ class NotReady(Exception):
 class RedisChecks:
     """Checks the server of ``client``.
 
-    ``durability`` is the setting of that name. With ``strict``, the service is not ready if the server does not keep
-    the promises. ``problems`` has the current problems by name.
+    ``prefix`` and ``durability`` are the settings of these names. With ``strict``, the service is not ready if the
+    server does not keep the promises. ``problems`` has the current problems by name.
     """
 
-    def __init__(self, client: Redis, durability: str, *, strict: bool) -> None:
+    def __init__(self, client: Redis, prefix: str, durability: str, *, strict: bool) -> None:
         self._client = client
+        self._prefix = prefix
         self._durability = durability
         self._strict = strict
         self._is_down = False
+        self._is_examined = False  # Whether an examination has finished since the server last did not answer.
         self.problems: Mapping[str, RedisProblem] = {}
 
     async def run(self) -> None:
@@ -93,10 +105,11 @@ class RedisChecks:
     async def check(self, deadline: float) -> None:
         """Returns if the service is ready. Raises ``StoreUnavailable`` or ``NotReady``.
 
-        Always checks the version, mode and role of the server. If a problem prevents readiness, checks everything
-        again, so that the service is ready as soon as the problem is solved.
+        Always checks the version, mode and role of the server. Checks everything if no examination has finished since
+        the server last did not answer, or if a problem prevents readiness, so that the service is ready as soon as the
+        problem is solved.
         """
-        if any(map(self._prevents_readiness, self.problems.values())):
+        if not self._is_examined or any(map(self._prevents_readiness, self.problems.values())):
             await self.examine(deadline)
         else:
             found = await self._ask(self._server_problems(), deadline)
@@ -108,6 +121,16 @@ class RedisChecks:
         """Finds the current problems and logs changes. Raises ``StoreUnavailable``."""
         self._log_changes(await self._ask(self._find_all(), deadline))
         self._is_down = False
+        self._is_examined = True
+
+    @contextmanager
+    def expecting_answers(self) -> Iterator[None]:
+        """Registers a ``StoreUnavailable`` inside: the server may be another one when it answers again."""
+        try:
+            yield
+        except StoreUnavailable:
+            self._is_examined = False
+            raise
 
     def _prevents_readiness(self, problem: RedisProblem) -> bool:
         return not problem.is_usable or (self._strict and not problem.keeps_promises)
@@ -121,11 +144,12 @@ class RedisChecks:
         self.problems = found
 
     async def _ask(self, asking: Awaitable[Mapping[str, RedisProblem]], deadline: float) -> Mapping[str, RedisProblem]:
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asking
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable from error
+        with self.expecting_answers():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await asking
+            except (RedisError, OSError, TimeoutError) as error:
+                raise StoreUnavailable from error
 
     async def _find_all(self) -> dict[str, RedisProblem]:
         found = await self._server_problems()
@@ -157,12 +181,42 @@ class RedisChecks:
         return {problem.name: problem for problem in found}
 
     async def _script_problems(self) -> dict[str, RedisProblem]:
+        detail = await self._script_problem("EVAL", _PROBE) or await self._script_problem("EVALSHA", Script(_PROBE).sha)
+        return {} if detail is None else {"scripting": RedisProblem("scripting", detail, is_usable=False)}
+
+    async def _script_problem(self, command: str, script: str | bytes) -> str | None:
+        """Returns why scripts cannot work that this command runs, and what to do; None if they can."""
         try:
-            await _execute(self._client, "EVAL", _SCRIPT, 0)
-        except NoPermissionError:
-            detail = "Redis does not allow this user to run scripts, which all writes need: allow +eval and +evalsha"
-            return {"scripting": RedisProblem("scripting", detail, is_usable=False)}
-        return {}
+            missing = await _execute(self._client, command, script, 1, f"{self._prefix}:stream:probe")
+        except NoScriptError:  # The command works; the scripts were flushed a moment ago.
+            return None
+        except ResponseError as error:
+            if (error.status_code or str(error).partition(" ")[0]) in _TRANSIENT:
+                raise
+            return self._reason(command, error)
+        names = sorted(map(_text, missing))
+        if not names:
+            return None
+        return (
+            f"Scripts may not run {' and '.join(names)} on the keys of the streams, {self._prefix}:stream:*: allow "
+            f"{' '.join(f'+{name.lower()}' for name in names)} to this user, and do not rename or disable any command"
+        )
+
+    def _reason(self, command: str, error: ResponseError) -> str:
+        """Returns why the server refuses this command, which runs scripts, and what to do."""
+        if is_unknown_command(error):
+            return f"Redis does not know {command}, which the service needs for all writes: do not rename or disable it"
+        if not isinstance(error, NoPermissionError):
+            return (
+                f"Redis cannot run scripts, which the service needs for all writes; its reply to {command} is: {error}"
+            )
+        if " access " in str(error):
+            keys = f"{self._prefix}:stream:*"
+            return f"Redis does not allow this user to read or write the keys of the streams, {keys}: allow ~{keys}"
+        return (
+            "Redis does not allow this user to run scripts, which all writes need: "
+            f"allow +{command.lower()}{' and +evalsha' * (command == 'EVAL')}"
+        )
 
     async def _info(self) -> dict[str, Any]:
         try:
@@ -279,5 +333,5 @@ def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-async def _execute(client: Redis, *command: str | int) -> Any:
+async def _execute(client: Redis, *command: str | bytes | int) -> Any:
     return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # untyped in redis-py

@@ -211,4 +211,10 @@ class RedisClient:
 def _is_proof_of_not_running(error: Exception) -> bool:
     """Returns whether ``error`` is one that the server returns before it runs anything."""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    return code in _NOT_RUN and _RAISED not in str(error)
+    return (code in _NOT_RUN and _RAISED not in str(error)) or is_unknown_command(error)
+
+
+def is_unknown_command(error: Exception) -> bool:
+    """Whether the server does not know the command itself, as if it is renamed; not one that a script runs."""
+    text = str(error).removeprefix("ERR ")
+    return isinstance(error, ResponseError) and text.startswith("unknown command") and _RAISED not in text

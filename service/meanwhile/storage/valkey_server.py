@@ -130,7 +130,10 @@ class Valkey:
             return "it was started by a service that was killed"
         code = self._process.wait()
         self._process = None
-        return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"its exit code is {code}"
+        if code < 0:
+            return f"it was killed by {signal.Signals(-code).name}"
+        reason = f"; the end of {self._dir.log} says:\n{self._dir.log_tail()}" if code else ""
+        return f"its exit code is {code}{reason}"
 
     def health(self) -> Health:
         """Returns the health of the server, within a few seconds."""

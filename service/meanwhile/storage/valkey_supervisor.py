@@ -7,8 +7,9 @@ every second until it ends:
 - The server does not answer: the thread logs this after a few seconds. At the start of the service, an adopted server
   that does not answer is an error.
 - The socket is gone: nobody can connect, so the thread stops the server and starts it again.
-- The data directory, or part of the append-only file, is gone: the server still writes to deleted files, so what it
-  acknowledges is not on disk. It has to refuse writes until it has saved all data from memory again.
+- The data directory is gone, or part of the append-only file was removed, replaced or truncated: the server still
+  writes to deleted files, or to one without its beginning, so the next start would not find what it acknowledges. It
+  has to refuse writes until it has saved all data from memory again.
 """
 
 import logging
@@ -75,8 +76,17 @@ class ValkeySupervisor:
             )
             _signal(self._pid, signal.SIGKILL)
             self._thread.join(1)
-        if not self._thread.is_alive():
-            self._files.save_record()
+        if self._thread.is_alive():
+            return
+        with suppress(OSError):
+            if self._files.is_intact():
+                self._files.save_record()
+            elif self._failure is None:
+                log.error(
+                    "part of %s was removed, replaced or truncated just before Valkey stopped: readings that were "
+                    "acknowledged may be missing. Restore it from a backup",
+                    self._dir.path / "appendonlydir",
+                )
 
     def _run(self) -> None:
         backoff = _MIN_BACKOFF
@@ -164,6 +174,7 @@ class ValkeySupervisor:
         """Corrects the settings of a server that has become ready, and logs it. Raises ``EmbeddedError``."""
         if self._is_ours:
             self._files.log_truncation(self._dir.log_since(self._log_start))
+            self._files.save_record()
         try:
             for name, value in self._valkey.correct_settings().items():
                 log.warning("the adopted Valkey had %s %r; changed it to what this service promises", name, value)
@@ -171,13 +182,12 @@ class ValkeySupervisor:
             log.info("Valkey on %s is ready, with %s", self._dir.path, self._valkey.keys())
         except redis.RedisError as error:
             raise EmbeddedError(f"The Valkey{_process_text(self._pid)} on {self._dir.path} refuses: {error}.") from None
-        self._files.save_record()
 
     def _check(self) -> bool:
         """Checks the files of a server that answers. Returns False if the server has been told to stop."""
         self._dir.rotate_log()
         has_moved = self._dir.has_moved()
-        if has_moved or not self._files.is_complete():
+        if has_moved or not self._files.is_intact():
             return not (self._save_again(has_moved=has_moved) and has_moved and self._replace())
         if not self._dir.socket.exists():
             return not self._replace()
@@ -199,10 +209,14 @@ class ValkeySupervisor:
 
     def _save_again(self, *, has_moved: bool) -> bool:
         """Saves all data from memory again. Returns whether that succeeded."""
-        what = f"the data directory {self._dir.path}" if has_moved else f"part of {self._dir.path / 'appendonlydir'}"
+        what = (
+            f"the data directory {self._dir.path} was removed or moved"
+            if has_moved
+            else f"part of {self._dir.path / 'appendonlydir'} was removed, replaced or truncated"
+        )
         self._log_once(
-            f"{what} was removed or moved while Valkey was running on it. Readings recorded since then, at most in the "
-            "last second or two, are only in memory; Valkey refuses writes until it has saved all data again"
+            f"{what} while Valkey was running on it. Some streams are only in memory now; Valkey refuses writes until "
+            "it has saved all data again"
         )
         try:
             self._valkey.refuse_writes()
@@ -214,6 +228,7 @@ class ValkeySupervisor:
             self._log_once(f"saving the data again failed; retrying, and refusing writes until it succeeds: {error}")
             return False
         log.warning("%s saved again in %s", self._valkey.keys(), self._dir.path)
+        self._files.save_record()
         self._logged.clear()
         return True
 

@@ -23,7 +23,8 @@ def operations(store: Store, redis_checks: RedisChecks) -> list[Operation]:
     async def ready(request: Request) -> Reply:
         """Returns 200 if Redis answers and keeps what the service promises, and 503 otherwise."""
         deadline = asyncio.get_running_loop().time() + _PING_TIMEOUT
-        await store.ping(deadline)
+        with redis_checks.expecting_answers():
+            await store.ping(deadline)
         await redis_checks.check(deadline)
         return json_reply({"status": "ready"})
 
