@@ -268,7 +268,7 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         (["send", str(file), "--delimiter", ";;"], "--delimiter: Expected a single character."),
         (["send", "/dev/null"], "/dev/null is not a regular file"),
         (["key", ""], "Expected a name for the key, made of printable characters."),
-        (["key", "gateway", "--prefix", "no prefix"], "--prefix: A prefix is the start of a stream name"),
+        (["key", "gateway", "--prefix", "no prefix"], "--prefix: Expected a prefix of a stream name"),
         (["mqtt", "--topic", "a#"], "--topic: "),
         (["mqtt", "--url", "mqtt://127.0.0.1:99999"], "--url: "),
         (["mqtt", "--url", "mqtts://127.0.0.1", "--ca", "/nowhere"], "--ca: "),
@@ -361,7 +361,7 @@ def test_a_file_of_keys_that_cannot_be_used_keeps_the_service_from_starting(tmp_
     keys.write_text("[[key]]\nscopes = ['write']\nsha256 = 'mw_a_secret'\n")
     refused = meanwhile("serve", "--port", "0", "--data-dir", str(tmp_path), "--api-keys", str(keys))
     assert 1 == refused.returncode
-    assert "In the file of API keys, [[key]] number 1 needs a sha256" in refused.stderr
+    assert "In the API key file, [[key]] number 1 needs a sha256" in refused.stderr
     assert "mw_a_secret" not in refused.stdout + refused.stderr
 
 

@@ -240,7 +240,7 @@ def test_an_append_only_file_that_is_changed_while_running_is_saved_again_from_m
         eventually(lambda: size <= sum(json.loads(record.read_bytes()).values()))  # It has seen what there is.
         damage(running.data_dir / "appendonlydir")
         eventually(lambda: "1 key saved again" in running.log)
-        assert "was removed, replaced or cut short while Valkey was running on it" in running.log
+        assert "was removed, replaced or truncated while Valkey was running on it" in running.log
         eventually(lambda: post(running, "s", 20.0).status_code == 200)
         for value in range(21, 30):
             assert 200 == post(running, "s", float(value)).status_code

@@ -9,7 +9,7 @@ atomically with the sums. They have a constant size and need no expiry:
     sequence             was it counted?
     above the highest    no: count it, and move the window up to it
     in the window        the bit of the window says so
-    below the window     unknown: refuse it, do not count it
+    too old              unknown: refuse it, do not count it
 
 So a producer may have about 64 requests in flight, in any order. A stream remembers 16 producers with their windows.
 When another producer arrives, the producer that has been idle longest *retires*: the stream still remembers its highest

@@ -148,7 +148,7 @@ class CommitBatch:
 
 
 def identity_of(readings: Mapping[str, Readings], key: Key | Timestamps | None) -> object:
-    """Returns the identity of the group of a request. A request with a key has a group of its own."""
+    """Returns the identity of the group of a request. A request with a key is a group by itself."""
     if key is not None:
         return object()
     if len(readings) == 1:  # Faster than a set.

@@ -14,8 +14,8 @@ The committer guarantees each caller:
 
 - A request is in exactly one commit as a whole, or in slices that contain no other request. If the caller is cancelled,
   the commit continues and no other request is affected.
-- A caller gets the outcome of its own commit only: the states after it, a ``ShapeConflict``, or the store's
-  ``StoreUnavailable`` (not recorded) or ``OutcomeUnknown``. The next commit is sent in any case.
+- A caller gets only the outcome of the commit with its readings: the states after it, a ``ShapeConflict``, or the
+  store's ``StoreUnavailable`` (not recorded) or ``OutcomeUnknown``. The next commit is sent in any case.
 - A caller gets the outcome within ``redis_timeout`` seconds. The clock of a commit starts with its first request, so
   later requests have less time.
 - At most ``max_waiting`` readings wait, or one request of any size. Further requests are refused with ``Overloaded``.

@@ -35,7 +35,7 @@ _PROBE = b"""#!lua flags=no-writes
 local missing = {}
 for command, arguments in pairs({TIME = {}, GET = {KEYS[1]}, SET = {KEYS[1], ''}, DEL = {KEYS[1]}}) do
   local is_known, is_allowed = pcall(redis.acl_check_cmd, command, unpack(arguments))
-  if not (is_known and is_allowed) then missing[#missing + 1] = command end
+  missing[#missing + 1] = not (is_known and is_allowed) and command or nil
 end
 return missing
 """

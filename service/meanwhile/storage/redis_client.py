@@ -66,7 +66,7 @@ class BadRedisUrl(ValueError):
 
 
 def connect(url: str) -> Redis:
-    """Creates a client that never resends a command and has no timeouts of its own. It connects on first use.
+    """Creates a client that never resends a command and sets no timeouts. It connects on first use.
 
     Raises ``BadRedisUrl``.
     """

@@ -11,7 +11,7 @@ from meanwhile.storage.store import TooManyStreams
 
 
 class KeyTooOld(Exception):
-    """The sequence of the idempotency key is below the window of a stream, which cannot tell whether it was counted."""
+    """The sequence of the idempotency key is too old: the stream cannot tell whether it was counted."""
 
 
 class PartlyCounted(Exception):
