@@ -130,7 +130,7 @@ def mqtt_journal(data: bytes) -> None:
 
 
 def gzip_data(data: bytes) -> None:
-    """gzip data, at once and in two parts: the same content or the same refusal."""
+    """gzip data, at once and in two parts: the same content, or a refusal."""
 
     def inflate(*parts: bytes) -> tuple[int, bool]:
         inflater, size, digest = Inflater(), 0, hashlib.sha256()
@@ -141,7 +141,7 @@ def gzip_data(data: bytes) -> None:
                     size += len(piece)
                     digest.update(piece)
                     if size > 1_000_000:
-                        return size, False
+                        return -1, False
             inflater.finish()
         except BadEncoding:
             return -1, False
