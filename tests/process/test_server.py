@@ -274,6 +274,7 @@ def test_a_connection_that_is_made_during_the_shutdown_is_answered(workers: str)
         slow.sendall(request + b"Content-Length: 12\r\n\r\n")
         eventually(lambda: httpx.get(f"{running.url}/livez").status_code == 200)
         running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: running.log.count("Shutting down") == int(workers))
         replies: list[bytes] = []
         with suppress(ConnectionRefusedError, ConnectionResetError):  # Once it has stopped; the last one may be reset.
             while len(replies) < 100:

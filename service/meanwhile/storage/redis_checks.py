@@ -21,25 +21,16 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from meanwhile.storage.redis_client import BadRedisUrl, Script, StoreUnavailable, connect, is_unknown_command
+from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
+from meanwhile.storage.script_probe import script_obstacle
 
 _PERIOD = 60.0  # Seconds between two checks.
 _RETRY = 1.0  # Seconds before the next check of a server that did not answer.
 _TIMEOUT = 2.0  # Seconds that a check may take.
 _MEMORY_WARNING = 0.9  # Fraction of maxmemory from which on memory is a problem.
 _MIN_MAJOR_VERSION = 7  # The first version of Redis that supports script flags.
-# Returns which of the commands that the scripts of the service run this user may not run on KEYS[1], or are renamed.
-_PROBE = b"""#!lua flags=no-writes
-local missing = {}
-for command, arguments in pairs({TIME = {}, GET = {KEYS[1]}, SET = {KEYS[1], ''}, DEL = {KEYS[1]}}) do
-  local is_known, is_allowed = pcall(redis.acl_check_cmd, command, unpack(arguments))
-  missing[#missing + 1] = not (is_known and is_allowed) and command or nil
-end
-return missing
-"""
-_TRANSIENT = ("BUSY", "LOADING", "MASTERDOWN")  # Replies of a server that cannot run any script at the moment.
 _SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 
 log = logging.getLogger(__name__)
@@ -181,42 +172,8 @@ class RedisChecks:
         return {problem.name: problem for problem in found}
 
     async def _script_problems(self) -> dict[str, RedisProblem]:
-        detail = await self._script_problem("EVAL", _PROBE) or await self._script_problem("EVALSHA", Script(_PROBE).sha)
+        detail = await script_obstacle(self._client, f"{self._prefix}:stream:")
         return {} if detail is None else {"scripting": RedisProblem("scripting", detail, is_usable=False)}
-
-    async def _script_problem(self, command: str, script: str | bytes) -> str | None:
-        """Returns why scripts cannot work that this command runs, and what to do; None if they can."""
-        try:
-            missing = await _execute(self._client, command, script, 1, f"{self._prefix}:stream:probe")
-        except NoScriptError:  # The command works; the scripts were flushed a moment ago.
-            return None
-        except ResponseError as error:
-            if (error.status_code or str(error).partition(" ")[0]) in _TRANSIENT:
-                raise
-            return self._reason(command, error)
-        names = sorted(map(_text, missing))
-        if not names:
-            return None
-        return (
-            f"Scripts may not run {' and '.join(names)} on the keys of the streams, {self._prefix}:stream:*: allow "
-            f"{' '.join(f'+{name.lower()}' for name in names)} to this user, and do not rename or disable any command"
-        )
-
-    def _reason(self, command: str, error: ResponseError) -> str:
-        """Returns why the server refuses this command, which runs scripts, and what to do."""
-        if is_unknown_command(error):
-            return f"Redis does not know {command}, which the service needs for all writes: do not rename or disable it"
-        if not isinstance(error, NoPermissionError):
-            return (
-                f"Redis cannot run scripts, which the service needs for all writes; its reply to {command} is: {error}"
-            )
-        if " access " in str(error):
-            keys = f"{self._prefix}:stream:*"
-            return f"Redis does not allow this user to read or write the keys of the streams, {keys}: allow ~{keys}"
-        return (
-            "Redis does not allow this user to run scripts, which all writes need: "
-            f"allow +{command.lower()}{' and +evalsha' * (command == 'EVAL')}"
-        )
 
     async def _info(self) -> dict[str, Any]:
         try:
