@@ -95,7 +95,8 @@ def _status(problem: problems.ProblemType) -> int:
 
 
 class Writer:
-    """Records line protocol. ``clock`` gives milliseconds since 1970; ``pattern`` names streams (``line_names.py``).
+    """Records line protocol. ``clock`` gives milliseconds since 1970; ``pattern`` names streams, see
+    ``line_protocol_names.py``.
 
     ``dedupe`` is whether points are counted once where the request does not say; with ``require_key`` they must be.
     """
