@@ -21,25 +21,16 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from meanwhile.storage.redis_client import BadRedisUrl, Script, StoreUnavailable, connect, is_unknown_command
+from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
+from meanwhile.storage.script_check import why_scripts_cannot_run
 
 _PERIOD = 60.0  # Seconds from one examination to the next.
 _RETRY = 1.0  # Seconds after which a server that did not answer is asked again.
 _TIMEOUT = 2.0  # Seconds that an examination may take.
 _FULL = 0.9  # Of maxmemory.
 _OLDEST = 7  # The first version of Redis that knows the flags of scripts.
-# Returns which of the commands that the scripts of the service run this user may not run on KEYS[1], or are renamed.
-_PROBE = b"""#!lua flags=no-writes
-local missing = {}
-for command, arguments in pairs({TIME = {}, GET = {KEYS[1]}, SET = {KEYS[1], ''}, DEL = {KEYS[1]}}) do
-  local is_known, is_allowed = pcall(redis.acl_check_cmd, command, unpack(arguments))
-  if not (is_known and is_allowed) then missing[#missing + 1] = command end
-end
-return missing
-"""
-_TRANSIENT = ("BUSY", "LOADING", "MASTERDOWN")  # What the server replies while it cannot run any script.
 _SETTINGS = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 
 log = logging.getLogger(__name__)
@@ -173,42 +164,8 @@ class Examination:
         return {problem.name: problem for problem in found}
 
     async def _of_scripts(self) -> dict[str, RedisProblem]:
-        detail = await self._of_script("EVAL", _PROBE) or await self._of_script("EVALSHA", Script(_PROBE).sha)
+        detail = await why_scripts_cannot_run(self._client, self._prefix)
         return {} if detail is None else {"scripting": RedisProblem("scripting", detail, serves=False)}
-
-    async def _of_script(self, command: str, script: str | bytes) -> str | None:
-        """What stands in the way of scripts that are run by this command, and what to do."""
-        try:
-            missing = await _execute(self._client, command, script, 1, f"{self._prefix}:stream:probe")
-        except NoScriptError:  # The command works; the scripts were flushed a moment ago.
-            return None
-        except ResponseError as error:
-            if (error.status_code or str(error).partition(" ")[0]) in _TRANSIENT:
-                raise
-            return self._reason(command, error)
-        names = sorted(map(_text, missing))
-        if not names:
-            return None
-        return (
-            f"Scripts may not run {' and '.join(names)} on the keys of the streams, {self._prefix}:stream:*: allow "
-            f"{' '.join(f'+{name.lower()}' for name in names)} to this user, and do not rename or disable any command"
-        )
-
-    def _reason(self, command: str, error: ResponseError) -> str:
-        """Why the server refuses this command, which runs scripts, and what to do."""
-        if is_unknown_command(error):
-            return f"Redis does not know {command}, which the service needs for all writes: do not rename or disable it"
-        if not isinstance(error, NoPermissionError):
-            return (
-                f"Redis cannot run scripts, which the service needs for all writes; its reply to {command} is: {error}"
-            )
-        if " access " in str(error):
-            keys = f"{self._prefix}:stream:*"
-            return f"Redis forbids this user to read or write the keys of the streams, {keys}: allow ~{keys}"
-        return (
-            "Redis forbids this user to run scripts, which the service needs for all writes: "
-            f"allow +{command.lower()}{' and +evalsha' * (command == 'EVAL')}"
-        )
 
     async def _info(self) -> dict[str, Any]:
         try:
@@ -325,5 +282,5 @@ def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-async def _execute(client: Redis, *command: str | bytes | int) -> Any:
+async def _execute(client: Redis, *command: str | int) -> Any:
     return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # theirs
