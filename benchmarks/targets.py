@@ -109,7 +109,7 @@ def _on_valkey(name: str, app: str) -> Iterator[Target]:
 
 @contextmanager
 def _uvicorn(name: str, app: str, **environment: str) -> Iterator[Target]:
-    """Runs ``app`` with the loop, parser and headers of ``service/server.py``, without its timers."""
+    """Runs ``app`` with the loop, parser and headers of ``process/server.py``, without its timers."""
     with tempfile.NamedTemporaryFile("r") as log:
         process = subprocess.Popen(
             [

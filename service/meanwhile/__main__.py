@@ -1,15 +1,19 @@
 """The command ``meanwhile``, also available as ``python -m meanwhile``.
 
-``main`` imports the command line itself, because every worker process imports the main module of its parent again.
+``main`` imports the command line itself, because every worker process imports the main module of its parent again, and
+because ``serve`` prepares for signals first: importing its dependencies takes a second or more.
 """
 
 import errno
 import os
+import signal
 import sys
 
 
 def main() -> None:
     """The entry point."""
+    if sys.argv[1:2] == ["serve"]:
+        _prepare_for_signals()
     from meanwhile.cli.commands import app
 
     try:
@@ -23,6 +27,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # The interpreter flushes again when it exits.
         sys.stderr.write("Cannot write the output: no space left on device.\n")
         raise SystemExit(1) from None
+
+
+def _prepare_for_signals() -> None:
+    """Until ``serve`` has its handlers, SIGHUP is blocked, and SIGINT ends the process without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Otherwise it is ignored, as after nohup.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 if __name__ == "__main__":

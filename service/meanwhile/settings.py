@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from meanwhile.formats import line_protocol_names
 
 _FILTER = re.compile(r"(([^/+#]*|\+)/)*([^/+#]*|\+|#)")  # MQTT 5.0, section 4.7.1.
+_SHARED = re.compile(r"\$share/[^/+#]+/.+")  # MQTT 5.0, section 4.8.2.
 _STOP_MARGIN = 2.0  # Seconds.
 WORKERS_SHARE = "MEANWHILE_WORKERS_SHARE"  # Set by the parent process: the directory of the workers' counters.
 
@@ -125,7 +126,7 @@ class Settings(BaseSettings):
         False, description="Count each line protocol point once, by its timestamp, as ?dedupe=timestamp does."
     )
     shutdown_timeout: int = Field(
-        10, ge=0, description="Time that running requests have to finish at shutdown, in seconds."
+        10, ge=0, le=3_600, description="Time that running requests have to finish at shutdown, in seconds."
     )
     access_log: bool = Field(False, description="Log every request.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")
@@ -218,6 +219,8 @@ class MqttSettings(BaseSettings):
     def _are_filters(cls, topics: list[str]) -> list[str]:
         if not all(topic and _FILTER.fullmatch(topic) for topic in topics):
             raise ValueError("Expected + only as a complete level of the topic, and # only as its last level.")
+        if any(topic.split("/")[0] == "$share" and not _SHARED.fullmatch(topic) for topic in topics):
+            raise ValueError("Expected a shared subscription to have a group and a topic: $share/<group>/<topic>.")
         return topics
 
     @field_validator("url")

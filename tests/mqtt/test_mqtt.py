@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from shutil import which
 
 import pytest
@@ -199,6 +200,11 @@ def test_it_starts_before_the_broker_shows_who_it_is_and_speaks_tls() -> None:
         (("--in-flight", "0"), "--in-flight: "),
         (("--stream-prefix", "a b"), "--stream-prefix: "),
         (("--client-id", ""), "--client-id: "),
+        (("--topic", "$share"), "--topic: Expected a shared subscription to have a group and a topic"),
+        (("--topic", "$share/g"), "--topic: Expected a shared subscription to have a group and a topic"),
+        (("--topic", "$share/g/"), "--topic: Expected a shared subscription to have a group and a topic"),
+        (("--topic", "$share//x"), "--topic: Expected a shared subscription to have a group and a topic"),
+        (("--shutdown-timeout", "3601"), "--shutdown-timeout: "),
     ],
 )
 def test_what_makes_no_sense_is_said(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
@@ -206,6 +212,39 @@ def test_what_makes_no_sense_is_said(capsys: pytest.CaptureFixture[str], argumen
         app(["mqtt", *arguments])
     assert ended.value.code in (1, 2)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--ca", "other"), "--ca: Expected {directory}/other to contain CA certificates, in PEM format."),
+        (("--cert", "other"), "--cert: Expected {directory}/other to contain a certificate, in PEM format."),
+        (("--cert", "cert"), "--cert: Expected {directory}/cert to contain the private key of the certificate"),
+        (("--cert", "cert", "--key", "other"), "--key: Expected {directory}/other to contain the private key of"),
+        (("--cert", "cert", "--key", "second"), "--key: Expected {directory}/second to contain the private key of"),
+        (("--key", "key"), "--key: Expected --cert, too"),
+    ],
+)
+def test_a_file_that_tls_cannot_use_is_refused_with_its_option(
+    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if which("openssl") is None:
+        pytest.skip("openssl is not installed; on Debian: apt install openssl")
+    (tmp_path / "other").write_text("not a certificate\n")
+    for cert, key in (("cert", "key"), ("another", "second")):
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test"),
+                *("-keyout", str(tmp_path / key), "-out", str(tmp_path / cert)),
+            ],
+            capture_output=True,
+            check=True,
+        )
+    arguments = [one if one.startswith("--") else str(tmp_path / one) for one in options]
+    with pytest.raises(SystemExit) as ended:
+        app(["mqtt", "--url", "mqtts://127.0.0.1:1", *arguments])
+    assert 1 == ended.value.code
+    assert said.format(directory=tmp_path) in capsys.readouterr().err
 
 
 def test_a_journal_that_cannot_be_made_is_said() -> None:

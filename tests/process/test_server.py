@@ -424,6 +424,54 @@ def test_a_sighup_that_comes_as_soon_as_it_says_where_it_listens_ends_nothing(wo
             assert 0 == running.stop()
 
 
+_AT_THE_FIRST_IMPORT = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("meanwhile.cli", "typer", "pydantic"):
+            print(signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            print(signal.getsignal(signal.SIGINT) is signal.SIG_DFL)
+            raise SystemExit
+
+sys.meta_path.insert(0, Finder())
+from meanwhile.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("command", "expected"), [("serve", "True\nTrue\n"), ("send", "False\nFalse\n")])
+def test_serve_blocks_sighup_and_lets_sigint_end_it_before_it_imports_anything(command: str, expected: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _AT_THE_FIRST_IMPORT, command], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert expected == ran.stdout
+
+
+def blocks(running: Service, number: signal.Signals) -> bool:
+    process = running.process
+    assert process is not None
+    found = re.search(r"^SigBlk:\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which signals a process blocks")
+def test_a_signal_during_the_imports_of_serve_ends_nothing_or_ends_it_silently() -> None:
+    with short_directory() as directory:
+        running = Service(directory)
+        running.start(until_live=False)
+        assert running.process is not None
+        eventually(lambda: blocks(running, signal.SIGHUP))
+        running.process.send_signal(signal.SIGHUP)
+        eventually(running.is_up, seconds=60)
+        assert 0 == running.stop()
+
+        running.start(until_live=False)
+        eventually(lambda: blocks(running, signal.SIGHUP))
+        assert running.stop(signal.SIGINT) in (-signal.SIGINT, 0)
+        assert "Traceback" not in running.log
+
+
 def test_no_secret_is_in_the_log_even_with_an_access_log(tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     keys.write_text(key_entry("k", ["read", "write"], "", "mw_known"))

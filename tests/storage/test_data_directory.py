@@ -265,6 +265,27 @@ def test_a_file_that_is_truncated_just_before_the_end_is_reported_then_and_at_th
         assert "bytes shorter than when Valkey last ran on it" in running.log
 
 
+@pytest.mark.parametrize("left", [0, 500])
+def test_a_file_that_is_truncated_and_has_grown_again_by_the_next_look_is_noticed(left: int, tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
+    file = tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.check()
+    with file.open("ab", buffering=0) as server:
+        for number in range(100):
+            server.write(b"SET s %d\n" % number)
+            assert files.is_intact()
+            files.save_record()
+        os.truncate(file, left)
+        for number in range(100, 300):
+            server.write(b"SET s %d\n" % number)
+        assert not files.is_intact()
+        files.save_record()
+        assert not files.is_intact()
+
+
 def test_a_manifest_of_an_older_backup_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "appendonlydir").mkdir()
     manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"

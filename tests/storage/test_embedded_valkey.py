@@ -10,9 +10,9 @@ import redis
 
 from meanwhile.storage import embedded_valkey as embedded_module
 from meanwhile.storage import valkey_server, valkey_supervisor
-from meanwhile.storage.data_directory import EmbeddedError
+from meanwhile.storage.data_directory import DataDir, EmbeddedError
 from meanwhile.storage.embedded_valkey import EmbeddedValkey
-from meanwhile.storage.valkey_server import server_binary
+from meanwhile.storage.valkey_server import Valkey, server_binary
 from tests.support.running_service import count, embedded, is_ready, post
 from tests.support.servers import answers_ping, eventually, service, short_directory
 
@@ -54,6 +54,23 @@ def test_a_server_that_cannot_be_executed_is_named(search_path: Path) -> None:
     binary.chmod(0o755)
     with short_directory() as data_dir, pytest.raises(EmbeddedError, match=r"Valkey cannot be started: .*Exec format"):
         EmbeddedValkey(data_dir).__enter__()
+
+
+def test_a_server_that_ends_by_itself_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
+    """As on a full disk: it says why only there."""
+    binary = tmp_path / "valkey-server"
+    binary.write_text("#!/bin/sh\necho 'Error writing to the AOF file: No space left on device'\nexit 1\n")
+    binary.chmod(0o755)
+    with short_directory() as path:
+        data_dir = DataDir(path)
+        server = Valkey(data_dir, appendfsync="always", binary=binary)
+        with data_dir.server_lock() as lock:
+            server.start(lock)
+        expected = (
+            f"its exit code is 1; the end of {data_dir.log} says:\n"
+            "Error writing to the AOF file: No space left on device"
+        )
+        assert expected == server.reap()
 
 
 def test_a_server_that_takes_long_to_load_is_waited_for_and_says_so(

@@ -295,6 +295,11 @@ def test_an_option_that_changes_replies_retries_or_time_limits_is_refused_by_nam
         connect(f"{start}?{option}")
 
 
+def test_a_value_of_a_tls_option_that_is_not_valid_is_refused_without_a_traceback() -> None:
+    with pytest.raises(BadRedisUrl, match=r"The Redis URL cannot be used: .*Certificate Requirements"):
+        connect("rediss://127.0.0.1/0?ssl_cert_reqs=foo")
+
+
 @pytest.mark.parametrize("option", ALLOWED)
 async def test_an_option_that_is_harmless_is_allowed(api: Api, shared_valkey: Valkey, option: str) -> None:
     client: httpx.AsyncClient = await api(redis_url=f"{shared_valkey.url}?{option}")

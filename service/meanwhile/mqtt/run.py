@@ -36,10 +36,12 @@ _REPORT_INTERVAL = 60.0  # Seconds between two lines of the log about what was r
 def run(settings: Settings, mqtt: MqttSettings) -> None:
     """Runs until SIGINT or SIGTERM.
 
-    Raises ``BrokerError``, ``JournalError``, ``EmbeddedError``, ``OSError``, or ``ValueError`` if the URL is malformed.
+    Raises ``BrokerError``, ``JournalError``, ``EmbeddedError``, ``OSError``, or ``ValueError`` if the URL is malformed
+    or TLS cannot use a file.
     """
     address = BrokerAddress.parse(mqtt.url, mqtt.username, mqtt.password)
     address = address._replace(ca=mqtt.ca, cert=mqtt.cert, key=mqtt.key)
+    address.check_files()
     dictConfig(configuration(settings.log_level, access_log=False))
     asyncio.run(_run(settings, mqtt, address))
 

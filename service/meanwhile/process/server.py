@@ -50,7 +50,7 @@ def serve(settings: Settings, announce: Callable[[str, str, int | None], None]) 
     After the signal, running requests have ``shutdown_timeout`` seconds to finish, and the last commits have
     ``redis_timeout``. Whatever still runs after ``stop_timeout`` is killed, and the exit code is 1.
 
-    SIGHUP is blocked until it has a handler; otherwise it would end the process.
+    SIGHUP is blocked until it has a handler; otherwise it would end the process. ``__main__.py`` blocks it before.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     keys = None if settings.api_keys is None else len(read_keys(settings.api_keys))

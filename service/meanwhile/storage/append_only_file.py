@@ -28,13 +28,15 @@ log = logging.getLogger(__name__)
 _CURRENT_FILE = re.compile(r"^file (\S+) seq (\d+) type [bi]\s*$", re.MULTILINE)
 _ANY_FILE = re.compile(r"^file (\S+) ", re.MULTILINE)
 _TRUNCATED = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
+_TAIL = 256  # Bytes.
 
 
 class _Seen(NamedTuple):
-    """A file at the last check: its size in bytes, and its device and inode (None if only the size is known)."""
+    """A file at the last check: its size, its device and inode, and the bytes at its end. None is not known."""
 
-    size: int
-    identity: tuple[int, int] | None
+    size: int  # In bytes.
+    identity: tuple[int, int] | None = None
+    tail: bytes | None = None
 
 
 class AppendOnlyFile:
@@ -140,25 +142,26 @@ class AppendOnlyFile:
         found = self._look(listed)
         if listed.keys() <= found.keys() and max(listed.values()) >= self._newest:
             seen = self._last_seen()
-            if all(_continues(file, seen.get(name)) for name, file in found.items()):
+            if all(self._continues(name, file, seen.get(name)) for name, file in found.items()):
                 return True
         return self._listed() not in (listed, None)  # A rewrite has replaced the files in the meantime.
 
     def save_record(self) -> None:
         """Remembers the files for ``is_intact``, and writes the record if their sizes have changed.
 
-        A file keeps its identity, and at least its size, as long as the manifest lists its name: a file that somebody
-        has replaced or truncated is not taken for what the server has written.
+        A file that is not the one of the last check, or is shorter, stays as it was then, as long as the manifest lists
+        its name: a file that somebody has replaced or truncated is not taken for what the server has written.
         """
-        try:
-            listed = self._listed() or {}
-            found = self._look(listed)
-        except OSError as error:
-            log.debug("cannot read the directory of the append-only file: %s", error)
-            return
         seen = self._last_seen()
-        self._seen = {name: _merged(file, seen.get(name)) for name, file in found.items()}
-        self._newest = max(listed.values(), default=0)
+        try:
+            listed = self._listed()
+            if not listed:
+                return
+            self._seen = {name: self._merged(name, file, seen.get(name)) for name, file in self._look(listed).items()}
+        except OSError as error:
+            log.debug("cannot read the append-only file: %s", error)
+            return
+        self._newest = max(self._newest, *listed.values())
         sizes = {name: file.size for name, file in self._seen.items()}
         if not sizes or sizes == self._recorded_sizes:
             return
@@ -173,10 +176,36 @@ class AppendOnlyFile:
         else:
             self._recorded_sizes = sizes
 
+    def _continues(self, name: str, file: _Seen, before: _Seen | None) -> bool:
+        """Returns whether ``file`` is the one that it was before, to which the server can only have appended.
+
+        A file that was truncated may be longer again at the next check; then the bytes at its former end have changed.
+        """
+        return before is None or (
+            before.identity in (None, file.identity)
+            and file.size >= before.size
+            and before.tail in (None, self._tail(name, before.size))
+        )
+
+    def _merged(self, name: str, file: _Seen, before: _Seen | None) -> _Seen:
+        if before is not None and not self._continues(name, file, before):
+            return before
+        return file._replace(tail=self._tail(name, file.size))
+
+    def _tail(self, name: str, end: int) -> bytes:
+        """Returns the last bytes before the position ``end``; none if the file is gone."""
+        start = max(0, end - _TAIL)
+        try:
+            with (self._directory / name).open("rb") as file:
+                file.seek(start)
+                return file.read(end - start)
+        except FileNotFoundError:
+            return b""
+
     def _last_seen(self) -> dict[str, _Seen]:
         """Returns the files of the last check. Before the first check of an adopted server, those in the record."""
         if self._seen is None:
-            self._seen = {name: _Seen(size, None) for name, size in (self._read_record() or {}).items()}
+            self._seen = {name: _Seen(size) for name, size in (self._read_record() or {}).items()}
         return self._seen
 
     def _read_record(self) -> dict[str, int] | None:
@@ -195,14 +224,3 @@ def _files(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _continues(file: _Seen, before: _Seen | None) -> bool:
-    """Whether ``file`` is the one that it was before, to which the server can only have appended."""
-    return before is None or (before.identity in (None, file.identity) and file.size >= before.size)
-
-
-def _merged(file: _Seen, before: _Seen | None) -> _Seen:
-    if before is None:
-        return file
-    return _Seen(max(file.size, before.size), before.identity or file.identity)

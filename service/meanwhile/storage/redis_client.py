@@ -87,7 +87,7 @@ def connect(url: str) -> Redis:
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # Checks the options in the URL.
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RedisError) as error:
         reason = str(error)
         raise BadRedisUrl(
             f"The Redis URL cannot be used: {(reason.partition('() ')[2] or reason).rstrip('.')}."
