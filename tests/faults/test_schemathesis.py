@@ -33,7 +33,7 @@ def test_what_the_document_says_is_true_in_five_thousand_cases(tmp_path: Path, r
             ],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=840,
             check=False,
             cwd=tmp_path,
             env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.faults.schemathesis_hooks", "PYTHONPATH": str(ROOT)},

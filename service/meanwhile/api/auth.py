@@ -1,9 +1,7 @@
 """Authorization with API keys: who may read, write and delete which streams.
 
 Without a key file, the service is open and logs this at start-up. Then every client that can connect may do anything,
-except web pages of other sites: the browser marks their requests in ``Sec-Fetch-Site``, and the service refuses such
-writes, so that no page can post to a service on the machine or in the network of its visitor. Browsers omit that header
-for plain HTTP beyond localhost; there, ``Origin`` has to name the requested host.
+except that web pages of other sites may not write (``cross_site.py``).
 
 With a key file (``key_file.py``), all routes except ``/livez``, ``/readyz``, ``/ping`` and ``/health`` need a key. A
 request with two different keys is refused, so that the order of its headers does not matter.
@@ -20,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from meanwhile.api.cross_site import is_from_another_site
 from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import UNRESTRICTED, BadKeyFile, Grant, Keys, read_keys
 
@@ -78,7 +77,7 @@ class Guard:
     def authorize(self, headers: Headers, scope: str) -> Grant:
         """Returns what the request may use. Raises ``Unauthorized`` or ``Forbidden``."""
         if self._keys is None:
-            if scope != "read" and _is_from_another_site(headers):
+            if scope != "read" and is_from_another_site(headers):
                 raise Forbidden("Expected a request that does not come from another web site, or an API key.")
             return UNRESTRICTED
         presented = _secrets(headers)
@@ -123,15 +122,6 @@ async def _in_a_thread(read: Callable[[Path], Keys], file: Path) -> Keys:
 
     threading.Thread(target=work, daemon=True).start()
     return await result
-
-
-def _is_from_another_site(headers: Headers) -> bool:
-    """Returns whether a browser says that another site made the request. Other clients send neither header."""
-    site = headers.get(b"sec-fetch-site")
-    if site is not None:
-        return site not in (b"same-origin", b"none")
-    origin = headers.get(b"origin")
-    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
 
 
 def _secrets(headers: Headers) -> set[bytes]:

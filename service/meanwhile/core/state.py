@@ -8,8 +8,8 @@ arrays have one entry per component, and the entries of ``sums`` and ``squares``
 is whole or fits in 32 bits may be stored as an integer or a 32-bit float, which does not change its value. The state of
 a scalar stream takes about 110 bytes. ``producers`` is present once the stream has counted an idempotency key and takes
 about 40 bytes per producer; the members after it are present once a producer has retired or a timestamp has been
-counted. Only ``once.lua`` reads these four. Readers ignore further members, so later versions may append some; any
-other change of the format changes the version.
+counted. Only ``idempotency.lua`` reads these four. Readers ignore further members, so later versions may append some;
+any other change of the format changes the version.
 
 A delta has the same form as a state: to record readings is to merge their summary into the stored one.
 """
@@ -52,7 +52,7 @@ class _Stored(msgspec.Struct, array_like=True):
     squares: tuple[Expansion, ...]
 
 
-# The members of a state in order; the script uses the same names. Only once.lua reads the last four.
+# The members of a state in order; the script uses the same names. Only idempotency.lua reads the last four.
 MEMBERS = (*_Stored.__struct_fields__, "producers", "retired", "timestamps", "batches")
 
 _encode = msgspec.msgpack.Encoder().encode

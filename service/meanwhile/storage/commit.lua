@@ -1,14 +1,14 @@
 -- commit.lua: merges summaries of readings into the stored states of their streams, and deletes streams. Every write of
--- the service is one run of this script. store.py puts once.lua and swap.lua in front of it as functions; Lua creates
--- functions again in every run, so their inner functions are only created if needed. The members of a state and the
--- reject reasons appear here by name; store.py replaces the names with the numbers that Python uses.
+-- the service is one run of this script. store.py puts idempotency.lua and swap.lua in front of it as functions; Lua
+-- creates functions again in every run, so their inner functions are only created if needed. The members of a state and
+-- the reject reasons appear here by name; store.py replaces the names with the numbers that Python uses.
 --
 -- KEYS[i]   The key of a stream. All keys are different.
 -- ARGV[1]   MessagePack: an array of groups. A group is
 --             {entries}
 --             {entries, producer, sequence, first}: with an idempotency key; first only if the key is a range
---             {entries, timestamps, digest, completes}: with timestamps (see once.lua); completes says that they are
---               the last timestamps of the batch with this digest
+--             {entries, timestamps, digest, completes}: with timestamps (see idempotency.lua); completes says that they
+--               are the last timestamps of the batch with this digest
 --           An entry is
 --             {i, delta}: a summary for the stream at KEYS[i]
 --             {i, delta, first}: the range starts at first for this stream, unless first is false
@@ -55,7 +55,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)  -- Milliseconds since
 local VERSION = 1  -- Format version.
 local UNREADABLE_STATE, WIDE_STATE, CHANGED_STATE = {}, {}, {}  -- Markers in place of a state.
 
-local NEW, DUPLICATE = 'new', 'duplicate'  -- The same strings as in once.lua.
+local NEW, DUPLICATE = 'new', 'duplicate'  -- The same strings as in idempotency.lua.
 local MAX_COUNT = 2 ^ 53 - 1
 local MAX_WORK = 60000  -- Bytes of states that one run reads before it defers the remaining groups.
 local MAX_STATE = 100000  -- Bytes of a state that this script merges.
@@ -68,7 +68,7 @@ local SLACK = 1 + 2 ^ -40  -- Allows for rounding where doubles that approximate
 
 local dedupe_functions
 local function dedupe()
-  dedupe_functions = dedupe_functions or once(now)
+  dedupe_functions = dedupe_functions or idempotency(now)
   return dedupe_functions
 end
 
@@ -262,7 +262,7 @@ end
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
 
 -- Checks the key or the timestamps of a group against the stream at KEYS[i]. Returns what check or check_timestamps of
--- once.lua returns.
+-- idempotency.lua returns.
 local function check_key(i, producer, sequence, first)
   if not producer then return NEW end
   if type(producer) == 'table' then return dedupe().check_timestamps(states[i], producer, sequence) end

@@ -72,13 +72,13 @@ def script(flags: str = "") -> bytes:
     The numbers of Python replace the names of the members of a state and of the reject reasons. So a name costs no time
     in a run, and each list exists only once.
     """
-    once, swap, commit = [
+    idempotency, swap, commit = [
         resources.files("meanwhile").joinpath("storage", f"{name}.lua").read_text()
-        for name in ("once", "swap", "commit")
+        for name in ("idempotency", "swap", "commit")
     ]
     numbers = {name.upper(): number for number, name in enumerate(MEMBERS, start=1)}
     numbers |= {reason.name: reason.value for reason in RejectReason}
-    functions = f"local function once(now)\n{once}end\nlocal function swap(merge_head)\n{swap}end\n"
+    functions = f"local function idempotency(now)\n{idempotency}end\nlocal function swap(merge_head)\n{swap}end\n"
     source = f"#!lua flags={flags}\n{functions}{commit}"
     return re.sub(r"\b[A-Z_]+\b", lambda word: str(numbers.get(word[0], word[0])), source).encode()
 
