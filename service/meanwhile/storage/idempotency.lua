@@ -1,5 +1,6 @@
 -- idempotency.lua: what a stream remembers of the keys and timestamps that it has counted, so that it counts nothing
--- twice. This is the body of a function, idempotency(now), which commit.lua calls when it meets the first key or timestamp.
+-- twice. This is the body of a function, idempotency(now), which commit.lua calls when it meets the first key or
+-- timestamp.
 -- core/idempotency_keys.py explains the rules.
 --
 -- now       The time of the Redis server, in milliseconds since 1970

@@ -12,8 +12,8 @@
 local DIGEST, OFFSET, NUMBER = 1, 2, 3  -- The members of a swap.
 
 -- Reads the state without its sums but with what it remembers of keys, and all of it as it is stored; nil if the stream
--- did not exist and does not exist. Also returns how many bytes were read, and UNREADABLE or STATE_CHANGED if this is not
--- the state that was merged.
+-- did not exist and does not exist. Also returns how many bytes were read, and UNREADABLE or STATE_CHANGED if this is
+-- not the state that was merged.
 local function read(key, swap)
   local stored = redis.pcall('GET', key)
   if not stored then return nil, 0, swap[DIGEST] ~= '' and STATE_CHANGED or nil end
