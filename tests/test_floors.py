@@ -7,6 +7,7 @@ inside functions too.
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -118,3 +119,20 @@ def test_packages_import_nothing() -> None:
 def test_modules_are_short() -> None:
     """Past that, a second noun has moved in."""
     assert [] == [name for name, path in MODULES.items() if len(path.read_text().splitlines()) > MAX_LINES]
+
+
+def classes() -> Iterator[str]:
+    for path in MODULES.values():
+        yield from (node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef))
+
+
+def test_no_two_classes_have_one_name() -> None:
+    assert [] == [name for name, number in Counter(classes()).items() if number > 1]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_exception_is_made_where_it_is_raised(name: str) -> None:
+    """One that is raised again and again keeps a traceback of each time, with everything in its frames."""
+    tree = ast.parse(MODULES[name].read_text())
+    raised = [node.exc.id for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Name)]
+    assert [] == [one for one in raised if one.isupper()]

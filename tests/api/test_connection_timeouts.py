@@ -41,10 +41,6 @@ def stream() -> str:
     return f"timeouts/{uuid.uuid4().hex}"
 
 
-def port_of(server: Service) -> int:
-    return int(server.url.rpartition(":")[2])
-
-
 def read(stream: str) -> bytes:
     return b"GET /v1/streams/%s/count HTTP/1.1\r\nHost: meanwhile\r\n\r\n" % stream.encode()
 
@@ -141,6 +137,14 @@ async def test_a_request_that_does_not_come_is_hung_up_on_and_one_that_comes_slo
     assert 404 == (await answer(reader))[0]
 
 
+async def test_half_a_request_has_its_time_only_when_those_before_it_are_answered(still: Server) -> None:
+    events = b"GET /v1/events?prefix=none/ HTTP/1.1\r\nHost: meanwhile\r\n\r\n"
+    connection = await still.connect(events + HEALTH + b"GET /livez HT")
+    assert b" 200 " in await connection[0].readline()
+    await still.pass_by(TIMEOUT + 1)
+    assert not is_closed(connection)
+
+
 async def test_a_large_body_on_a_slow_line_is_read_and_one_on_a_line_that_is_too_slow_is_not(
     still: Server, stream: str
 ) -> None:
@@ -202,7 +206,7 @@ def test_a_client_that_reads_nothing_before_it_has_sent_everything_reads_the_413
     server: Service, stream: str, size: int
 ) -> None:
     """Most HTTP libraries send the body first. What they send after the answer must not reset the connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     path = f"/v1/streams/{stream}/readings"
     try:
         connection.request("POST", path, body=b" " * size)
@@ -218,7 +222,7 @@ def test_a_client_that_reads_nothing_before_it_has_sent_everything_reads_the_413
 
 async def test_a_gzip_bomb_is_413_and_the_connection_goes_on(server: Service, stream: str) -> None:
     bomb = gzip.compress(b" " * 50_000_000, 1)
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         writer.write(post(stream, len(bomb), b"Content-Encoding: gzip\r\n") + bomb)
         assert 413 == (await answer(reader))[0]
         writer.write(post(stream) + BODY)
@@ -229,10 +233,10 @@ async def test_pipelined_requests_may_be_split_anywhere(server: Service, stream:
     """A round trip on another connection lies between the parts, so the server has read the first one by itself."""
     length = len(post(f"{stream}/100") + BODY) * 2 + len(read(f"{stream}/100"))
     assert length > 300
-    async with connected(port_of(server)) as (other_reader, other_writer):
+    async with connected(server.port) as (other_reader, other_writer):
         for start in range(100, 100 + length, 100):  # A hundred connections at a time.
             numbers = range(start, min(start + 100, 100 + length))
-            connections = [connected(port_of(server)) for _ in numbers]
+            connections = [connected(server.port) for _ in numbers]
             opened = [await connection.__aenter__() for connection in connections]
             names = [f"{stream}/{number}" for number in numbers]
             requests = [(post(name) + BODY) * 2 + read(name) for name in names]

@@ -48,9 +48,7 @@ def client_2(running: Service, **options: Any) -> InfluxDBClient:
 
 
 def client_1(running: Service, **options: Any) -> InfluxDB1:
-    return InfluxDB1(
-        "127.0.0.1", int(running.url.rpartition(":")[2]), "any", options.pop("password", "secret"), "db", **options
-    )
+    return InfluxDB1("127.0.0.1", running.port, "any", options.pop("password", "secret"), "db", **options)
 
 
 def points(measurement: str, n: int) -> list[Point]:

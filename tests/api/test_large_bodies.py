@@ -3,8 +3,6 @@
 import asyncio
 import gc
 import json
-import weakref
-from typing import Any
 
 import pytest
 
@@ -16,12 +14,7 @@ from meanwhile.formats.json_readings import decode, decode_batch
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
 from tests.conftest import Api
-
-
-class Cycle:
-    """Something that refers to itself."""
-
-    itself: Any
+from tests.support.frozen import frozen_cycle
 
 
 async def test_two_large_requests_are_under_way_and_the_third_waits() -> None:
@@ -95,18 +88,8 @@ async def test_what_heavy_work_made_is_not_looked_through_and_its_cycles_are_col
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(background_thread, "TIDY_INTERVAL", 0.05)
-    before = gc.get_freeze_count()
-
-    def work() -> "weakref.ref[Cycle]":
-        cycle = Cycle()
-        cycle.itself = cycle
-        return weakref.ref(cycle)
-
     try:
-        made = await background_thread.run(work)
-        assert gc.get_freeze_count() > before
-        gc.collect()
-        assert made() is not None  # It is frozen.
+        made = await frozen_cycle()
         collecting = asyncio.create_task(LargeBodySlots(1.0).collect_garbage())
         for _ in range(100):
             await asyncio.sleep(0.02)

@@ -67,7 +67,7 @@ def post(stream: str, *headers: bytes, version: bytes = b"HTTP/1.1") -> bytes:
 
 
 def connect(server: Service) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    connection = socket.create_connection(("127.0.0.1", server.port))
     connection.settimeout(20)
     return connection
 

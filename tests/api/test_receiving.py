@@ -26,7 +26,7 @@ def server() -> Iterator[Service]:
 
 
 def connect(server: Service) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     connection.settimeout(20)
     return connection
 

@@ -352,7 +352,7 @@ class Open:
 
     @classmethod
     async def to(cls, running: Service, headers: str = "") -> "Open":
-        return await cls.to_port(int(running.url.rpartition(":")[2]), headers)
+        return await cls.to_port(running.port, headers)
 
     @classmethod
     async def to_port(cls, port: int, headers: str = "") -> "Open":

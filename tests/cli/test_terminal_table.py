@@ -112,7 +112,7 @@ def test_watch_goes_on_when_the_service_comes_back(shared_valkey: Valkey) -> Non
             eventually(lambda: "before" in screen())
             running.stop()
             eventually(lambda: "not connected" in screen())
-            running.start(int(running.url.rpartition(":")[2]))
+            running.start(running.port)
             post(running.url, "after", 1.0)
             eventually(lambda: "after" in screen())
         finally:

@@ -83,7 +83,7 @@ async def test_sigterm_with_200_requests_in_flight_answers_them_all(
             assert server.process is not None
             assert running.process is not None
             connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-            port = int(running.url.rpartition(":")[2])
+            port = running.port
             server.process.send_signal(signal.SIGSTOP)
             for client in range(200):
                 connections.append(await asyncio.open_connection("127.0.0.1", port))

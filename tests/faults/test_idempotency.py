@@ -37,7 +37,7 @@ DIGITS = 200  # Readings in a stream: 4**199 is still inside the domain.
 def two_workers(server: Valkey) -> Iterator[int]:
     """The port of a service of two processes on this server."""
     with service("--workers", "2", MEANWHILE_REDIS_URL=server.url) as running:
-        yield int(running.url.rpartition(":")[2])
+        yield running.port
 
 
 def request(stream: str, digit: int, key: str) -> bytes:

@@ -70,16 +70,12 @@ def load(server: Service, directory: Path, connections: int, seconds: int) -> di
 
 
 def count(server: Service, stream: str = "load") -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port(server), timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         connection.request("GET", f"/v1/streams/{stream}/count")
         return int(json.loads(connection.getresponse().read())["count"])
     finally:
         connection.close()
-
-
-def port(server: Service) -> int:
-    return int(server.url.rpartition(":")[2])
 
 
 @contextmanager
@@ -89,7 +85,7 @@ def attack(server: Service) -> Iterator[None]:
     with ExitStack() as stack:
 
         def connect() -> socket.socket:
-            opened = stack.enter_context(socket.create_connection(("127.0.0.1", port(server)), timeout=20))
+            opened = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
             opened.settimeout(0.1)
             return opened
 
@@ -164,7 +160,7 @@ def forget_peak(server: Service) -> None:
 
 def status_of(server: Service, head: bytes, pieces: list[bytes]) -> int:
     """The status of the answer, read when everything is sent or the server has had enough."""
-    with socket.create_connection(("127.0.0.1", port(server)), timeout=30) as opened:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as opened:
         start = (
             b"POST /v1/streams/hostile/readings HTTP/1.1\r\nHost: meanwhile\r\nConnection: close\r\n" + head + b"\r\n"
         )

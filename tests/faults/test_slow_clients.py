@@ -35,10 +35,6 @@ def stream() -> str:
     return f"timeouts/{uuid.uuid4().hex}"
 
 
-def port_of(server: Service) -> int:
-    return int(server.url.rpartition(":")[2])
-
-
 async def seconds_until_closed(reader: asyncio.StreamReader) -> float:
     """How long the server keeps this connection, which it answers no more."""
     start = asyncio.get_running_loop().time()
@@ -49,7 +45,7 @@ async def seconds_until_closed(reader: asyncio.StreamReader) -> float:
 
 async def seconds_that_it_may_drip(server: Service, start: bytes, drops: bytes) -> float:
     """How long a client is borne with that sends ``start`` and then a byte a second."""
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         writer.write(start)
         closed = asyncio.create_task(seconds_until_closed(reader))
         for drop in drops:
@@ -67,7 +63,7 @@ async def seconds_of_silence_after(server: Service, start: bytes) -> float:
 
 async def seconds_of_silence_in_its_second_request(server: Service, stream: str) -> float:
     """How long a client is borne with that stops in the middle of its second request, its first one answered."""
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         writer.write(post(stream) + BODY)
         assert 200 == (await answer(reader))[0]
         await asyncio.sleep(1)
@@ -77,7 +73,7 @@ async def seconds_of_silence_in_its_second_request(server: Service, stream: str)
 
 async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) -> tuple[int, object]:
     """What comes of a body that takes longer than the patience, half as fast again as it has to be."""
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         pieces = int((TIMEOUT + 2) * 4)
         size = MIN_BYTES_PER_SECOND * 3 // 2 // 4
         writer.write(post(stream, len(BODY) + pieces * size) + BODY[:-1])
@@ -91,7 +87,7 @@ async def answer_to_a_large_body_on_a_slow_line(server: Service, stream: str) ->
 
 async def answers_to_a_client_that_idles_between_requests(server: Service, stream: str) -> list[int]:
     """What comes of two requests on one connection, with more than the patience between them."""
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         statuses = []
         for pause in (TIMEOUT + 2, 0):
             writer.write(post(stream) + BODY)
@@ -130,14 +126,14 @@ async def test_a_request_that_does_not_come_is_hung_up_on_and_one_that_comes_slo
     assert {} == {what: s for what, s in closed.items() if not TIMEOUT - 0.1 <= s <= TIMEOUT + SLACK}
     assert (200, 1) == answered_large
     assert [200, 200] == answered_idle
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         writer.write(b"GET /v1/streams/%s/count HTTP/1.1\r\nHost: meanwhile\r\n\r\n" % stream.encode())
         assert 404 == (await answer(reader))[0]
 
 
 async def answer_and_seconds_until_closed(server: Service, start: bytes) -> tuple[int, bool]:
     """The status of the answer to half a request, and whether the connection was closed as soon as it should be."""
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         writer.write(start)
         status = (await answer(reader))[0]
         return status, LINGER - 0.1 <= await seconds_until_closed(reader) <= LINGER + SLACK
@@ -156,7 +152,7 @@ async def test_an_answer_before_the_end_of_the_body_can_be_read_and_then_the_con
 
 
 async def test_a_client_that_goes_on_sending_after_the_answer_is_hung_up_on_all_the_same(server: Service) -> None:
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         writer.write(post("x", 1_000_000_000))
         assert 413 == (await answer(reader))[0]
         closed = asyncio.create_task(seconds_until_closed(reader))
@@ -175,7 +171,7 @@ async def answers_to_two_requests_with_a_pause_in_the_second(
 ) -> list[tuple[int, object]]:
     """What comes of a request that is sent with ``cut`` bytes of the next, the rest of which comes much later."""
     second = post(stream) + BODY
-    async with connected(port_of(server)) as (reader, writer):
+    async with connected(server.port) as (reader, writer):
         writer.write(post(stream) + BODY + second[:cut])
         first = await answer(reader)
         await asyncio.sleep(LINGER + 1.5)

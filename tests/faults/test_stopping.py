@@ -54,9 +54,7 @@ def a_stopped_worker(running: Service, stack: ExitStack) -> None:
 
 def send(running: Service, stack: ExitStack, request: bytes) -> None:
     for _ in range(CLIENTS):
-        connection = stack.enter_context(
-            socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])), timeout=60)
-        )
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=60))
         connection.sendall(request)
 
 

@@ -33,7 +33,7 @@ def lines(first: int, stop: int, streams: int = 20) -> bytes:
 
 async def upload(running: Service, body: Callable[[asyncio.StreamWriter], Any], key: str = "") -> dict[str, Any]:
     """Sends a chunked body over a connection of its own; returns the reply, or nothing if the connection broke."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     head = f"POST /v1/readings HTTP/1.1\r\nHost: meanwhile\r\nContent-Type: application/x-ndjson\r\n{key}"
     writer.write(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
     reply: dict[str, Any] = {}

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -40,6 +39,7 @@ from meanwhile.formats.line_protocol_names import DEFAULT
 from meanwhile.formats.strict_json import Malformed
 from meanwhile.mqtt.journal import Journal, JournalError
 from meanwhile.mqtt.messages import Message
+from tests.support.in_process import configuration
 
 NOW = 1_767_225_600_000
 LIMITS = Limits(readings=1_000, components=64, names=8)
@@ -239,18 +239,7 @@ class _App:
             await send({"type": "http.response.body", "body": b"ok"})
 
 
-_config = uvicorn.Config(
-    _App(),  # type: ignore[arg-type]  # its way in is a connection's
-    interface="asgi3",
-    lifespan="off",
-    http=ConnectionProtocol,
-    ws="none",
-    proxy_headers=False,
-    access_log=False,
-    log_config=None,
-    timeout_keep_alive=75,
-)
-_config.load()
+_config = configuration(_App())
 
 
 async def _converse(parts: Iterator[bytes]) -> tuple[list[tuple[str, bytes, bytes]], bytes]:

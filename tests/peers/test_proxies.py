@@ -23,7 +23,7 @@ def running() -> Iterator[Service]:
 @pytest.fixture(scope="module", params=PROXIES)
 def proxy(running: Service, request: pytest.FixtureRequest) -> Iterator[int]:
     """The port of a proxy in front of the service."""
-    with PROXIES[request.param](int(running.url.rpartition(":")[2])) as port:
+    with PROXIES[request.param](running.port) as port:
         yield port
 
 

@@ -145,7 +145,7 @@ def test_a_worker_that_has_lost_its_parent_and_still_has_the_port_is_waited_for(
     with service("--workers", "2") as running:
         assert running.process is not None
         eventually(lambda: running.log.count("Application startup complete") == 2)
-        port = int(running.url.rpartition(":")[2])
+        port = running.port
         valkey = embedded_pid(running)
         orphan, *_ = [pid for pid in children(running.process.pid) if pid != valkey and has_port(pid, port)]
         os.kill(orphan, signal.SIGSTOP)  # It is busy.
@@ -269,7 +269,7 @@ def test_a_connection_that_is_made_during_the_shutdown_is_answered(workers: str)
     with service("--workers", workers) as running, ExitStack() as stack:
         eventually(lambda: running.log.count("Application startup complete") == int(workers))
         assert running.process is not None
-        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
+        address = ("127.0.0.1", running.port)
         slow = stack.enter_context(socket.create_connection(address, timeout=60))
         slow.sendall(request + b"Content-Length: 12\r\n\r\n")
         eventually(lambda: httpx.get(f"{running.url}/livez").status_code == 200)
@@ -324,7 +324,7 @@ def test_a_second_service_on_the_same_data_is_refused() -> None:
 
 def test_a_port_that_is_taken_is_said_plainly() -> None:
     with service() as running, short_directory() as directory:
-        port = running.url.rpartition(":")[2]
+        port = str(running.port)
         second = meanwhile("serve", "--port", port, "--data-dir", str(directory))
         assert second.returncode == 1
         assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use." in second.stderr

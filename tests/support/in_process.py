@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -12,12 +13,11 @@ from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.settings import Settings
 
 
-@asynccontextmanager
-async def listening(settings: Settings) -> AsyncIterator[int]:
-    """The port of 127.0.0.1 on which an application answers, with the connections that the service has."""
-    app = create_app(settings)
+def configuration(app: Any) -> uvicorn.Config:
+    """What uvicorn needs for this application, with the connections that the service has."""
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         lifespan="off",
         http=ConnectionProtocol,
         ws="none",
@@ -28,6 +28,14 @@ async def listening(settings: Settings) -> AsyncIterator[int]:
         timeout_keep_alive=75,
     )
     config.load()
+    return config
+
+
+@asynccontextmanager
+async def listening(settings: Settings) -> AsyncIterator[int]:
+    """The port of 127.0.0.1 on which an application answers, with the connections that the service has."""
+    app = create_app(settings)
+    config = configuration(app)
     loop, state = asyncio.get_running_loop(), ServerState()
 
     def connect() -> ConnectionProtocol:

@@ -136,6 +136,10 @@ class Service:
     url: str = ""
 
     @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
     def log(self) -> str:
         return (self.data_dir / "service.log").read_text()
 

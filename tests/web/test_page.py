@@ -177,7 +177,7 @@ async def test_the_page_comes_back_when_the_service_does(browser: Browser, share
             running.stop()
             await expect(page.locator("#state")).to_have_attribute("data-state", "away")
             await expect(page.locator("#state")).to_contain_text("Not connected")
-            running.start(int(running.url.rpartition(":")[2]))
+            running.start(running.port)
             delete(running.url, "b")
             post(running.url, "a", 5.0)
             await expect(page.locator("#state")).to_have_text("Live")

@@ -9,9 +9,8 @@ _MAX_ANY_SIZE = 10_000  # Chunks.
 _MIN_MEAN = 16  # Bytes.
 _OVERHEAD = 5  # Bytes: the size of the chunk and two line ends.
 
-TOO_SMALL = NotHttp(f"Expected chunks of at least {_MIN_MEAN} bytes on average.")
 
-
-def are_too_small(chunks: int, size: int) -> bool:
-    """Returns whether this many chunks are too small for a request of ``size`` bytes with its overhead."""
-    return chunks > _MAX_ANY_SIZE and chunks * (_MIN_MEAN + _OVERHEAD) > size
+def check(chunks: int, size: int) -> None:
+    """Raises ``NotHttp`` if this many chunks are too small for a request of ``size`` bytes with its overhead."""
+    if chunks > _MAX_ANY_SIZE and chunks * (_MIN_MEAN + _OVERHEAD) > size:
+        raise NotHttp(f"Expected chunks of at least {_MIN_MEAN} bytes on average.")

@@ -30,8 +30,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from meanwhile.api import request_head
-from meanwhile.api.chunk_limit import TOO_SMALL, are_too_small
+from meanwhile.api import chunk_limit, request_head
 from meanwhile.api.connection_hold import Hold
 from meanwhile.api.connection_timeouts import Deadlines, Phase, Stall
 from meanwhile.api.errors import NotHttp, Refused, TooManyConnections
@@ -127,11 +126,10 @@ class ConnectionProtocol(HttpToolsProtocol):
         self._feed(data)
         if self._is_complete:
             return
-        if self._deadlines.phase in (Phase.IDLE, Phase.BUSY) and self._hold is None:
-            self._deadlines.received = 0
-            self._deadlines.enter(Phase.RECEIVING)
+        if self._unanswered == 1 and self._hold is None and self._deadlines.phase in (Phase.IDLE, Phase.BUSY):
+            self._deadlines.enter(Phase.RECEIVING)  # If others await their responses, only after the last of them.
         if self._bytes_without_body > request_head.MAX_HEAD and self._refusal is None:
-            self._refuse(request_head.HEAD_TOO_LARGE)
+            self._refuse(request_head.too_large())
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Feeds the parser. If a head offers an upgrade, feeds the same head without the offer to a new parser."""
@@ -192,9 +190,11 @@ class ConnectionProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """A chunk of a body begins. Raises ``Refused`` if there are too many small chunks."""
         self._chunks += 1
-        if are_too_small(self._chunks, self._request_bytes):
-            self._parse_error = TOO_SMALL
-            raise TOO_SMALL
+        try:
+            chunk_limit.check(self._chunks, self._request_bytes)
+        except Refused as error:
+            self._parse_error = error
+            raise
 
     def on_body(self, body: bytes) -> None:
         """Part of a body has arrived."""
@@ -216,7 +216,6 @@ class ConnectionProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """A response is complete: starts the next pipelined request, or waits for one."""
         self._unanswered -= 1
-        was_held = self._hold is not None
         self._hold = self._end_response = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -226,8 +225,7 @@ class ConnectionProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if not self._unanswered:
             self._deadlines.enter(Phase.IDLE if self._is_complete else Phase.LINGERING)
-        elif was_held and not self._is_complete:  # The next request began while the timeouts were suspended.
-            self._deadlines.received = 0
+        elif self._unanswered == 1 and not self._is_complete:
             self._deadlines.enter(Phase.RECEIVING)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())

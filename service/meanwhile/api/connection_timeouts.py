@@ -54,6 +54,7 @@ class Deadlines:
     def enter(self, phase: Phase) -> None:
         """Starts a phase and its timeout."""
         self.phase = phase
+        self.received = 0
         self._since = self._loop.time()
         if self._due() < self._fires:
             self._set_timer()

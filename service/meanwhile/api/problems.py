@@ -135,7 +135,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     Overloaded: ProblemType(
         503, "overloaded", "Too many readings are waiting", "Nothing in this request was recorded. Send it again.", 1
     ),
-    Stopping: ProblemType(503, "stopping", "The service is shutting down", "Send the remaining lines again.", 1),
+    Stopping: ProblemType(503, "stopping", "The service is shutting down", "Send what was not recorded again.", 1),
     TooManyUploads: ProblemType(
         503, "too-many-uploads", "Too many uploads are open", "Nothing in this request was recorded. Send it again.", 1
     ),

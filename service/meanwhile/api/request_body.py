@@ -11,10 +11,6 @@ from meanwhile.storage.batcher import Overloaded
 
 _UNCOUNTED = 64 * 1024  # Bytes that each connection may hold without being counted.
 JSON = "application/json"
-_NOT_JSON = UnsupportedMediaType(
-    "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
-    "With curl: -H 'Content-Type: application/json'."
-)
 
 
 class ClientGone(Exception):
@@ -93,7 +89,10 @@ class Bodies:
         headers = request.headers
         content_type = headers.get(b"content-type")
         if content_type is not None and not is_known(content_type):
-            raise _NOT_JSON
+            raise UnsupportedMediaType(
+                "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
+                "With curl: -H 'Content-Type: application/json'."
+            )
         length = headers.get(b"content-length")
         if length is None:
             require_body(headers)

@@ -15,7 +15,11 @@ from meanwhile.api.headers import Pairs
 MAX_HEAD = 64 * 1024  # Bytes.
 _VERSIONS = frozenset({"1.0", "1.1"})
 _OFFERS = frozenset({b"upgrade", b"http2-settings"})
-HEAD_TOO_LARGE = HeaderTooLarge(f"Expected a header of at most {MAX_HEAD} bytes.")
+
+
+def too_large() -> HeaderTooLarge:
+    """Returns the error for a header above the limit."""
+    return HeaderTooLarge(f"Expected a header of at most {MAX_HEAD} bytes.")
 
 
 def check(version: str, url: bytes, headers: Pairs, *, is_small: bool = False) -> None:
@@ -28,7 +32,7 @@ def check(version: str, url: bytes, headers: Pairs, *, is_small: bool = False) -
     if has_no_duplicates and b"host" in by_name and b"transfer-encoding" not in by_name:
         return  # A fast path: the other checks would cost each request a microsecond.
     if len(url) + sum([len(name) + len(value) for name, value in headers]) > MAX_HEAD:
-        raise HEAD_TOO_LARGE
+        raise too_large()
     if version not in _VERSIONS:
         raise NotHttp("Expected HTTP/1.1 or HTTP/1.0.")
     names = [name for name, _ in headers]

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from meanwhile.core.errors import Invalid
 from meanwhile.live.duration_estimate import DurationEstimate
 from meanwhile.live.watch_list import MAX_STREAMS, WatchList
-from meanwhile.live.watched_streams import Group
+from meanwhile.live.watched_streams import PrefixGroup
 from meanwhile.storage.store import Store
 
 _PAUSE = 0.5  # Seconds between two runs, at least.
@@ -28,7 +28,7 @@ class Discovery:
         self._duration = DurationEstimate()
         self._next = 0.0  # When the next run is due, by the loop's clock.
 
-    async def run(self, groups: Collection[Group]) -> bool:
+    async def run(self, groups: Collection[PrefixGroup]) -> bool:
         """Adds new streams to these groups, if it is time to, or if one of them is new. Returns whether it was.
 
         Raises ``Invalid`` if they have too many streams, or ``StoreUnavailable``.

@@ -29,7 +29,7 @@ from meanwhile.live.discovery import Discovery
 from meanwhile.live.duration_estimate import DurationEstimate
 from meanwhile.live.subscription import Position, Subscription
 from meanwhile.live.watch_list import WatchList
-from meanwhile.live.watched_streams import Group, Watched
+from meanwhile.live.watched_streams import PrefixGroup, Watched
 from meanwhile.storage.redis_client import StoreUnavailable
 from meanwhile.storage.store import Store
 
@@ -163,7 +163,7 @@ class Poller:
             for stream in held:
                 stream.release()
 
-    async def _discover(self, groups: Collection[Group]) -> None:
+    async def _discover(self, groups: Collection[PrefixGroup]) -> None:
         """Adds new streams to these groups, and ends the subscriptions that then watch too much."""
         try:
             if not await self._discovery.run(groups):
@@ -179,7 +179,7 @@ class Poller:
             one.fail(TooManySubscribers())
             self.unsubscribe(one)
 
-    def _subscriptions_to(self, groups: Collection[Group]) -> list[Subscription]:
+    def _subscriptions_to(self, groups: Collection[PrefixGroup]) -> list[Subscription]:
         """The subscriptions to these groups; those to the largest stand first."""
         sizes = [
             (len(one.group.streams), one)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from meanwhile.live.watched_streams import Group, Snapshot, Watched
+from meanwhile.live.watched_streams import PrefixGroup, Snapshot, Watched
 from meanwhile.storage.redis_client import StoreUnavailable
 
 _PHASES = 16  # Of subscriptions with the same interval.
@@ -48,7 +48,7 @@ class Subscription:
         self._wake = asyncio.Event()
         self._started: asyncio.Future[int] | None = asyncio.get_running_loop().create_future()
         self.streams: list[Watched] = []  # Those that are named.
-        self.group: Group | None = None
+        self.group: PrefixGroup | None = None
         self.interval = interval
         self.since = since
         self.is_resumed = False

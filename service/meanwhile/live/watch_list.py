@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Collection
 
 from meanwhile.live.subscription import Subscription
-from meanwhile.live.watched_streams import Group, Watched
+from meanwhile.live.watched_streams import PrefixGroup, Watched
 
 MAX_STREAMS = 20_000  # Watched by one process.
 MAX_SIZE = 64 * 1024 * 1024  # Bytes that subscriptions may take, without snapshots.
@@ -24,7 +24,7 @@ class WatchList:
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(4)  # Names the time during which this list counts changes.
         self.forgotten = 0  # Changes up to this number may be missing.
-        self.groups: dict[str, Group] = {}  # By prefix.
+        self.groups: dict[str, PrefixGroup] = {}  # By prefix.
         self.streams: dict[str, Watched] = {}  # By name.
         self._number = 0  # Of the last change.
         self._named = 0  # How often subscriptions name streams.
@@ -38,7 +38,7 @@ class WatchList:
             for stream in subscription.streams:
                 stream.subscribers.add(subscription)
         else:
-            subscription.group = self.groups.setdefault(prefix, Group(prefix))
+            subscription.group = self.groups.setdefault(prefix, PrefixGroup(prefix))
             subscription.group.subscribers.add(subscription)
 
     def remove(self, subscription: Subscription) -> None:

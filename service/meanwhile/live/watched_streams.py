@@ -48,12 +48,12 @@ class Watched:
         self.name = name
         self.number = 0  # Of its last change.
         self.subscribers: set[Subscriber] = set()  # Those that name it.
-        self.groups: list[Group] = []
+        self.groups: list[PrefixGroup] = []
         self._fingerprint: object = _UNREAD  # The hash of the state that was last read; None if it does not exist.
         self._snapshot: Snapshot | None = None
         self._holds = 0  # How often its snapshot is needed.
 
-    def join(self, group: "Group") -> None:
+    def join(self, group: "PrefixGroup") -> None:
         """Makes it one of the streams of a prefix."""
         if self.name not in group.streams:
             group.streams[self.name] = self
@@ -123,7 +123,7 @@ class Watched:
         return is_change
 
 
-class Group:
+class PrefixGroup:
     """The subscribers of a prefix, and its streams.
 
     ``prefix`` is what the names of the streams start with.

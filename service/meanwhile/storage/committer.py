@@ -101,9 +101,10 @@ class Committer:
 
     async def drain(self) -> None:
         """Returns when all requests have been committed and answered."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
         await self._batcher.drain()
+        while self._tasks:  # A commit may leave wide streams to a task, and a task commits.
+            await asyncio.wait(self._tasks)
+            await self._batcher.drain()
 
     async def _record_large(
         self, readings: Mapping[str, Readings], key: Key | Timestamps | None, size: int

@@ -141,7 +141,7 @@ class LargeRequest:
             for number, name in enumerate(some):
                 if committed.is_deferred(number):
                     deferred.append(name)
-                elif not committed.is_too_wide(number):  # Too wide a stream is only checked when recorded.
+                elif not committed.is_too_wide(number):  # Its shape is right; its key is only checked when recorded.
                     rejections += committed.rejections[number]
         if rejections:
             raise self._error_of(self._readings, rejections)

@@ -91,7 +91,7 @@ data: {"streams":1,"resumed":false}
 """
 
 
-def operations(live: Poller, reader: Reader) -> list[Operation]:
+def operations(poller: Poller, reader: Reader) -> list[Operation]:
     """The event streams of one stream and of many."""
     frames = EventFrames()
 
@@ -121,10 +121,10 @@ def operations(live: Poller, reader: Reader) -> list[Operation]:
         return await stream(names, prefix, interval, request)
 
     async def stream(names: list[str], prefix: str | None, interval: float, request: Request) -> EndlessReply:
-        subscription, count = await live.subscribe(names, prefix, interval, _position(request))
+        subscription, count = await poller.subscribe(names, prefix, interval, _position(request))
         lowest = commonprefix(names) if prefix is None else prefix  # noqa: RUF071  # Of names, not of paths.
-        part = _parts(subscription, frames, live.epoch, count)
-        return EndlessReply(part, EVENT_STREAM, partial(live.unsubscribe, subscription), lowest.startswith)
+        part = _parts(subscription, frames, poller.epoch, count)
+        return EndlessReply(part, EVENT_STREAM, partial(poller.unsubscribe, subscription), lowest.startswith)
 
     refusals = (Invalid, TooManySubscribers, StoreUnavailable)
     return [

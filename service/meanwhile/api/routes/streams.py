@@ -91,7 +91,7 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
         state = await store.forget(name, deadline())
         if state is None:
             raise NoSuchStream
-        return json_reply(await background_thread.run(full_state, name, state))
+        return json_reply(await _calculate(name, state))
 
     async def list_streams(request: Request) -> Reply:
         """Returns the names of all streams, page by page. A stream that exists throughout is on at least one page."""
@@ -154,9 +154,10 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
 
 
 class _FullStates:
-    """Calculates full states; those of wide values one at a time, in the background thread.
+    """Calculates the full states of wide streams one at a time.
 
-    Many at a time would make large requests wait for the thread. ``timeout`` is how long one may wait, in seconds.
+    Many at a time would make large requests wait for the background thread. ``timeout`` is how long one may wait, in
+    seconds.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -173,9 +174,16 @@ class _FullStates:
         except TimeoutError:
             raise Overloaded from None
         try:
-            return await background_thread.run(full_state, name, state)
+            return await _calculate(name, state)
         finally:
             self._lock.release()
+
+
+async def _calculate(name: str, state: State) -> dict[str, Any]:
+    """Does the same as ``full_state``, in the background thread if the values are wide."""
+    if state.shape.components <= MAX_INLINE_COMPONENTS:
+        return full_state(name, state)
+    return await background_thread.run(full_state, name, state)
 
 
 def full_state(name: str, state: State) -> dict[str, Any]:
