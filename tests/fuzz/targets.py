@@ -24,6 +24,7 @@ from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.auth import Guard, Unauthorized
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.errors import BadEncoding
+from meanwhile.api.exchange import Exchange
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import BadKeyFile, read_keys
@@ -221,7 +222,15 @@ _seen: list[tuple[str, bytes, bytes]] = []
 
 
 class _App:
-    """Answers all that it understands with "ok"."""
+    """Answers all that it understands with "ok"; with ``exchanges``, without ASGI if it can."""
+
+    exchanges = True
+
+    def begin(self, connection: ConnectionProtocol, exchange: Exchange) -> bool:
+        if self.exchanges:
+            _seen.append((exchange.method, exchange.url, exchange.body))
+            _loop.call_soon(connection.end_exchange, exchange, 200, [(b"content-length", b"2")], b"ok")
+        return self.exchanges
 
     async def answer(self, connection: ConnectionProtocol, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -232,7 +241,8 @@ class _App:
             body += message.get("body", b"")
             if not message.get("more_body", False):
                 break
-        _seen.append((scope["method"], scope["raw_path"], body))
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        _seen.append((scope["method"], scope["raw_path"] + query, body))
         headers = [(b"content-length", b"2")]
         if not connection.respond(scope, 200, headers, b"ok"):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -261,14 +271,18 @@ async def _converse(parts: Iterator[bytes]) -> tuple[list[tuple[str, bytes, byte
 
 
 def connection(data: bytes) -> None:
-    """Bytes on a connection, at once and in parts: the same requests, and nothing but HTTP comes back."""
+    """Bytes on a connection, at once, in parts and only through ASGI: the same requests, and only HTTP comes back."""
     whole, written = _loop.run_until_complete(_converse(iter([data])))
     size = max(1, len(data) // 7)
     split, also_written = _loop.run_until_complete(
         _converse(data[i : i + size] for i in range(0, len(data), size)),
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_App, "exchanges", False)
+        through_asgi, written_through_asgi = _loop.run_until_complete(_converse(iter([data])))
     shorter = min(len(whole), len(split))
     assert whole[:shorter] == split[:shorter]
+    assert (whole, written) == (through_asgi, written_through_asgi)
     for answers in (written, also_written):
         assert answers == b"" or answers.startswith(b"HTTP/1.1 ")
         assert b"HTTP/1.1 500" not in answers

@@ -1,6 +1,7 @@
 """The internals of uvicorn that are used, by name: a new version that lacks one of them fails here first."""
 
 import inspect
+import re
 
 import pytest
 from uvicorn import Config, Server
@@ -9,6 +10,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
+
+from meanwhile.api.exchange import Exchange
 
 METHODS = {
     HttpToolsProtocol: "connection_made connection_lost data_received eof_received on_message_begin on_header "
@@ -42,6 +45,11 @@ def test_a_method_is_there(owner: type, name: str) -> None:
 @pytest.mark.parametrize(("owner", "name"), names(ASSIGNED))
 def test_an_attribute_is_set(owner: type, name: str) -> None:
     assert f"self.{name}" in inspect.getsource(owner)
+
+
+def test_an_exchange_has_what_uvicorn_reads_of_a_cycle_that_has_arrived() -> None:
+    read = re.findall(r"(?:self\.|existing_)cycle\.(\w+)", inspect.getsource(HttpToolsProtocol))
+    assert set(Exchange.__slots__) >= set(read) - {"more_body"}  # Which it only reads of one that has not.
 
 
 def test_the_options_and_exit_codes_are_there() -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -91,7 +92,7 @@ async def until_held_back(operator: "Redis") -> None:
         pass
 
 
-async def until_waiting(waiters: Sequence["asyncio.Task[object]"]) -> None:
+async def until_waiting(waiters: Sequence["asyncio.Future[Any]"]) -> None:
     """Returns when every one of these tasks has run as far as it can by itself."""
     for _ in range(3):
         await asyncio.sleep(0)
@@ -197,9 +198,9 @@ async def test_a_commit_that_fails_fails_its_own_waiters_and_the_next_one_goes_o
         await committer.record({"s": readings(4.0**0)})
 
         async with paused_writes(operator):
-            first = [asyncio.create_task(committer.record({"s": readings(4.0**n)})) for n in (1, 2)]
+            first = [asyncio.ensure_future(committer.record({"s": readings(4.0**n)})) for n in (1, 2)]
             await until_held_back(operator)
-            second = [asyncio.create_task(committer.record({"s": readings(4.0**n)})) for n in (3, 4)]
+            second = [asyncio.ensure_future(committer.record({"s": readings(4.0**n)})) for n in (3, 4)]
             await until_waiting([*first, *second])
             await run(operator, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             lost = await asyncio.gather(*first, return_exceptions=True)
@@ -391,9 +392,9 @@ async def test_cancelling_a_request_takes_nothing_from_its_commit(own: Valkey) -
         await committer.record({"s": readings(4.0**0)})
 
         async with paused_writes(operator):
-            in_flight = [asyncio.create_task(committer.record({"s": readings(4.0**n)})) for n in (1, 2)]
+            in_flight = [asyncio.ensure_future(committer.record({"s": readings(4.0**n)})) for n in (1, 2)]
             await until_held_back(operator)
-            gathering = [asyncio.create_task(committer.record({"s": readings(4.0**n)})) for n in (3, 4)]
+            gathering = [asyncio.ensure_future(committer.record({"s": readings(4.0**n)})) for n in (3, 4)]
             await until_waiting([*in_flight, *gathering])
             in_flight[0].cancel()
             gathering[0].cancel()
@@ -414,7 +415,7 @@ async def test_a_commit_nobody_waits_for_any_more_is_still_made(own: Valkey, cap
 
         with caplog.at_level(logging.ERROR):
             async with paused_writes(operator):
-                alone = asyncio.create_task(committer.record({"s": readings(1.0)}))
+                alone = asyncio.ensure_future(committer.record({"s": readings(1.0)}))
                 await until_held_back(operator)
                 alone.cancel()
                 with suppress(asyncio.CancelledError):
@@ -433,7 +434,7 @@ async def test_whoever_is_cancelled_whenever_every_reading_handed_in_is_counted_
 
     async def write(writer: int) -> None:
         for digit in range(60):
-            waiting = asyncio.create_task(committer.record({f"s{writer}": readings(4.0**digit)}))
+            waiting = asyncio.ensure_future(committer.record({f"s{writer}": readings(4.0**digit)}))
             await asyncio.sleep(0)  # It has handed in its reading now.
             for _ in range(rng.randrange(8)):
                 await asyncio.sleep(0)
@@ -453,7 +454,7 @@ async def test_whoever_is_cancelled_whenever_every_reading_handed_in_is_counted_
 async def test_cancelling_a_read_leaves_the_others_their_answer(committer: Committer, store: Store) -> None:
     await committer.record({"s": readings(1.0)})
     reader = Reader(store, redis_timeout=TIMEOUT)
-    waiting = [asyncio.create_task(reader.read("s")) for _ in range(3)]
+    waiting = [asyncio.ensure_future(reader.read("s")) for _ in range(3)]
     await until_waiting(waiting)
 
     waiting[0].cancel()
@@ -479,9 +480,9 @@ async def test_what_is_more_than_may_wait_is_refused_and_not_recorded(own: Valke
         committer = Committer(store, max_waiting=10, redis_timeout=TIMEOUT)
 
         async with paused_writes(operator):
-            in_flight = asyncio.create_task(committer.record({"s": readings(*[4.0**0] * 10)}))
+            in_flight = asyncio.ensure_future(committer.record({"s": readings(*[4.0**0] * 10)}))
             await until_held_back(operator)
-            waiting = [asyncio.create_task(committer.record({"s": readings(*[1.0] * size)})) for size in (6, 4)]
+            waiting = [asyncio.ensure_future(committer.record({"s": readings(*[1.0] * size)})) for size in (6, 4)]
             await until_waiting([in_flight, *waiting])
             with pytest.raises(Overloaded):
                 await committer.record({"s": readings(1.0)})
@@ -502,16 +503,16 @@ async def test_draining_waits_for_everything_that_was_handed_in(own: Valkey) -> 
         reader = Reader(store, redis_timeout=TIMEOUT)
 
         async with paused_writes(operator):
-            first = asyncio.create_task(committer.record({"s": readings(1.0)}))
+            first = asyncio.ensure_future(committer.record({"s": readings(1.0)}))
             await until_held_back(operator)
-            second = asyncio.create_task(committer.record({"s": readings(2.0)}))
+            second = asyncio.ensure_future(committer.record({"s": readings(2.0)}))
             draining = asyncio.create_task(committer.drain())
             await until_waiting([first, second, draining])
         await draining
 
         assert (2, Fraction(3)) == await total(store, "s")
         assert [1, 2] == [recorded.states["s"].summary.count for recorded in await asyncio.gather(first, second)]
-        reading = asyncio.create_task(reader.read("s"))
+        reading = asyncio.ensure_future(reader.read("s"))
         await asyncio.sleep(0)
         await reader.drain()
         await asyncio.sleep(0)

@@ -188,7 +188,7 @@ async def test_while_redis_is_away_a_large_request_is_refused_as_a_whole(redis: 
 
 async def test_small_requests_are_answered_between_the_slices_of_a_large_one(store: Store) -> None:
     committer = committer_of(store)
-    large = asyncio.create_task(committer.record(ones(20 * MANY)))
+    large = asyncio.ensure_future(committer.record(ones(20 * MANY)))
     answered = 0
     while not large.done():
         await committer.record({"small": readings(1.0)})

@@ -22,6 +22,7 @@ from meanwhile.api.allowed_hosts import MISDIRECTED, Hosts
 from meanwhile.api.auth import Guard
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.endpoint import Endpoint
+from meanwhile.api.exchange import Exchange
 from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document
 from meanwhile.api.openapi.operations import described
@@ -105,7 +106,7 @@ class Meanwhile(FastAPI):
         """Answers a request that came over a connection. HEAD is GET without the body, on every route."""
         if scope["type"] != "http":
             return super().__call__(scope, receive, send)
-        request = Request(scope, receive, connection)
+        request = Request.of_scope(scope, receive, connection)
         if self._hosts is not None and not self._hosts.allow(request.headers):
             return self._misdirect(scope, receive, send)
         endpoint = None if scope.get("root_path") else self._find(request)
@@ -114,6 +115,15 @@ class Meanwhile(FastAPI):
         if request.is_head:
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         return super().__call__(scope, receive, send)
+
+    def begin(self, connection: ConnectionProtocol, exchange: Exchange) -> bool:
+        """Begins to answer a request that has arrived whole. Returns False if it must be answered through ASGI."""
+        path, _, query = exchange.url.partition(b"?")
+        request = Request(exchange.method, path.decode("ascii"), query, exchange.headers, connection)
+        if self._hosts is not None and not self._hosts.allow(request.headers):
+            return False
+        endpoint = self._find(request)
+        return endpoint is not None and endpoint.begin(request, exchange)
 
     def _find(self, request: Request) -> Endpoint | None:
         """Returns the endpoint of a request, and stores the stream name from the path in the request."""

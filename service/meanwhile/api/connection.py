@@ -1,13 +1,13 @@
 """HTTP connections with timeouts, ordered refusals of malformed requests, and responses in one write.
 
+**Requests** are received as ``receiving.py`` describes.
+
 **Timeouts.** uvicorn limits only how long a connection may be idle after a response. Here each connection has one timer
 for everything that it waits for (``connection_timeouts.py``).
 
-**Malformed requests.** uvicorn refuses them in plain text and at once, ahead of the responses to earlier requests on
-the same connection, so a client takes the refusal for the response to a reading that was recorded. Here the refusal is
-a problem document and is sent in order. uvicorn does not limit the size of a header; here, bytes without a byte of body
-(a header, a trailer, a chunk extension) are refused beyond 64 KiB. ``request_head.py`` and ``chunk_limit.py`` have the
-other rules. Trailers are ignored. A client may pipeline 1,000 requests.
+**Refusals.** uvicorn refuses malformed requests in plain text and at once, ahead of the responses to earlier requests
+on the same connection, so a client takes the refusal for the response to a reading that was recorded. Here the refusal
+is a problem document and is sent in order.
 
 **Responses in one write.** uvicorn writes the head and the body of a response separately: two system calls, each of
 which wakes the client. An application that has both passes them to ``respond``, which writes them together if possible.
@@ -18,52 +18,38 @@ otherwise shutdown would wait for them.
 **Uploads** may last for hours. An upload calls ``hold``: from then on it has its own timeouts (``connection_hold.py``).
 
 An application with a method ``answer``, as ``Meanwhile`` has, gets the connection as a parameter before those of ASGI.
+Its method ``begin`` answers requests that have arrived whole, without ASGI (``exchange.py``).
 """
 
 import asyncio
 from collections.abc import Callable, Iterable
-from functools import partial
-from http import HTTPStatus
 from typing import Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from meanwhile.api import chunk_limit, request_head
+from meanwhile.api import request_head
 from meanwhile.api.connection_hold import Hold
 from meanwhile.api.connection_timeouts import Deadlines, Phase, Stall
-from meanwhile.api.errors import NotHttp, Refused, TooManyConnections
+from meanwhile.api.errors import TooManyConnections
+from meanwhile.api.exchange import Exchange
 from meanwhile.api.problems import encode
+from meanwhile.api.receiving import ReceivingProtocol
+from meanwhile.api.response_bytes import ResponseEncoder
 
 _ABORT_DELAY = 0.5  # Seconds that a client has at shutdown to take the end of an endless response.
-MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_responses = ResponseEncoder()
 
 
-class ConnectionProtocol(HttpToolsProtocol):
+class ConnectionProtocol(ReceivingProtocol):
     """uvicorn's protocol with timeouts, limits, and responses in one write. uvicorn passes the arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if hasattr(self.app, "answer"):
-            self.app = partial(self.app.answer, self)
-        self._is_complete = False  # Whether the last request has arrived completely; False before the first request.
-        self._unanswered = 0  # Requests that have begun and have no response; more than one if pipelined.
         self._deadlines: Deadlines
         self._stall: Stall
-        self._bytes_without_body = 0  # Bytes since the last byte of a body, or since the previous request.
         self._refusal: bytes | None = None  # The last response, once the connection reads no more requests.
-        self._parse_error: Refused = NotHttp("Expected a request as defined by RFC 9112.")
-        self._in_head = False
-        self._chunks = 0  # Chunks of the last request.
-        self._request_bytes = 0  # Bytes since the request began, including all data that arrived with its first byte.
-        self._last_bytes = 0  # Bytes that arrived last.
         # uvicorn's own refusal of a connection is not a problem document.
         self._max_connections, self.limit_concurrency = self.limit_concurrency, None
-        self._without_upgrade: bytes | None = None  # A head that replaces the one that was just parsed.
-        self._default_headers: list[tuple[bytes, bytes]] = []
-        self._default_head = b""
         self._hold: Hold | None = None
         self._end_response: Callable[[], None] | None = None
 
@@ -119,11 +105,8 @@ class ConnectionProtocol(HttpToolsProtocol):
         """Parses data, and starts the timer for the rest of an incomplete request."""
         if self._refusal is not None:
             return
-        self._last_bytes = len(data)
-        self._deadlines.received += self._last_bytes
-        self._request_bytes += self._last_bytes
-        self._bytes_without_body += self._last_bytes
-        self._feed(data)
+        self._deadlines.received += len(data)
+        self._receive(data)
         if self._is_complete:
             return
         if self._unanswered == 1 and self._hold is None and self._deadlines.phase in (Phase.IDLE, Phase.BUSY):
@@ -131,86 +114,13 @@ class ConnectionProtocol(HttpToolsProtocol):
         if self._bytes_without_body > request_head.MAX_HEAD and self._refusal is None:
             self._refuse(request_head.too_large())
 
-    def _feed(self, data: bytes | memoryview) -> None:
-        """Feeds the parser. If a head offers an upgrade, feeds the same head without the offer to a new parser."""
-        try:
-            while True:
-                try:
-                    self.parser.feed_data(data)
-                except HttpParserUpgrade as upgrade:
-                    data = memoryview(data)[upgrade.args[0] :]
-                    substitute, self._without_upgrade = self._without_upgrade, None
-                    if substitute is None:
-                        raise HttpParserError from None
-                    self._unanswered -= 1  # The request begins again in a new parser, as this one may have finished it.
-                    self.parser = HttpRequestParser(self)
-                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn does.
-                    self.parser.feed_data(substitute)
-                else:
-                    return
-        except HttpParserError:
-            self.send_400_response("")
-
-    def on_message_begin(self) -> None:
-        """A request begins. Raises ``Refused`` if too many requests are unanswered."""
-        self._is_complete = False
-        self._in_head = True
-        self._chunks = 0
-        self._request_bytes = self._last_bytes
-        self._unanswered += 1
-        if self._unanswered > MAX_PIPELINED:
-            self._parse_error = NotHttp(f"Expected at most {MAX_PIPELINED} pipelined requests.")
-            raise self._parse_error
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """The header of a request is complete. Raises ``Refused``, which stops the parser."""
-        self._in_head = False
-        version = self.parser.get_http_version()
-        if version == "1.0":
-            self.expect_100_continue = False  # RFC 9110, 10.1.1.
-        try:
-            request_head.check(version, self.url, self.headers, is_small=self._request_bytes <= request_head.MAX_HEAD)
-        except Refused as error:
-            self._parse_error = error
-            raise
-        if self.parser.should_upgrade() and (method := self.parser.get_method()) != b"CONNECT":
-            self._without_upgrade = request_head.without_upgrade(method, self.url, version, self.headers)
-        else:
-            super().on_headers_complete()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field has arrived. Ignores trailers."""
-        if self._in_head:  # A copy of uvicorn's code: the call would cost each request a microsecond.
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.headers.append((name, value))
-
-    def on_chunk_header(self) -> None:
-        """A chunk of a body begins. Raises ``Refused`` if there are too many small chunks."""
-        self._chunks += 1
-        try:
-            chunk_limit.check(self._chunks, self._request_bytes)
-        except Refused as error:
-            self._parse_error = error
-            raise
-
-    def on_body(self, body: bytes) -> None:
-        """Part of a body has arrived."""
-        self._bytes_without_body = 0
-        super().on_body(body)
-
     def on_message_complete(self) -> None:
-        """A request is complete, unless it offers an upgrade: then the parser has read only its head."""
-        if self._without_upgrade is not None:
-            return
-        self._is_complete = True
-        self._bytes_without_body = 0
-        if self._unanswered:
-            self._deadlines.phase = Phase.BUSY
-        else:
-            self._deadlines.enter(Phase.IDLE)
+        """A request is complete: it has no timeout until it is answered."""
+        if self._without_upgrade is None:
+            if self._unanswered:
+                self._deadlines.phase = Phase.BUSY
+            else:
+                self._deadlines.enter(Phase.IDLE)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -246,15 +156,27 @@ class ConnectionProtocol(HttpToolsProtocol):
             or self.access_log
         ):
             return False
-        # uvicorn makes a new list every second, with the date.
-        if self._default_headers is not self.server_state.default_headers:
-            self._default_headers = self.server_state.default_headers
-            self._default_head = b"".join(b"%b: %b\r\n" % header for header in self._default_headers)
-        head = b"".join([b"%b: %b\r\n" % header for header in headers])
-        self.transport.write(b"".join((_STATUS_LINES[status], self._default_head, head, b"\r\n", body)))
+        self._write_response(status, headers, body)
         cycle.response_started = cycle.response_complete = True
         self.on_response_complete()
         return True
+
+    def end_exchange(
+        self, exchange: Exchange, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Writes the whole response of an exchange, whose headers include its length."""
+        if exchange.disconnected:
+            return
+        if not exchange.keep_alive:
+            headers = [*headers, (b"connection", b"close")]
+        self._write_response(status, headers, body)
+        exchange.response_started = exchange.response_complete = True
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _write_response(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        self.transport.write(_responses.encode(status, self.server_state.default_headers, headers, body))
 
     def take_body(self, scope: Scope) -> bytes | None:
         """Returns the body of a request if all of it has arrived; otherwise None, and it must be received."""
@@ -282,9 +204,9 @@ class ConnectionProtocol(HttpToolsProtocol):
     def _refuse(self, error: Exception) -> None:
         """Stops reading, and sends the problem document after the responses to complete requests."""
         status, headers, body = encode(error)
-        headers = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
-        head = b"".join([b"%b: %b\r\n" % header for header in headers])
-        self._refusal = b"".join((_STATUS_LINES[status], head, b"\r\n", body))
+        headers = [*headers, (b"connection", b"close")]
+        self._refusal = _responses.encode(status, self.server_state.default_headers, headers, body)
+        self._exchange = None
         self._send_refusal()
 
     def _send_refusal(self) -> bool:

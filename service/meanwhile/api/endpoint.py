@@ -10,21 +10,26 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
+from typing import Any
 
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from meanwhile.api import problems
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_allowed_prefix
-from meanwhile.api.operation import Operation
-from meanwhile.api.reply import EndlessReply
+from meanwhile.api.exchange import Exchange
+from meanwhile.api.operation import Halves, Operation
+from meanwhile.api.reply import EndlessReply, Reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import ClientGone
 from meanwhile.core.stream_names import RESERVED
 from meanwhile.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
+
+Response = tuple[int, list[tuple[bytes, bytes]], bytes]  # Status, headers and body.
 
 
 class Endpoint(Route):
@@ -39,6 +44,7 @@ class Endpoint(Route):
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
         self._guard = guard
         self._handler = operation.handler
+        self._halves = operation.halves
         self._credentials = operation.credentials
         self._scope = operation.scope
         self._has_stream = "{stream" in operation.path
@@ -55,7 +61,7 @@ class Endpoint(Route):
 
     async def _answer_routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request that the framework has routed, because another application mounts this one."""
-        request = Request(scope, receive)
+        request = Request.of_scope(scope, receive)
         request.stream = scope["path_params"].get("stream", "")
         await self.answer(request, send)
 
@@ -63,28 +69,18 @@ class Endpoint(Route):
         """Answers a request."""
         started = perf_counter()
         try:
-            if self._scope is not None:
-                credentials = request.headers if self._credentials is None else self._credentials(request)
-                request.grant = self._guard.authorize(credentials, self._scope)
-                if self._has_stream and request.grant.prefix:
-                    check_allowed_prefix(request.stream, request.grant.prefix)
+            self._authorize(request)
             reply = await self._handler(request)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001  # problems.py maps it; it logs unknown errors as bugs.
-            status, headers, body = self.operation.refuse(error)
-            self._refused(problems.reason(error))
+            status, headers, body = self._refuse(error)
         else:
             if isinstance(reply, EndlessReply):
                 self._answered(200, perf_counter() - started)
                 await self._stream(reply, request, send)
                 return
-            body, media_type, status, more = reply
-            headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body))]
-            if more:
-                headers += more
-            if status == 204:
-                del headers[:2]
+            status, headers, body = _encode(reply)
         finally:
             if request.release is not None:
                 request.release()
@@ -95,6 +91,45 @@ class Endpoint(Route):
             return
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def begin(self, request: Request, exchange: Exchange) -> bool:
+        """Begins to answer a request that has arrived whole. Returns False if it needs a task."""
+        if self._halves is None:
+            return False
+        started = perf_counter()
+        try:
+            self._authorize(request)
+            result = self._halves.begin(request, exchange.body)
+        except Exception as error:  # noqa: BLE001  # As above.
+            self._end(request, exchange, started, self._refuse(error))
+        else:
+            result.add_done_callback(partial(self._finish, self._halves, request, exchange, started))
+        return True
+
+    def _finish(
+        self, halves: Halves, request: Request, exchange: Exchange, started: float, result: "asyncio.Future[Any]"
+    ) -> None:
+        try:
+            response = _encode(halves.finish(request, result.result()))
+        except Exception as error:  # noqa: BLE001  # As above.
+            response = self._refuse(error)
+        self._end(request, exchange, started, response)
+
+    def _end(self, request: Request, exchange: Exchange, started: float, response: Response) -> None:
+        self._answered(response[0], perf_counter() - started)
+        if request.connection is not None:
+            request.connection.end_exchange(exchange, *response)
+
+    def _authorize(self, request: Request) -> None:
+        if self._scope is not None:
+            credentials = request.headers if self._credentials is None else self._credentials(request)
+            request.grant = self._guard.authorize(credentials, self._scope)
+            if self._has_stream and request.grant.prefix:
+                check_allowed_prefix(request.stream, request.grant.prefix)
+
+    def _refuse(self, error: Exception) -> Response:
+        self._refused(problems.reason(error))
+        return self.operation.refuse(error)
 
     async def _stream(self, reply: EndlessReply, request: Request, send: Send) -> None:
         """Sends an endless reply until the client disconnects, its key is revoked, or the server shuts down.
@@ -128,6 +163,13 @@ class Endpoint(Route):
             reply.end()
             gone.cancel()
         await send({"type": "http.response.body", "body": b""})
+
+
+def _encode(reply: Reply) -> Response:
+    body, media_type, status, more = reply
+    if status == 204:
+        return status, [*more], body
+    return status, [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more], body
 
 
 async def _await_end(receive: Receive, end: Callable[[], None]) -> None:

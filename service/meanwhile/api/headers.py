@@ -13,22 +13,26 @@ class Headers:
     (b'pi.local', None, [b'text/plain', b'*/*'])
     """
 
-    __slots__ = ("_by_name", "_pairs", "get")
+    __slots__ = ("_by_name", "get", "pairs")
 
     get: Callable[[bytes], bytes | None]  # The last value of a header, None if there is none.
 
     def __init__(self, pairs: Pairs) -> None:
-        self._pairs = pairs
+        self.pairs = pairs
         self._by_name = dict(pairs)
         self.get = self._by_name.get
 
+    def are_unique(self) -> bool:
+        """Returns whether no header occurs twice."""
+        return len(self._by_name) == len(self.pairs)
+
     def all(self, name: bytes) -> list[bytes]:
         """Returns all values of a header, in order."""
-        if len(self._by_name) != len(self._pairs):
-            return [value for one, value in self._pairs if one == name]
+        if not self.are_unique():
+            return [value for one, value in self.pairs if one == name]
         value = self.get(name)
         return [] if value is None else [value]
 
     def with_more(self, pairs: Pairs) -> "Headers":
         """Returns these headers with ``pairs`` appended."""
-        return Headers([*self._pairs, *pairs])
+        return Headers([*self.pairs, *pairs])

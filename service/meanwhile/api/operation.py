@@ -4,9 +4,10 @@ An operation is a declaration: ``routes/`` defines the operations, ``endpoint.py
 ``openapi/operations.py`` documents them.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel
 
@@ -15,6 +16,18 @@ from meanwhile.api.headers import Headers
 from meanwhile.api.openapi import document
 from meanwhile.api.reply import EndlessReply, Reply
 from meanwhile.api.request import Request
+
+
+class Halves(NamedTuple):
+    """The two halves of a handler that waits once: they answer an ``Exchange``, which has no task.
+
+    ``begin`` gets the request and its body, and returns the future of a result. ``finish`` gets the request and the
+    result, and returns the reply. Both may raise what the handler raises.
+    """
+
+    begin: Callable[[Request, bytes], asyncio.Future[Any]]
+    finish: Callable[[Request, Any], Reply]
+
 
 Handler = Callable[[Request], Awaitable[Reply | EndlessReply]]
 
@@ -28,6 +41,8 @@ class Operation:
     neither, success is a 204 without a body. ``body`` describes the request body: a list of alternative JSON schemas,
     or a schema with examples per media type. ``parameters`` are OpenAPI parameters; the path adds its own. ``refusals``
     are the exceptions that the handler may raise.
+
+    ``halves`` are the halves of a handler that waits once.
 
     ``credentials`` returns the headers that carry the API key, if these are not the headers of the request. A subclass
     may change the format of errors for other clients.
@@ -44,6 +59,7 @@ class Operation:
     body: Sequence[dict[str, Any]] | Mapping[str, dict[str, Any]] = ()
     parameters: Sequence[dict[str, Any]] = ()
     media_types: Mapping[str, str] = field(default_factory=dict)
+    halves: Halves | None = None
     credentials: Callable[[Request], Headers] | None = None
 
     @property

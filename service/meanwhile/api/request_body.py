@@ -86,18 +86,8 @@ class Bodies:
         Raises ``LengthRequired`` if the request announces no body, ``UnsupportedMediaType``, ``BodyTooLarge``,
         ``BadEncoding``, ``Overloaded`` or ``ClientGone``.
         """
+        self.check_head(request.headers, is_known)
         headers = request.headers
-        content_type = headers.get(b"content-type")
-        if content_type is not None and not is_known(content_type):
-            raise UnsupportedMediaType(
-                "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
-                "With curl: -H 'Content-Type: application/json'."
-            )
-        length = headers.get(b"content-length")
-        if length is None:
-            require_body(headers)
-        elif int(length) > self._max_body:
-            raise too_large(self._max_body)
         gzipped = headers.get(b"content-encoding") is not None and is_gzipped(headers)
         body = None if request.connection is None else request.connection.take_body(request.scope)
         if body is None:
@@ -110,6 +100,26 @@ class Bodies:
             return body
         packed = len(body)
         return await inflate(body, self._max_body, lambda size: self._keep(request, packed + size))
+
+    def check_head(self, headers: Headers, is_known: Callable[[bytes], bool] = _is_json_alone) -> None:
+        """Raises what ``read`` raises because of the headers of a request."""
+        content_type = headers.get(b"content-type")
+        if content_type is not None and not is_known(content_type):
+            raise UnsupportedMediaType(
+                "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
+                "With curl: -H 'Content-Type: application/json'."
+            )
+        length = headers.get(b"content-length")
+        if length is None:
+            require_body(headers)
+        elif int(length) > self._max_body:
+            raise too_large(self._max_body)
+
+    def check(self, headers: Headers, body: bytes) -> None:
+        """Raises what ``read`` raises for a body that has arrived and is not encoded."""
+        self.check_head(headers)
+        if len(body) > self._max_body:
+            raise too_large(self._max_body)
 
     async def _receive(self, request: Request) -> bytes:
         chunks: list[bytes] = []

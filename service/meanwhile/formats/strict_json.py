@@ -30,16 +30,16 @@ def _number(literal: str) -> float:
     return nan if number == 0 and literal.lower().partition("e")[0].strip("-0.") else number
 
 
+# json.loads would make a decoder for each text, which takes as long as a short text.
+_decoder = json.JSONDecoder(
+    object_pairs_hook=Pairs, parse_int=_number, parse_float=_number, parse_constant=lambda _: nan
+)
+
+
 def load(body: bytes) -> Any:
     """The content of a JSON text; an object is a list of pairs, a number a float. Raises ``Malformed``."""
     try:
-        return json.loads(
-            body.decode(),
-            object_pairs_hook=Pairs,
-            parse_int=_number,
-            parse_float=_number,
-            parse_constant=lambda _: nan,
-        )
+        return _decoder.decode(body.decode())
     except UnicodeDecodeError as error:
         raise Malformed(f"Expected UTF-8; byte {error.start} is not.") from None
     except json.JSONDecodeError as error:

@@ -31,7 +31,8 @@ would cost other requests as much time as if they were served (``make test-fault
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
 from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Readings
@@ -42,9 +43,11 @@ from meanwhile.storage.large_requests import PAUSE, LargeRequest
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import error_of
 from meanwhile.storage.store import Store
-from meanwhile.storage.weight import MAX_INLINE_NUMBERS, MAX_WEIGHT, TIMESTAMPS_PER_COMPONENT, measure, split_by_weight
+from meanwhile.storage.weight import TIMESTAMPS_PER_COMPONENT, Measured, measure, split_by_weight
 from meanwhile.storage.wide_streams import WideStreams
 from meanwhile.telemetry.counters import Counters
+
+T = TypeVar("T")
 
 _MAX_INLINE_STREAMS = 1_000  # A request for more streams is measured in a thread.
 _OVERLOAD_DELAY = 0.25  # Seconds before a refusal for overload.
@@ -68,27 +71,53 @@ class Committer:
         self._wide = WideStreams(store, redis_timeout, self._batcher.exclusive)
         self._waiting = 0  # Readings, except those of large requests.
         self._waiting_large = 0  # Readings of large requests.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def record(self, readings: Mapping[str, Readings], key: Key | Timestamps | None = None) -> CommitOutcome:
+    def record(
+        self, readings: Mapping[str, Readings], key: Key | Timestamps | None = None
+    ) -> "asyncio.Future[CommitOutcome]":
         """Commits the readings of one request, all or none. With a key, skips streams that have counted it before.
 
-        Takes ownership of the numbers and may change them. Raises ``Overloaded``, ``ShapeConflict``,
+        Takes ownership of the numbers and may change them. The future raises ``Overloaded``, ``ShapeConflict``,
         ``StoreUnavailable``, ``OutcomeUnknown``, ``Unreadable``, ``TooManyStreams`` or ``StreamFull``. With a key, also
         raises ``KeyTooOld``, ``KeyAhead`` or ``TooManyProducers``; with a range of sequences, ``PartlyCounted``; with
         timestamps, ``MixedTimestamps``. A request that takes more than one commit also raises ``PartlyRecorded`` or
         ``PartlyRefused``.
         """
-        size, weight, numbers = (
-            await background_thread.run(measure, readings) if len(readings) > _MAX_INLINE_STREAMS else measure(readings)
-        )
-        is_large = weight > MAX_WEIGHT or numbers > MAX_INLINE_NUMBERS
-        waiting = self._waiting_large if is_large else self._waiting
-        if waiting and waiting + size > self._max_waiting:
+        if len(readings) > _MAX_INLINE_STREAMS:
+            return self._start(self._measure_and_record(readings, key))
+        measured = measure(readings)
+        if measured.is_large() or self._is_overloaded(measured):
+            return self._start(self._record_measured(readings, key, measured))
+        return self._enqueue(readings, key, measured)  # Without a task.
+
+    async def _measure_and_record(
+        self, readings: Mapping[str, Readings], key: Key | Timestamps | None
+    ) -> CommitOutcome:
+        return await self._record_measured(readings, key, await background_thread.run(measure, readings))
+
+    async def _record_measured(
+        self, readings: Mapping[str, Readings], key: Key | Timestamps | None, measured: Measured
+    ) -> CommitOutcome:
+        if self._is_overloaded(measured):
             await asyncio.sleep(_OVERLOAD_DELAY)
             raise Overloaded
-        if is_large:
-            return await self._record_large(readings, key, size)
+        if measured.is_large():
+            return await self._record_large(readings, key, measured.size)
+        return await self._enqueue(readings, key, measured)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _is_overloaded(self, measured: Measured) -> bool:
+        waiting = self._waiting_large if measured.is_large() else self._waiting
+        return waiting > 0 and waiting + measured.size > self._max_waiting
+
+    def _enqueue(self, readings: Mapping[str, Readings], key: Key | Timestamps | None, measured: Measured) -> Waiter:
+        size, weight, numbers = measured
         if isinstance(key, Timestamps):
             weight += len(key.times) // TIMESTAMPS_PER_COMPONENT
         self._waiting += size
@@ -97,7 +126,7 @@ class Committer:
         batch = self._batcher.open_batch()
         if not batch.has_room(identity, weight, numbers):
             batch = self._batcher.with_room(lambda one: one.has_room(identity, weight, numbers))
-        return await batch.add(identity, readings, key, size, weight, numbers)
+        return batch.add(identity, readings, key, size, weight, numbers)
 
     async def drain(self) -> None:
         """Returns when all requests have been committed and answered."""
@@ -116,9 +145,7 @@ class Committer:
         request = LargeRequest(
             self._store, self._wide, readings, key, self._redis_timeout, error_of, self._batcher.exclusive
         )
-        task = loop.create_task(self._run_large(request, waiter, size, loop.time() + self._redis_timeout))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(self._run_large(request, waiter, size, loop.time() + self._redis_timeout))
         return await waiter
 
     async def _run_large(self, request: LargeRequest, waiter: Waiter, size: int, deadline: float) -> None:
@@ -223,9 +250,7 @@ class Committer:
                 continue
             if rejections and committed.is_too_wide(number):
                 self._waiting += group.size
-                task = asyncio.get_running_loop().create_task(self._commit_wide(group))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start(self._commit_wide(group))
                 continue
             readings += group.size
             if not rejections:

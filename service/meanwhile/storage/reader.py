@@ -31,17 +31,17 @@ class Reader:
         self._store = store
         self._batcher = Batcher(_ReadBatch, self._read, redis_timeout)
 
-    async def read(self, stream: str) -> State | None:
+    def read(self, stream: str) -> "asyncio.Future[State | None]":
         """Returns the state of a stream, no older than this call; None if the stream does not exist.
 
-        Raises ``StoreUnavailable`` or ``Unreadable``.
+        The future raises ``StoreUnavailable`` or ``Unreadable``.
         """
         reads = self._batcher.open_batch()
         if len(reads.waiters) >= MAX_STREAMS and stream not in reads.waiters:
             reads = self._batcher.with_room(lambda one: len(one.waiters) < MAX_STREAMS or stream in one.waiters)
         waiter: asyncio.Future[State | None] = reads.loop.create_future()
         reads.waiters.setdefault(stream, []).append(waiter)
-        return await waiter
+        return waiter
 
     async def drain(self) -> None:
         """Returns when all reads have been answered."""

@@ -5,7 +5,7 @@ its sum and three in the sum of its squares.) To read and write a stream takes s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from meanwhile.core.readings import Readings
 from meanwhile.core.state import State
@@ -21,14 +21,26 @@ MAX_NUMBERS = 2 * 4_096  # In a commit.
 MAX_INLINE_NUMBERS = 4_096  # A request with more numbers is summed in a thread, not on the event loop.
 
 
-def measure(readings: Mapping[str, Readings]) -> tuple[int, int, int]:
-    """Returns the number of readings, their weight before they are summed, and the number of their values."""
+class Measured(NamedTuple):
+    """What a request adds to a commit: its readings, their weight before they are summed, and all their values."""
+
+    size: int
+    weight: int
+    numbers: int
+
+    def is_large(self) -> bool:
+        """Returns whether the request is too large for one commit."""
+        return self.weight > MAX_WEIGHT or self.numbers > MAX_INLINE_NUMBERS
+
+
+def measure(readings: Mapping[str, Readings]) -> Measured:
+    """Measures a request."""
     size = weight = numbers = 0
     for shape, values, _, _ in readings.values():
         weight += STREAM_WEIGHT + shape.components
         numbers += len(values)
         size += len(values) // shape.components
-    return size, weight, numbers
+    return Measured(size, weight, numbers)
 
 
 def weight_of(state: State) -> int:

@@ -1,5 +1,6 @@
 """The routes that record readings of one stream or of many."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from meanwhile.api.errors import (
 )
 from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document, models
-from meanwhile.api.operation import Operation
+from meanwhile.api.operation import Halves, Operation
 from meanwhile.api.reply import Reply, json_reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type, media_type
@@ -121,21 +122,6 @@ def operations(
     With ``require_key``, every request needs an idempotency key.
     """
 
-    async def record_readings(request: Request) -> Reply:
-        """Records readings of one stream, all or none. Returns the average and the count after the commit."""
-        name = check_name(request.stream)
-        body = await bodies.read(request)
-        now = clock()
-        key = _key_of(request, require_key)
-        if len(body) <= SMALL:  # Faster than the context manager, which does the same.
-            states, duplicates, _ = await committer.record({name: json_readings.decode(body, now, limits)}, key)
-        else:
-            async with slots.decoded(json_readings.decode, body, now, limits) as readings:
-                states, duplicates, _ = await committer.record({name: readings}, key)
-        shape, summary = states[name]
-        reply = {"stream": name, "count": summary.count, "average": shape.value(summary.averages())}
-        return json_reply(reply | {"duplicate": True} if duplicates else reply)
-
     async def record_batch(request: Request) -> Reply:
         """Records readings of many streams, all or none. Of NDJSON, records the lines before the first invalid one."""
         kind = media_type(request.headers, _MEDIA_TYPES)
@@ -166,16 +152,7 @@ def operations(
         return reply
 
     return [
-        Operation(
-            method="POST",
-            path="/v1/streams/{stream:path}/readings",
-            handler=record_readings,
-            scope="write",
-            parameters=[_KEY],
-            reply=models.Recorded,
-            body=_ONE,
-            refusals=_REFUSALS,
-        ),
+        _record_readings(committer, clock, limits, bodies, slots, require_key=require_key),
         Operation(
             method="POST",
             path="/v1/readings",
@@ -198,6 +175,54 @@ def operations(
             refusals=(*_REFUSALS, Idle, Stopping, TooManyUploads),
         ),
     ]
+
+
+def _record_readings(
+    committer: Committer,
+    clock: Callable[[], int],
+    limits: Limits,
+    bodies: Bodies,
+    slots: LargeBodySlots,
+    *,
+    require_key: bool,
+) -> Operation:
+    async def record_readings(request: Request) -> Reply:
+        """Records readings of one stream, all or none. Returns the average and the count after the commit."""
+        name = check_name(request.stream)
+        body = await bodies.read(request)
+        if len(body) <= SMALL:  # Faster than the context manager, which does the same.
+            return finish(request, await record(name, request, body))
+        now = clock()
+        key = _key_of(request, require_key)
+        async with slots.decoded(json_readings.decode, body, now, limits) as readings:
+            return finish(request, await committer.record({name: readings}, key))
+
+    def begin(request: Request, body: bytes) -> asyncio.Future[CommitOutcome]:
+        name = check_name(request.stream)
+        bodies.check(request.headers, body)
+        return record(name, request, body)
+
+    def record(name: str, request: Request, body: bytes) -> asyncio.Future[CommitOutcome]:
+        now = clock()
+        key = _key_of(request, require_key)
+        return committer.record({name: json_readings.decode(body, now, limits)}, key)
+
+    def finish(request: Request, outcome: CommitOutcome) -> Reply:
+        shape, summary = outcome.states[request.stream]
+        reply = {"stream": request.stream, "count": summary.count, "average": shape.value(summary.averages())}
+        return json_reply(reply | {"duplicate": True} if outcome.duplicates else reply)
+
+    return Operation(
+        method="POST",
+        path="/v1/streams/{stream:path}/readings",
+        handler=record_readings,
+        halves=Halves(begin, finish),
+        scope="write",
+        parameters=[_KEY],
+        reply=models.Recorded,
+        body=_ONE,
+        refusals=_REFUSALS,
+    )
 
 
 def _key_of(request: Request, is_required: bool) -> Key | None:

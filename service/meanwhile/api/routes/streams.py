@@ -6,7 +6,7 @@ from typing import Any
 from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import BadCursor, NoSuchStream
 from meanwhile.api.openapi import models
-from meanwhile.api.operation import Operation
+from meanwhile.api.operation import Halves, Operation
 from meanwhile.api.query import parameters
 from meanwhile.api.reply import TEXT, Reply, json_reply
 from meanwhile.api.request import Request
@@ -49,6 +49,7 @@ _PARAMETERS: list[dict[str, Any]] = [
         "example": "96,kitchen/lux",
     },
 ]
+_STREAM = "/v1/streams/{stream:path}"
 _REFUSALS = (NoSuchStream, Invalid, StoreUnavailable)
 
 
@@ -57,33 +58,6 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
 
     def deadline() -> float:
         return asyncio.get_running_loop().time() + redis_timeout
-
-    full_states = _FullStates(redis_timeout)
-
-    async def read(request: Request) -> tuple[str, State]:
-        name = check_name(request.stream)
-        state = await reader.read(name)
-        if state is None:
-            raise NoSuchStream
-        return name, state
-
-    async def read_average(request: Request) -> Reply:
-        """Returns the average of a stream. With Accept: text/plain, returns only the number, array or object."""
-        name, (shape, summary) = await read(request)
-        average = shape.value(summary.averages())
-        if _prefers_text(request):
-            return Reply(json_reply(average).body, TEXT)
-        last = times.to_text(summary.last)
-        return json_reply({"stream": name, "average": average, "count": summary.count, "last_reading_at": last})
-
-    async def read_count(request: Request) -> Reply:
-        """Returns the step count of a stream: how many readings it has received."""
-        name, state = await read(request)
-        return json_reply({"stream": name, "count": state.summary.count})
-
-    async def read_stream(request: Request) -> Reply:
-        """Returns the full state of a stream."""
-        return json_reply(await full_states.calculate(*await read(request)))
 
     async def delete_stream(request: Request) -> Reply:
         """Deletes a stream and returns its last state, in one atomic step."""
@@ -106,25 +80,8 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
             raise BadCursor("Expected the cursor of the page before.") from None
         return json_reply({"streams": page.streams, "cursor": page.cursor})
 
-    stream = "/v1/streams/{stream:path}"
     return [
-        Operation(
-            method="GET",
-            path=f"{stream}/average",
-            handler=read_average,
-            scope="read",
-            reply=models.StreamAverage,
-            refusals=_REFUSALS,
-            media_types={"text/plain": "21.75"},
-        ),
-        Operation(
-            method="GET",
-            path=f"{stream}/count",
-            handler=read_count,
-            scope="read",
-            reply=models.StreamCount,
-            refusals=_REFUSALS,
-        ),
+        *_reading_operations(reader, _FullStates(redis_timeout)),
         Operation(
             method="GET",
             path="/v1/streams",
@@ -135,22 +92,80 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
             refusals=(BadCursor, Invalid, StoreUnavailable),
         ),
         Operation(
-            method="GET",
-            path=stream,
-            handler=read_stream,
-            scope="read",
-            reply=models.StreamState,
-            refusals=(*_REFUSALS, Overloaded),
-        ),
-        Operation(
             method="DELETE",
-            path=stream,
+            path=_STREAM,
             handler=delete_stream,
             scope="admin",
             reply=models.StreamState,
             refusals=(*_REFUSALS, OutcomeUnknown),
         ),
     ]
+
+
+def _reading_operations(reader: Reader, full_states: "_FullStates") -> list[Operation]:
+    def begin(request: Request, body: bytes = b"") -> asyncio.Future[State | None]:
+        return reader.read(check_name(request.stream))
+
+    def average(request: Request, state: State | None) -> Reply:
+        shape, summary = _existing(state)
+        average = shape.value(summary.averages())
+        if _prefers_text(request):
+            return Reply(json_reply(average).body, TEXT)
+        last = times.to_text(summary.last)
+        reply = {"stream": request.stream, "average": average, "count": summary.count, "last_reading_at": last}
+        return json_reply(reply)
+
+    def count(request: Request, state: State | None) -> Reply:
+        return json_reply({"stream": request.stream, "count": _existing(state).summary.count})
+
+    async def read_average(request: Request) -> Reply:
+        """Returns the average of a stream. With Accept: text/plain, returns only the number, array or object."""
+        return average(request, await begin(request))
+
+    async def read_count(request: Request) -> Reply:
+        """Returns the step count of a stream: how many readings it has received."""
+        return count(request, await begin(request))
+
+    async def read_stream(request: Request) -> Reply:
+        """Returns the full state of a stream."""
+        state = _existing(await begin(request))
+        return json_reply(await full_states.calculate(request.stream, state))
+
+    return [
+        Operation(
+            method="GET",
+            path=f"{_STREAM}/average",
+            handler=read_average,
+            halves=Halves(begin, average),
+            scope="read",
+            reply=models.StreamAverage,
+            refusals=_REFUSALS,
+            media_types={"text/plain": "21.75"},
+        ),
+        Operation(
+            method="GET",
+            path=f"{_STREAM}/count",
+            handler=read_count,
+            halves=Halves(begin, count),
+            scope="read",
+            reply=models.StreamCount,
+            refusals=_REFUSALS,
+        ),
+        Operation(
+            method="GET",
+            path=_STREAM,
+            handler=read_stream,
+            scope="read",
+            reply=models.StreamState,
+            refusals=(*_REFUSALS, Overloaded),
+        ),
+    ]
+
+
+def _existing(state: State | None) -> State:
+    if state is None:
+        raise NoSuchStream
+    return state
 
 
 class _FullStates:

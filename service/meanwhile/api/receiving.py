@@ -1,0 +1,172 @@
+"""The receiving half of a connection: parses requests, and refuses malformed ones.
+
+uvicorn limits neither the size of a header nor the number of pipelined requests. Here, bytes without a byte of body (a
+header, a trailer, a chunk extension) are refused beyond 64 KiB, and a client may pipeline 1,000 requests.
+``request_head.py`` and ``chunk_limit.py`` have the other rules. Trailers are ignored.
+
+A request that arrives whole can do without ASGI (``exchange.py``). So uvicorn's scope and cycle are created only when a
+request turns out to need them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from meanwhile.api import chunk_limit, request_head
+from meanwhile.api.errors import NotHttp, Refused
+from meanwhile.api.exchange import MAX_BODY, Exchange, exchange_of
+from meanwhile.api.headers import Headers
+
+MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
+
+
+class ReceivingProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with other rules for requests. uvicorn passes the arguments."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin: Callable[[Any, Exchange], bool] | None = None
+        if hasattr(self.app, "answer"):
+            self._begin = self.app.begin
+            self.app = partial(self.app.answer, self)
+        self._exchange: Exchange | None = None  # The last request, until it has arrived whole or must use ASGI.
+        self._is_complete = False  # Whether the last request has arrived completely; False before the first request.
+        self._unanswered = 0  # Requests that have begun and have no response; more than one if pipelined.
+        self._bytes_without_body = 0  # Bytes since the last byte of a body, or since the previous request.
+        self._parse_error: Refused = NotHttp("Expected a request as defined by RFC 9112.")
+        self._in_head = False
+        self._chunks = 0  # Chunks of the last request.
+        self._request_bytes = 0  # Bytes since the request began, including all data that arrived with its first byte.
+        self._last_bytes = 0  # Bytes that arrived last.
+        self._without_upgrade: bytes | None = None  # A head that replaces the one that was just parsed.
+
+    def _receive(self, data: bytes) -> None:
+        """Parses data, and starts to answer the requests in it."""
+        self._last_bytes = len(data)
+        self._request_bytes += self._last_bytes
+        self._bytes_without_body += self._last_bytes
+        self._feed(data)
+        if self._exchange is not None:  # The request has not arrived whole.
+            self._start_cycle()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """Feeds the parser. If a head offers an upgrade, feeds the same head without the offer to a new parser."""
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                except HttpParserUpgrade as upgrade:
+                    data = memoryview(data)[upgrade.args[0] :]
+                    substitute, self._without_upgrade = self._without_upgrade, None
+                    if substitute is None:
+                        raise HttpParserError from None
+                    self._unanswered -= 1  # The request begins again in a new parser, as this one may have finished it.
+                    self.parser = HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn does.
+                    self.parser.feed_data(substitute)
+                else:
+                    return
+        except HttpParserError:
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """A request begins. Raises ``Refused`` if too many requests are unanswered."""
+        self._is_complete = False
+        self._in_head = True
+        self._chunks = 0
+        self._request_bytes = self._last_bytes
+        self._unanswered += 1
+        if self._unanswered > MAX_PIPELINED:
+            self._parse_error = NotHttp(f"Expected at most {MAX_PIPELINED} pipelined requests.")
+            raise self._parse_error
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """The header of a request is complete. Raises ``Refused``, which stops the parser."""
+        self._in_head = False
+        version = self.parser.get_http_version()
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1.
+        headers = Headers(self.headers)
+        try:
+            request_head.check(version, self.url, headers, is_small=self._request_bytes <= request_head.MAX_HEAD)
+        except Refused as error:
+            self._parse_error = error
+            raise
+        method = self.parser.get_method()
+        if self.parser.should_upgrade() and method != b"CONNECT":
+            self._without_upgrade = request_head.without_upgrade(method, self.url, version, self.headers)
+            return
+        if (
+            self._begin is not None
+            and self._unanswered == 1
+            and version == "1.1"
+            and not (self.expect_100_continue or self.access_log or self.flow.write_paused)
+            and self.parser.should_keep_alive()
+        ):
+            self._exchange = exchange_of(method, self.url, headers)
+        if self._exchange is None:
+            self._start_cycle()
+
+    def _start_cycle(self) -> None:
+        """Starts to answer the last request through ASGI, with what has arrived of it."""
+        url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # It creates the scope.
+        self.url, self.headers, self.expect_100_continue = url, headers, is_expecting
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            if exchange.body:
+                super().on_body(exchange.body)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field has arrived. Ignores trailers."""
+        if self._in_head:  # A copy of uvicorn's code: the call would cost each request a microsecond.
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body begins. Raises ``Refused`` if there are too many small chunks."""
+        self._chunks += 1
+        try:
+            chunk_limit.check(self._chunks, self._request_bytes)
+        except Refused as error:
+            self._parse_error = error
+            raise
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body has arrived."""
+        self._bytes_without_body = 0
+        if self._exchange is not None:
+            if not self._exchange.body:
+                self._exchange.body = body
+                return
+            self._start_cycle()  # A body in several chunks.
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete, unless it offers an upgrade: then the parser has read only its head."""
+        if self._without_upgrade is not None:
+            return
+        self._is_complete = True
+        self._bytes_without_body = 0
+        if self._exchange is None or not self._has_begun(self._exchange):
+            super().on_message_complete()
+
+    def _has_begun(self, exchange: Exchange) -> bool:
+        """Begins to answer the last request, which has arrived whole. Returns False if it is answered through ASGI."""
+        previous, self.cycle = self.cycle, exchange  # type: ignore[assignment]  # It stands in for a cycle.
+        if self._begin is not None and len(exchange.body) <= MAX_BODY and self._begin(self, exchange):
+            self._exchange = None
+            return True
+        self.cycle = previous
+        self._start_cycle()
+        return False
