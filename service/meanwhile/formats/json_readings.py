@@ -68,6 +68,7 @@ def decode(body: bytes, now: int, limits: Limits) -> Readings:
     Raises ``Malformed``, ``Invalid`` with a pointer, or ``TooMany``.
     """
     if len(body) > SMALL:
+        json_pieces.check_runs(body)
         try:
             return _readings(_read_large(body, limits), "", now, limits)
         except Malformed:
@@ -116,6 +117,7 @@ def _members(body: bytes, limits: Limits) -> Iterator[dict[str, Body]]:
     if len(body) <= SMALL:
         yield _read_many(body)
         return
+    json_pieces.check_runs(body)
     for piece in json_pieces.of_object(body):
         yield _read_many(piece) if len(piece) <= SMALL else _read_many_large(piece, limits)
 

@@ -96,6 +96,8 @@ def decode_cbor(body: bytes, now: int, limits: Limits) -> Pack:
 
 def _records(body: bytes) -> Iterator[Record]:
     number = 0
+    if len(body) > SMALL:
+        json_pieces.check_runs(body)
     for piece in json_pieces.of_array(body) if len(body) > SMALL else [body]:
         for record in _read_json(piece, number):
             yield record
