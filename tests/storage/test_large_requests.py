@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from redis.asyncio import Redis
 
+from meanwhile.api.problems import describe
 from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
@@ -146,7 +147,20 @@ async def test_a_shape_that_comes_between_check_and_record_is_refused_and_told(t
         await committer_of(troubled).record(ones(MANY))
     assert [f"s{MANY - 1}"] == refused.value.refused
     assert [f"s{n}" for n in range(MANY - 1)] == refused.value.recorded
+    assert isinstance(refused.value.reason, ShapeConflict)
     assert [1] * (MANY - 1) == await counts(troubled, MANY - 1)
+
+
+async def test_a_limit_of_streams_that_is_reached_between_check_and_record_is_told_as_such(
+    redis: "Redis", prefix: str
+) -> None:
+    troubled = Troubled(redis, prefix, max_streams=await redis.dbsize() + MANY)
+    troubled.at, troubled.before = 2, {"other": readings(1.0)}
+    with pytest.raises(PartlyRefused) as refused:
+        await committer_of(troubled).record(ones(MANY))
+    assert isinstance(refused.value.reason, TooManyStreams)
+    assert MANY - len(refused.value.refused) == len(refused.value.recorded) == sum(await counts(troubled))
+    assert describe(refused.value)[1]["detail"].startswith("The maximum number of streams is reached. ")
 
 
 @pytest.mark.parametrize("has_run", [False, True])

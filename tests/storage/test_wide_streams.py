@@ -95,6 +95,18 @@ async def test_what_a_wide_stream_remembers_of_keys_survives_and_counts_once(sto
     assert wide.summary.count + 3 + 2 == (await state(store)).summary.count
 
 
+async def test_a_key_that_is_too_old_for_a_wide_stream_refuses_the_whole_request(store: Store, wide: State) -> None:
+    await committer_of(store).record({"s": readings(vectors(3, 1), 9)}, Key("p", 1_000))
+    before = await state(store)
+    many = {f"new{n}": readings([1.0]) for n in range(400)}
+    with pytest.raises(KeyTooOld):
+        await committer_of(store).record(many | {"s": readings(vectors(2, 1), 9)}, Key("p", 10))
+    assert repr(before) == repr(await state(store))
+    assert [None] * 400 == await store.read([*many], asyncio.get_running_loop().time() + 20)
+    recorded = await committer_of(store).record(many | {"s": readings(vectors(2, 1), 9)}, Key("p", 1_001))
+    assert (0, before.summary.count + 1) == (recorded.repeated, (await state(store)).summary.count)
+
+
 async def test_another_shape_is_refused_by_a_wide_stream(store: Store, wide: State) -> None:
     committer = committer_of(store)
     values: list[Value] = [[1.0], 1.0, {"a": 1.0}]

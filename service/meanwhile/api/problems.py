@@ -174,8 +174,6 @@ TABLE: Mapping[type[Exception], ProblemType] = {
         409,
         "partly-refused",
         "The readings of some streams were refused",
-        "Another client created these streams with a different shape in the meantime. The readings of all other "
-        "streams were recorded.",
     ),
     PartlyRecorded: ProblemType(
         504,
@@ -236,6 +234,8 @@ def describe(error: Exception) -> tuple[ProblemType, dict[str, Any]]:
         members |= {"recorded": _few(error.recorded), "not_recorded": _few(error.not_recorded)}
         members |= {"unknown": _few(error.unknown)}
     if isinstance(error, PartlyRefused):
+        title = describe(error.reason)[0].title
+        members["detail"] = f"{title}. Another client was faster. The readings of all other streams were recorded."
         members |= {"recorded": _few(error.recorded), "refused": _few(error.refused)}
     if isinstance(error, ShapeConflict):
         members["conflicts"] = [

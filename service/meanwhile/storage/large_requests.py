@@ -10,9 +10,9 @@ slices. One script run cannot hold all streams of a large request, so "all or no
 
 The worker merges streams that are too wide for the script (``wide_streams.py``).
 
-If the second pass fails, the error says what was recorded: ``PartlyRefused`` if a stream was created with a different
-shape in the meantime, ``PartlyRecorded`` if Redis failed. If the client resends a request with a key, that completes
-it.
+If the second pass fails, the error says what was recorded: ``PartlyRefused`` if a stream refuses its readings because
+another client has changed it in the meantime, ``PartlyRecorded`` if Redis failed. If the client resends a request with
+a key, that completes it.
 
 A request never fails for its size alone: its time limit applies to its first access to Redis, and then to each slice.
 """
@@ -127,6 +127,7 @@ class LargeRequest:
         names = iter(self._readings)
         rejections: list[Rejection] = []
         deferred: list[str] = []
+        wide: list[str] = []
         new = 0
         while some := deferred + list(islice(names, _CLAIMS_PER_CHECK - len(deferred))):
             claims = [{name: _claim(self._readings[name])} for name in some]
@@ -141,8 +142,12 @@ class LargeRequest:
             for number, name in enumerate(some):
                 if committed.is_deferred(number):
                     deferred.append(name)
-                elif not committed.is_too_wide(number):  # Its shape is right; its key is only checked when recorded.
+                elif committed.is_too_wide(number):  # Its shape is right.
+                    wide.append(name)
+                else:
                     rejections += committed.rejections[number]
+        for name in wide:
+            rejections += await self._wide.check(name, _claim(self._readings[name]), self._key)
         if rejections:
             raise self._error_of(self._readings, rejections)
 

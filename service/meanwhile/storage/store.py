@@ -60,7 +60,8 @@ class Swap(NamedTuple):
     sums: bytes
 
 
-NO_SWAPS: Mapping[str, tuple[str, int, int]] = {}
+NO_SWAPS: Mapping[str, Swap] = {}
+_FIRST_SUMS = 6  # The number of the ARGV that has the merged sums of the first swap.
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -147,24 +148,28 @@ class Store:
             for name, (shape, summary) in states.items()
         }
         keys = NO_KEYS if key is None else {0: key}
-        encoded = {
-            name: (swap.digest, swap.dedupe_offset, 6 + number) for number, (name, swap) in enumerate(swaps.items())
-        }
         sums = [swap.sums for swap in swaps.values()]  # As separate arguments, because cmsgpack cannot decode bytes.
-        return await self._commit_groups([record], keys, ("", "", *sums), deadline, encoded)
+        return await self._commit_groups([record], keys, ("", "", *sums), deadline, swaps)
 
     async def check(
-        self, groups: Sequence[Mapping[str, Claim]], key: Key | Timestamps | None, reserved: int, deadline: float
+        self,
+        groups: Sequence[Mapping[str, Claim]],
+        key: Key | Timestamps | None,
+        reserved: int,
+        deadline: float,
+        swaps: Mapping[str, Swap] = NO_SWAPS,
     ) -> Committed:
         """Returns what ``commit`` would reply to such readings, all with the same key. Writes nothing.
 
-        ``reserved`` is the number of new streams that earlier checks of the same request have found. Raises
-        ``StoreUnavailable``.
+        ``reserved`` is the number of new streams that earlier checks of the same request have found. ``swaps`` say
+        where the states of wide streams remember keys, for each stream or for none; nothing is merged.
+
+        Raises ``StoreUnavailable``.
         """
         records = [{name: (VERSION, *claim) for name, claim in group.items()} for group in groups]
         keys = NO_KEYS if key is None else dict.fromkeys(range(len(groups)), key)
         try:
-            return await self._commit_groups(records, keys, (str(reserved),), deadline)
+            return await self._commit_groups(records, keys, (str(reserved),), deadline, swaps)
         except OutcomeUnknown as error:
             raise StoreUnavailable from error  # A check changes nothing, whether it ran or not.
 
@@ -174,9 +179,13 @@ class Store:
         keys: Mapping[int, Key | Timestamps],
         more: tuple[str | bytes, ...],
         deadline: float,
-        swaps: Mapping[str, tuple[str, int, int]] = NO_SWAPS,
+        swaps: Mapping[str, Swap] = NO_SWAPS,
     ) -> Committed:
         positions: dict[str, int] = {}
+        encoded_swaps = {
+            name: (swap.digest, swap.dedupe_offset, number)
+            for number, (name, swap) in enumerate(swaps.items(), _FIRST_SUMS)
+        }
         encoded: list[tuple[Any, ...]] = []
         for number, group in enumerate(groups):
             entries: list[tuple[Any, ...]] = [
@@ -189,7 +198,7 @@ class Store:
             firsts = key.firsts if isinstance(key, Key) else {}
             if firsts or swaps:
                 entries = [
-                    (*entry, firsts.get(name, False), *((swaps[name],) if swaps else ()))
+                    (*entry, firsts.get(name, False), *((encoded_swaps[name],) if swaps else ()))
                     for name, entry in zip(group, entries, strict=True)
                 ]
             # Without a range, ``first`` is a trailing nil, which Lua drops.

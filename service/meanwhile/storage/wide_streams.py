@@ -20,8 +20,8 @@ from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.state import State, Unreadable, decode, dedupe_offset, encode_sums
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
-from meanwhile.storage.commit_reply import Committed
-from meanwhile.storage.store import Store, Swap
+from meanwhile.storage.commit_reply import Committed, Rejection
+from meanwhile.storage.store import Claim, Store, Swap
 
 _MAX_ATTEMPTS = 5
 
@@ -57,6 +57,24 @@ class WideStreams:
         finally:
             self._lock.release()
 
+    async def check(self, name: str, claim: Claim, key: Key | Timestamps | None) -> list[Rejection]:
+        """Returns the rejections that ``commit`` would get for a stream that exists. Writes nothing.
+
+        Returns none if the stream changes all the time, or if its state is unreadable. Raises ``StoreUnavailable``.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(_MAX_ATTEMPTS if key is not None else 0):  # Without a key, its shape is all that matters.
+            (stored,) = await self._store.read_stored([name], loop.time() + self._redis_timeout)
+            swap = None if stored is None else await background_thread.run(_unmerged, stored)
+            if swap is None:
+                break
+            async with self._exclusive():
+                deadline = loop.time() + self._redis_timeout
+                committed = await self._store.check([{name: claim}], key, 0, deadline, {name: swap})
+            if not committed.is_changed(0):
+                return committed.rejections[0]
+        return []
+
     async def _commit(self, states: Mapping[str, State], key: Key | Timestamps | None) -> Committed:
         loop = asyncio.get_running_loop()
         for _ in range(_MAX_ATTEMPTS):
@@ -73,6 +91,17 @@ class WideStreams:
             return await self._store.commit([states], loop.time() + self._redis_timeout, keys, however_wide=True)
 
 
+def _unmerged(stored: bytes) -> Swap | None:
+    try:
+        return Swap(_digest(stored), dedupe_offset(stored), b"")
+    except ValueError:
+        return None
+
+
+def _digest(stored: bytes) -> str:
+    return hashlib.sha1(stored, usedforsecurity=False).hexdigest()
+
+
 def _merge(states: Mapping[str, State], stored: Sequence[bytes | None]) -> dict[str, Swap] | None:
     """Merges the states. Returns None if a stored state is unreadable; the script then reports it."""
     swaps = {}
@@ -86,6 +115,5 @@ def _merge(states: Mapping[str, State], stored: Sequence[bytes | None]) -> dict[
             return None
         # If the shapes differ, the script refuses the readings.
         merged = summary.merge(state.summary) if shape == state.shape else summary
-        digest = hashlib.sha1(before, usedforsecurity=False).hexdigest()
-        swaps[name] = Swap(digest, dedupe_offset(before), encode_sums(merged))
+        swaps[name] = Swap(_digest(before), dedupe_offset(before), encode_sums(merged))
     return swaps

@@ -178,7 +178,8 @@ class Writer:
                 points = await background_thread.run(line_protocol.without, points, lines, reason, self._limits)
             except PartlyRefused as error:
                 lines = {line for stream in error.refused for line in points.gathered[stream].places}
-                return [*points.wrong, *(Wrong(line, timestamp_dedupe.SHAPE) for line in sorted(lines))]
+                reason = _REASONS.get(type(error.reason), timestamp_dedupe.SHAPE)
+                return [*points.wrong, *(Wrong(line, reason) for line in sorted(lines))]
             else:
                 break
         return points.wrong
