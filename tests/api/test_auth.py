@@ -343,7 +343,7 @@ async def test_what_is_read_last_was_in_the_file_last(tmp_path: Path, monkeypatc
     goes_on = threading.Event()
     asked = []
 
-    def slow(file: Path) -> Keys:
+    def slow(file: Path, copy: Path | None = None) -> Keys:
         asked.append(file)
         keys = read_keys(file)
         if len(asked) == 1:

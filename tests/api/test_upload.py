@@ -21,6 +21,7 @@ from meanwhile.settings import Settings
 from tests.conftest import Api
 from tests.support import calls
 from tests.support.clock import Clock
+from tests.support.connections import answer, connected
 from tests.support.in_process import listening
 from tests.support.servers import Service, Valkey, eventually, service, valkey
 
@@ -465,6 +466,34 @@ async def test_an_upload_ends_when_its_key_no_longer_allows_it(
         code, reply = await one.answer()
         assert (status, 5, f"urn:meanwhile:problem:{kind}") == (code, reply["recorded"], reply["type"])
         one.writer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/v1/readings", "application/x-ndjson", line("mine/a", 1)),
+        ("/v1/readings", "application/json", b'{"mine/a": {"value": 1}}'),
+        ("/v1/streams/mine/a/readings", "application/json", b'{"value": 1}'),
+        ("/write", "text/plain", b"mine/a value=1\n"),
+    ],
+)
+async def test_a_body_that_arrives_after_its_key_was_revoked_is_not_recorded(
+    tmp_path: Path, shared_valkey: Valkey, prefix: str, path: str, kind: str, body: bytes
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f"{OWN}\n{OTHER}")
+    with service("--api-keys", str(keys), MEANWHILE_REDIS_URL=shared_valkey.url, MEANWHILE_PREFIX=prefix) as running:
+        head = f"POST {path} HTTP/1.1\r\nHost: m\r\nX-API-Key: mw_own\r\nContent-Type: {kind}\r\n"
+        async with connected(running.port) as (reader, writer):
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+            await asyncio.sleep(0.2)
+            keys.write_text(OTHER)
+            assert running.process is not None
+            running.process.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(eventually, lambda: "API keys in use: 1" in running.log)
+            writer.write(body)
+            assert 401 == (await answer(reader))[0]
+        assert [] == calls.get(f"{running.url}/v1/streams", headers={"x-api-key": "mw_other"}).json()["streams"]
 
 
 async def test_what_a_key_allows_now_goes_for_the_lines_to_come(

@@ -205,7 +205,7 @@ def test_what_is_too_much_is_refused_before_it_is_all_read(
     assert read < len(body)
 
 
-@pytest.mark.parametrize("run", [b"1", b" ", b"a"])
+@pytest.mark.parametrize("run", [b"1", b"a"])
 @pytest.mark.parametrize("before", [0, 1, 5, 1_000, 524_287, 524_288, 524_289, 1_048_575, 2_000_000])
 def test_a_run_of_more_than_a_megabyte_is_refused_wherever_it_is(run: bytes, before: int) -> None:
     start = b"[" + b"1," * (before // 2) + b"," * (before % 2)
@@ -215,7 +215,6 @@ def test_a_run_of_more_than_a_megabyte_is_refused_wherever_it_is(run: bytes, bef
 
 
 @pytest.mark.parametrize("read", [json_readings.decode, json_readings.decode_batch, senml.decode_json])
-def test_eight_megabytes_of_one_number_or_of_spaces_are_refused(read: Read) -> None:
-    for run in (b"1", b" "):
-        with pytest.raises(Invalid, match="1048576 bytes"):
-            read(b'{"a":{"value":1%b}}' % (run * 8_000_000), NOW, LIMITS)
+def test_eight_megabytes_of_one_number_are_refused(read: Read) -> None:
+    with pytest.raises(Invalid, match="1048576 bytes"):
+        read(b'{"a":{"value":1%b}}' % (b"1" * 8_000_000), NOW, LIMITS)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -407,6 +408,45 @@ def test_sighup_reads_the_keys_again_in_every_worker_and_stops_none(workers: str
         eventually(lambda: running.log.count("the API keys stay as they were") == int(workers))
         assert {401, -200} == statuses()
         assert processes == children(running.process.pid)
+        assert running.stop() == 0
+
+
+def workers_of(running: Service) -> list[int]:
+    """The processes of the workers."""
+    assert running.process is not None
+    started = [line for line in running.log.splitlines() if "Started server process" in line]
+    return [pid for pid in children(running.process.pid) if any(f"[{pid}]" in line for line in started)]
+
+
+def has_kept_keys(running: Service, times: int) -> bool:
+    return running.log.count("the API keys stay as they were") >= times
+
+
+def test_workers_that_start_while_the_key_file_cannot_be_used_have_the_keys_as_they_were(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(key_entry("old", ["read"], "", "mw_old"))
+    with service("--workers", "2", "--api-keys", str(keys)) as running:
+        assert running.process is not None
+        keys.write_text(key_entry("new", ["read"], "", "mw_new"))
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: running.log.count("API keys in use: 1") == 2)
+        keys.write_text("oops [")
+        workers = workers_of(running)
+        assert 2 == len(workers)
+        for number, worker in enumerate(workers, start=1):
+            os.kill(worker, signal.SIGKILL)
+            eventually(partial(has_kept_keys, running, number))
+
+        def statuses() -> set[int]:
+            presented = [{"X-API-Key": "mw_old"}, {"X-API-Key": "mw_new"}]
+            return {
+                calls.get(f"{running.url}/v1/streams", headers=headers).status_code * sign
+                for _ in range(8)
+                for headers, sign in zip(presented, (1, -1), strict=True)
+            }
+
+        assert {401, -200} == statuses()
+        assert "Traceback" not in running.log
         assert running.stop() == 0
 
 

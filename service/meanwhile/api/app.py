@@ -23,6 +23,7 @@ from meanwhile.api.auth import Guard
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.endpoint import Endpoint
 from meanwhile.api.exchange import Exchange
+from meanwhile.api.key_file import COPY
 from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document
 from meanwhile.api.openapi.operations import described
@@ -188,7 +189,7 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     poller = Poller(store, redis_timeout=settings.redis_timeout, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers)
     slots = LargeBodySlots(settings.redis_timeout)
-    guard = Guard(settings.api_keys)
+    guard = Guard(settings.api_keys, None if shared is None else shared / COPY)
     bodies = Bodies(settings.max_body, settings.max_receiving)
     uploads = Uploads(
         committer,

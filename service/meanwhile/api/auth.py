@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from meanwhile.api.cross_site import is_from_another_site
@@ -23,6 +24,8 @@ from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import UNRESTRICTED, BadKeyFile, Grant, Keys, read_keys
 
 log = logging.getLogger(__name__)
+
+_KEPT = "the API keys stay as they were: %s. To revoke all keys, empty the file"
 
 
 class Unauthorized(Exception):
@@ -40,14 +43,30 @@ class Forbidden(Exception):
 class Guard:
     """Authorizes requests by their headers.
 
-    ``file`` is the key file; without it the service is open. Raises ``BadKeyFile`` if it cannot be used.
+    ``file`` is the key file; without it the service is open. ``copy`` is where the workers of a service keep a copy of
+    the last key file that could be used, for workers that start later. Without it, raises ``BadKeyFile`` if ``file``
+    cannot be used.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, copy: Path | None = None) -> None:
         self._file = file
-        self._keys = None if file is None else read_keys(file)
+        self._copy = copy
+        self._keys = None if file is None else self._read_first(file)
         self._reading = asyncio.Lock()
         self._watchers: set[Callable[[], None]] = set()
+
+    def _read_first(self, file: Path) -> Keys:
+        try:
+            return read_keys(file, self._copy)
+        except BadKeyFile as error:
+            if self._copy is None:
+                raise
+            log.error(_KEPT, error)  # noqa: TRY400  # As above.
+        try:
+            return read_keys(self._copy)
+        except BadKeyFile:
+            log.error("a new worker refuses every request that needs a key, because it has no keys")  # noqa: TRY400
+            return Keys(())
 
     async def reload(self) -> None:
         """Reloads the key file, in a thread. If it cannot be used, logs why and keeps the current keys."""
@@ -55,11 +74,9 @@ class Guard:
             return
         async with self._reading:  # One at a time, so that the last file read wins.
             try:
-                self._keys = await _in_a_thread(read_keys, self._file)
+                self._keys = await _in_a_thread(partial(read_keys, copy=self._copy), self._file)
             except BadKeyFile as error:
-                log.error(  # noqa: TRY400  # The message is complete without a traceback.
-                    "the API keys stay as they were: %s. To revoke all keys, empty the file", error
-                )
+                log.error(_KEPT, error)  # noqa: TRY400  # The message is complete without a traceback.
                 return
         _log(self._keys)
         for authorize in [*self._watchers]:

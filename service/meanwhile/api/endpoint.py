@@ -70,6 +70,7 @@ class Endpoint(Route):
         started = perf_counter()
         try:
             self._authorize(request)
+            request.authorize = self._authorize
             reply = await self._handler(request)
         except ClientGone:
             return

@@ -27,10 +27,12 @@ import secrets
 import stat
 import tomllib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+COPY = "api-keys.toml"  # The name of the copy that the workers of a service share.
 SCOPES = ("read", "write", "admin")
 _PREFIX = "mw_"  # Lets people and secret scanners recognize a leaked key.
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
@@ -79,10 +81,11 @@ class Keys:
         return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
 
 
-def read_keys(file: Path) -> Keys:
-    """Reads a key file, which may contain no keys. Raises ``BadKeyFile``."""
+def read_keys(file: Path, copy: Path | None = None) -> Keys:
+    """Reads a key file, which may contain no keys, and copies it to ``copy``. Raises ``BadKeyFile``."""
     try:
-        found = tomllib.loads(_text_of(file))
+        text = _text_of(file)
+        found = tomllib.loads(text)
     except OSError as error:
         raise BadKeyFile(f"The API key file cannot be read: {error.strerror}: {file}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -96,7 +99,17 @@ def read_keys(file: Path) -> Keys:
         if key.sha256 in seen:
             raise BadKeyFile(f"In the API key file, [[key]] number {number} has the same sha256 as an earlier one.")
         seen.add(key.sha256)
+    if copy is not None:
+        _write(copy, text)
     return Keys(keys)
+
+
+def _write(copy: Path, text: str) -> None:
+    """Writes a file in one step. Without room, there is no copy."""
+    new = copy.with_name(f"{os.getpid()}.new")
+    with suppress(OSError):
+        new.write_text(text)
+        new.rename(copy)
 
 
 def _text_of(file: Path) -> str:

@@ -14,6 +14,9 @@ from meanwhile.api.key_file import UNRESTRICTED, Grant
 _NO_SCOPE: Scope = {}
 
 
+def _allow(request: "Request") -> None: ...
+
+
 async def _receive_nothing() -> Message:
     return {"type": "http.disconnect"}
 
@@ -26,13 +29,13 @@ class Request:
     the server, as ASGI defines them; an ``Exchange`` has neither.
 
     ``stream`` is the name in the path, not yet validated. ``grant`` is what the API key of the request allows, once the
-    request is authorized. ``reserved`` bytes are reserved for its body; ``release``, if it is set, is called when the
-    request has been answered.
+    request is authorized; ``authorize`` does that. ``reserved`` bytes are reserved for its body; ``release``, if it is
+    set, is called when the request has been answered.
     """
 
     __slots__ = (
-        *("connection", "grant", "headers", "is_head", "method", "path", "query", "receive", "release", "reserved"),
-        *("scope", "stream"),
+        *("authorize", "connection", "grant", "headers", "is_head", "method", "path", "query", "receive", "release"),
+        *("reserved", "scope", "stream"),
     )
 
     def __init__(
@@ -53,10 +56,15 @@ class Request:
         self.connection = connection
         self.scope = scope
         self.receive = receive
+        self.authorize: Callable[[Request], None] = _allow
         self.stream = ""
         self.grant: Grant = UNRESTRICTED
         self.reserved = 0
         self.release: Callable[[], None] | None = None
+
+    def authorize_again(self) -> None:
+        """Authorizes the request again, because the keys may have been reloaded. Raises what the guard raises."""
+        self.authorize(self)
 
     @classmethod
     def of_scope(cls, scope: Scope, receive: Receive, connection: ConnectionProtocol | None = None) -> "Request":

@@ -84,7 +84,7 @@ class Bodies:
         """Returns the body of a request. By default, its type has to be JSON or absent.
 
         Raises ``LengthRequired`` if the request announces no body, ``UnsupportedMediaType``, ``BodyTooLarge``,
-        ``BadEncoding``, ``Overloaded`` or ``ClientGone``.
+        ``BadEncoding``, ``Overloaded`` or ``ClientGone``, or what ``Request.authorize_again`` raises.
         """
         self.check_head(request.headers, is_known)
         headers = request.headers
@@ -134,6 +134,7 @@ class Bodies:
                 raise too_large(self._max_body)
             chunks.append(chunk)
             if not message.get("more_body", False):
+                request.authorize_again()
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._keep(request, size)
 

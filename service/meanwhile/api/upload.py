@@ -94,6 +94,7 @@ class Uploads:
 
         try:
             with self._guard.watch(authorize):
+                authorize()  # The keys may have been reloaded since the request was authorized.
                 async with aclosing(blocks(connection, inflater, self._max_line, self._bodies)) as lines:
                     async for block in lines:
                         await recording.add(block, self._clock())

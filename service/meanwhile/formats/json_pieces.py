@@ -5,8 +5,8 @@ object is cut between two of its members and an array between two of its items, 
 of a cut is a guess by the characters around it, which decoding proves: the piece starts at the right place, so if it
 decodes as whole members, it ends where a member ends. A wrong guess is inside a string, and the next one is further on.
 
-A number or a run of spaces of several megabytes cannot be cut, and every pass over it would take a hundredth of a
-second. So a text with such a run is refused first.
+A number or a name of several megabytes cannot be cut, and every pass over it would take a hundredth of a second. So a
+text with such a run is refused first.
 """
 
 import re
@@ -19,7 +19,7 @@ from meanwhile.formats.strict_json import Malformed
 
 SMALL = 64 * 1024  # Bytes of a body that is decoded whole, and in the event loop: it takes a few milliseconds.
 PIECE = 48 * 1024  # Bytes of a piece, unless it is one member or item.
-MAX_RUN = 1024 * 1024  # Bytes of a number, a name or spaces.
+MAX_RUN = 1024 * 1024  # Bytes of a number or a name.
 _SPACE = rb"[ \t\r\n]*+"
 _BETWEEN_MEMBERS = re.compile(rb"\}%b(,)%b\"[^\"\\]*+(?>(?:\\.[^\"\\]*+)*)\"%b:%b\{" % ((_SPACE,) * 4), re.DOTALL)
 _BETWEEN_ITEMS = {
@@ -27,15 +27,15 @@ _BETWEEN_ITEMS = {
     b"{": re.compile(rb"\}%b(,)%b\{" % (_SPACE, _SPACE)),
 }
 _BETWEEN_NUMBERS = re.compile(rb"(,)")
-_STRUCTURE = (b"[", b"]", b"{", b"}", b",", b":")
-_RUN = re.compile(rb"[^\[\]{},:]*+")
+_BREAKS = (b"[", b"]", b"{", b"}", b",", b":", b" ", b"\t", b"\r", b"\n")
+_RUN = re.compile(rb"[^\[\]{},: \t\r\n]*+")
 _WHITE = b" \t\r\n"
 
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def check_runs(text: bytes) -> None:
-    """Raises ``Invalid`` if the text has a run of more than ``MAX_RUN`` bytes without a bracket, comma or colon.
+    """Raises ``Invalid`` if the text has more than ``MAX_RUN`` bytes without a bracket, comma, colon or space.
 
     Such a run has a byte whose number is a multiple of half as many, and as many bytes after it. So only a run that is
     as long after such a byte needs a look at its start.
@@ -44,10 +44,10 @@ def check_runs(text: bytes) -> None:
     for at in range(0, len(text), half):
         run = _RUN.match(text, at, at + half)
         if run is not None and run.end() - at == half:
-            start = max(text.rfind(mark, 0, at) for mark in _STRUCTURE) + 1
+            start = max(text.rfind(mark, 0, at) for mark in _BREAKS) + 1
             whole = _RUN.match(text, start, start + MAX_RUN + 1)
             if whole is not None and whole.end() - start > MAX_RUN:
-                raise Invalid(f"Expected at most {MAX_RUN} bytes without a bracket, a comma or a colon.", "")
+                raise Invalid(f"Expected at most {MAX_RUN} bytes without a bracket, comma, colon or space.", "")
 
 
 def of_object(text: bytes) -> Iterator[bytes]:

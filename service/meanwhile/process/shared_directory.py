@@ -1,4 +1,4 @@
-"""The directory with the counters that the workers of one service share.
+"""The directory with the counters, and a copy of the API key file, that the workers of one service share.
 
 The parent creates it, and the last process that uses it removes it. It is in memory (/dev/shm) if possible, which in a
 container may be the only writable place. Two locks show whether it is in use: the parent holds a lock on the directory,
@@ -6,7 +6,7 @@ and every worker holds a shared lock on ``workers.lock``. So a service that star
 killed service from one that is still used by workers whose parent was killed.
 
 Other users may create files with the same name in a place like /dev/shm. The directory of this service belongs to this
-user, has mode 0700 and contains only cells and the lock; nothing else is opened or removed.
+user, has mode 0700 and contains only files with known names; nothing else is opened or removed.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
 _PREFIX = "meanwhile-"
-_CONTENT = re.compile(r"\d+\.cells|workers\.lock")
+_CONTENT = re.compile(r"\d+\.cells|workers\.lock|api-keys\.toml|\d+\.new")
 _LOCK = "workers.lock"
 _YOUNG = 60  # Seconds. A newer directory may not be locked yet.
 
