@@ -494,9 +494,10 @@ def test_a_body_of_megabytes_over_the_limit_harms_nobody(server: Service, stream
     assert 0 == count(server, stream)
 
 
-def test_a_client_that_expects_100_continue_is_told_to(server: Service, stream: str) -> None:
+@pytest.mark.parametrize("space", [b"", b" ", b"\t "])
+def test_a_client_that_expects_100_continue_is_told_to(server: Service, stream: str, space: bytes) -> None:
     with connect(server) as connection:
-        connection.sendall(post(stream, HOST, LENGTH, b"Expect: 100-continue\r\n", CLOSE))
+        connection.sendall(post(stream, HOST, LENGTH, b"Expect: 100-continue%b\r\n" % space, CLOSE))
         assert b"HTTP/1.1 100 Continue\r\n\r\n" == connection.recv(25, socket.MSG_WAITALL)
         connection.sendall(BODY)
         (answer,) = parse(receive(connection))

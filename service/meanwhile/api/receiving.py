@@ -128,7 +128,7 @@ class ReceivingProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field has arrived. Ignores trailers."""
         if self._in_head:  # A copy of uvicorn's code: the call would cost each request a microsecond.
-            name = name.lower()
+            name, value = name.lower(), value.rstrip(b" \t")  # RFC 9110, 5.5.
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
             self.headers.append((name, value))
