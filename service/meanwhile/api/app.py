@@ -119,8 +119,7 @@ class Meanwhile(FastAPI):
 
     def begin(self, connection: ConnectionProtocol, exchange: Exchange) -> bool:
         """Begins to answer a request that has arrived whole. Returns False if it must be answered through ASGI."""
-        path, _, query = exchange.url.partition(b"?")
-        request = Request(exchange.method, path.decode("ascii"), query, exchange.headers, connection)
+        request = Request.of_exchange(exchange, connection)
         if self._hosts is not None and not self._hosts.allow(request.headers):
             return False
         endpoint = self._find(request)

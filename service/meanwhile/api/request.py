@@ -4,10 +4,12 @@ The ASGI scope contains only what ASGI defines.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope
 
 from meanwhile.api.connection import ConnectionProtocol
+from meanwhile.api.exchange import Exchange
 from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import UNRESTRICTED, Grant
 
@@ -21,6 +23,7 @@ async def _receive_nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
+@dataclass(slots=True, eq=False)
 class Request:
     """One HTTP request.
 
@@ -33,44 +36,39 @@ class Request:
     set, is called when the request has been answered.
     """
 
-    __slots__ = (
-        *("authorize", "connection", "grant", "headers", "is_head", "method", "path", "query", "receive", "release"),
-        *("reserved", "scope", "stream"),
-    )
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        query: bytes,
-        headers: Headers,
-        connection: ConnectionProtocol | None,
-        scope: Scope = _NO_SCOPE,
-        receive: Receive = _receive_nothing,
-    ) -> None:
-        self.is_head = method == "HEAD"
-        self.method = "GET" if self.is_head else method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.connection = connection
-        self.scope = scope
-        self.receive = receive
-        self.authorize: Callable[[Request], None] = _allow
-        self.stream = ""
-        self.grant: Grant = UNRESTRICTED
-        self.reserved = 0
-        self.release: Callable[[], None] | None = None
-
-    def authorize_again(self) -> None:
-        """Authorizes the request again, because the keys may have been reloaded. Raises what the guard raises."""
-        self.authorize(self)
+    method: str
+    path: str
+    query: bytes
+    headers: Headers
+    connection: ConnectionProtocol | None
+    scope: Scope
+    receive: Receive
+    is_head: bool = False
+    stream: str = ""
+    grant: Grant = UNRESTRICTED
+    authorize: Callable[["Request"], None] = _allow
+    reserved: int = 0
+    release: Callable[[], None] | None = None
 
     @classmethod
     def of_scope(cls, scope: Scope, receive: Receive, connection: ConnectionProtocol | None = None) -> "Request":
         """Returns the request of an ASGI scope."""
+        is_head = scope["method"] == "HEAD"
+        method = "GET" if is_head else scope["method"]
         headers = Headers(scope["headers"])
-        return cls(scope["method"], scope["path"], scope["query_string"], headers, connection, scope, receive)
+        return cls(method, scope["path"], scope["query_string"], headers, connection, scope, receive, is_head)
+
+    @classmethod
+    def of_exchange(cls, exchange: Exchange, connection: ConnectionProtocol) -> "Request":
+        """Returns the request of an exchange."""
+        path, _, query = exchange.url.partition(b"?")
+        return cls(
+            exchange.method, path.decode("ascii"), query, exchange.headers, connection, _NO_SCOPE, _receive_nothing
+        )
+
+    def authorize_again(self) -> None:
+        """Authorizes the request again, because the keys may have been reloaded. Raises what the guard raises."""
+        self.authorize(self)
 
     @property
     def query_string(self) -> str:
