@@ -20,6 +20,7 @@ A request never fails for its size alone: its time limit applies to its first ac
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from itertools import islice
 
 from meanwhile.core.idempotency_keys import Key, Timestamps
@@ -74,6 +75,7 @@ class PartlyRefused(Exception):
         self.reason = reason
 
 
+@dataclass(eq=False)
 class LargeRequest:
     """Records one large request in ``store``, and by ``wide`` what is too wide for the script.
 
@@ -82,61 +84,52 @@ class LargeRequest:
     ``error_of`` makes an exception of rejections (``rejections.error_of``), and ``exclusive`` is
     ``Batcher.exclusive``.
 
-    ``recorded`` and ``duplicates`` have the streams that are done so far.
+    ``recorded`` and ``duplicates`` have the streams that are done so far. ``counted`` is the number of readings that
+    their streams have counted, now or before, and ``repeated`` of those that they had counted before.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        wide: WideStreams,
-        readings: Mapping[str, Readings],
-        key: Key | Timestamps | None,
-        redis_timeout: float,
-        error_of: ErrorOf,
-        exclusive: Callable[[], AbstractAsyncContextManager[None]],
-    ) -> None:
-        self._store = store
-        self._readings = readings
-        self._key = key
-        self._redis_timeout = redis_timeout
-        self._error_of = error_of
-        self._exclusive = exclusive
-        self._wide = wide
-        self.recorded: list[str] = []
-        self.duplicates: list[str] = []
-        self.counted = 0  # Readings that their streams have counted, now or before.
-        self.repeated = 0  # Those that they had counted before.
-        self.states: Mapping[str, State] = {}
-        self._rejections: list[Rejection] = []
+    store: Store
+    wide: WideStreams
+    readings: Mapping[str, Readings]
+    key: Key | Timestamps | None
+    redis_timeout: float
+    error_of: ErrorOf
+    exclusive: Callable[[], AbstractAsyncContextManager[None]]
+    recorded: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    counted: int = 0
+    repeated: int = 0
+    states: Mapping[str, State] = field(default_factory=dict)
 
     async def run(self, deadline: float) -> None:
         """Records the request. The first check fails with ``Overloaded`` if it cannot start by ``deadline``.
 
         Each script run has exclusive access. Raises what ``Committer.record`` raises.
         """
-        if len(self._readings) > 1:
+        if len(self.readings) > 1:
             await self._check(deadline)
         await self._record()
-        if self._rejections:
-            error = self._error_of(self._readings, self._rejections)
+        if self.rejections:
+            error = self.error_of(self.readings, self.rejections)
             if not self.recorded:
                 raise error
-            raise PartlyRefused(self.recorded, [rejection.stream for rejection in self._rejections], error)
+            raise PartlyRefused(self.recorded, [rejection.stream for rejection in self.rejections], error)
 
     async def _check(self, deadline: float) -> None:
-        names = iter(self._readings)
+        names = iter(self.readings)
         rejections: list[Rejection] = []
         deferred: list[str] = []
         wide: list[str] = []
         new = 0
         while some := deferred + list(islice(names, _CLAIMS_PER_CHECK - len(deferred))):
-            claims = [{name: _claim(self._readings[name])} for name in some]
-            async with self._exclusive():
+            claims = [{name: _claim(self.readings[name])} for name in some]
+            async with self.exclusive():
                 now = asyncio.get_running_loop().time()
                 if now >= deadline:
                     raise Overloaded
-                deadline = now + 2 * self._redis_timeout  # Once begun, a request has this time for each check.
-                committed = await self._store.check(claims, self._key, new, now + self._redis_timeout)
+                deadline = now + 2 * self.redis_timeout  # Once begun, a request has this time for each check.
+                committed = await self.store.check(claims, self.key, new, now + self.redis_timeout)
             new += committed.new
             deferred = []
             for number, name in enumerate(some):
@@ -147,13 +140,13 @@ class LargeRequest:
                 else:
                     rejections += committed.rejections[number]
         for name in wide:
-            rejections += await self._wide.check(name, _claim(self._readings[name]), self._key)
+            rejections += await self.wide.check(name, _claim(self.readings[name]), self.key)
         if rejections:
-            raise self._error_of(self._readings, rejections)
+            raise self.error_of(self.readings, rejections)
 
     async def _record(self) -> None:
         for names in self._slices():
-            numbers = sum(self._readings[name].size * self._readings[name].shape.components for name in names)
+            numbers = sum(self.readings[name].size * self.readings[name].shape.components for name in names)
             states = await background_thread.run(self._sum, names) if numbers > MAX_INLINE_NUMBERS else self._sum(names)
             waiting = names
             while waiting:
@@ -163,7 +156,7 @@ class LargeRequest:
     def _slices(self) -> Iterator[list[str]]:
         names: list[str] = []
         weight = 0
-        for name, one in self._readings.items():
+        for name, one in self.readings.items():
             added = STREAM_WEIGHT + one.shape.components
             if names and weight + added > MAX_WEIGHT:
                 yield names
@@ -173,7 +166,7 @@ class LargeRequest:
         yield names
 
     def _sum(self, names: list[str]) -> dict[str, State]:
-        chosen = {name: self._readings[name] for name in names}
+        chosen = {name: self.readings[name] for name in names}
         return {name: State(one.shape, summarize(one.columns, one.first, one.last)) for name, one in chosen.items()}
 
     async def _send(self, states: dict[str, State]) -> list[str]:
@@ -182,11 +175,11 @@ class LargeRequest:
         if len(states) == 1 and weight_of(states[names[0]]) > MAX_MERGE_WEIGHT:
             return await self._send_wide(states)
         groups = [{name: state} for name, state in states.items()]
-        keys = {} if self._key is None else dict.fromkeys(range(len(groups)), self._key)
+        keys = {} if self.key is None else dict.fromkeys(range(len(groups)), self.key)
 
         async def commit() -> Committed:
-            async with self._exclusive():
-                return await self._store.commit(groups, asyncio.get_running_loop().time() + self._redis_timeout, keys)
+            async with self.exclusive():
+                return await self.store.commit(groups, asyncio.get_running_loop().time() + self.redis_timeout, keys)
 
         committed = await self._retry_until_known(commit, names)
         deferred = self._apply(names, committed)
@@ -196,7 +189,7 @@ class LargeRequest:
         return deferred
 
     async def _commit_wide(self, states: dict[str, State]) -> Committed:
-        return await self._wide.commit(states, self._key, asyncio.get_running_loop().time() + self._redis_timeout)
+        return await self.wide.commit(states, self.key, asyncio.get_running_loop().time() + self.redis_timeout)
 
     async def _send_wide(self, states: dict[str, State]) -> list[str]:
         names = [*states]
@@ -215,12 +208,12 @@ class LargeRequest:
                 return await commit()
             except OutcomeUnknown as error:
                 is_unknown = True
-                if self._key is None or error.answered:
+                if self.key is None or error.answered:
                     raise self._failure(names, is_unknown=True, error=error) from error
                 failure: Exception = error
             except (StoreUnavailable, Overloaded) as error:
                 failure = error
-            deadline = deadline or loop.time() + self._redis_timeout
+            deadline = deadline or loop.time() + self.redis_timeout
             if loop.time() + PAUSE >= deadline:
                 raise self._failure(names, is_unknown=is_unknown, error=failure)
             await asyncio.sleep(PAUSE)
@@ -233,28 +226,28 @@ class LargeRequest:
             elif committed.is_too_wide(number):
                 continue
             elif committed.rejections[number]:
-                self._rejections += committed.rejections[number]
+                self.rejections += committed.rejections[number]
             else:
-                size = self._readings[name].size
+                size = self.readings[name].size
                 self.counted += size
                 if committed.duplicates[number]:
                     self.duplicates.append(name)
                     self.repeated += size
                 else:
                     self.recorded.append(name)
-        if len(self._readings) == 1:
+        if len(self.readings) == 1:
             self.states = committed.states
         return deferred
 
     def _failure(self, names: list[str], *, is_unknown: bool, error: Exception) -> Exception:
-        done = {*self.recorded, *self.duplicates, *(rejection.stream for rejection in self._rejections)}
+        done = {*self.recorded, *self.duplicates, *(rejection.stream for rejection in self.rejections)}
         if not done and not is_unknown:
             return StoreUnavailable()
-        if not done and len(names) == len(self._readings):
+        if not done and len(names) == len(self.readings):
             return error if isinstance(error, OutcomeUnknown) else OutcomeUnknown()
         unknown = names if is_unknown else []
         done.update(unknown)
-        rest = [name for name in self._readings if name not in done]
+        rest = [name for name in self.readings if name not in done]
         return PartlyRecorded([*self.recorded, *self.duplicates], unknown, rest)
 
 

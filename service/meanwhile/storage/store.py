@@ -6,6 +6,7 @@ Each stream has one key, ``<prefix>:stream:<name>``, which holds its state as ``
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ _FIRST_SUMS = 6  # The number of the ARGV that has the merged sums of the first 
 _encode = msgspec.msgpack.Encoder().encode
 
 
+@cache
 def script(flags: str = "") -> bytes:
     """Returns the source of the script. ``flags`` are the script flags in its first line.
 
