@@ -1,5 +1,6 @@
 """Requests that arrive whole are answered without ASGI: the answers are those that other requests get through it."""
 
+import gc
 import json
 import signal
 import socket
@@ -9,8 +10,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from meanwhile.settings import Settings
+from tests.support.connections import answer, connected
+from tests.support.in_process import listening
 from tests.support.running_service import count, embedded
-from tests.support.servers import Service, eventually, service
+from tests.support.servers import Service, Valkey, eventually, service
 
 HEAD = b"Host: meanwhile\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -175,3 +179,32 @@ def test_a_waiting_request_is_answered_at_shutdown() -> None:
             assert b'"stream":"late"' in body
             assert b"" == one.recv(1)
         assert 0 == running.process.wait(20)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        post(b"/v1/streams/cycle/readings", b'{"value": 1}'),
+        post(b"/v1/streams/cycle/readings", b'{"value": [1]}'),
+        post(b"/v1/streams/cycle/readings", b'{"value": "x"}'),
+        request(b"GET", b"/v1/streams/absent/average"),
+    ],
+    ids=["recorded", "conflict", "invalid", "absent"],
+)
+async def test_a_request_leaves_no_reference_cycles(shared_valkey: Valkey, prefix: str, one: bytes) -> None:
+    """The collector runs seldom, so cycles would hold memory for long."""
+    async with (
+        listening(Settings(redis_url=shared_valkey.url, prefix=prefix)) as port,
+        connected(port) as (reader, writer),
+    ):
+        writer.write(post(b"/v1/streams/cycle/readings", b'{"value": 1}'))
+        await answer(reader)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                writer.write(one)
+                await answer(reader)
+            assert gc.collect() < 100
+        finally:
+            gc.enable()

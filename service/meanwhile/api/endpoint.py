@@ -110,10 +110,14 @@ class Endpoint(Route):
     def _finish(
         self, halves: Halves, request: Request, exchange: Exchange, started: float, result: "asyncio.Future[Any]"
     ) -> None:
-        try:
-            response = _encode(halves.finish(request, result.result()))
-        except Exception as error:  # noqa: BLE001  # As above.
-            response = self._refuse(error)
+        failure = result.exception()
+        if isinstance(failure, Exception):  # To raise it here would make a cycle of the result and the traceback.
+            response = self._refuse(failure)
+        else:
+            try:
+                response = _encode(halves.finish(request, result.result()))
+            except Exception as error:  # noqa: BLE001  # As above.
+                response = self._refuse(error)
         self._end(request, exchange, started, response)
 
     def _end(self, request: Request, exchange: Exchange, started: float, response: Response) -> None:
