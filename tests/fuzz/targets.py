@@ -94,6 +94,8 @@ def senml_cbor(data: bytes) -> None:
 def ndjson_lines(data: bytes) -> None:
     """Lines: every one that the fast reader takes is taken by the strict one, with the same readings."""
     usual = ndjson.decode(data, NOW, LIMITS)
+    if ndjson.decode_fast(data, NOW, LIMITS) is None:
+        return  # The strict reader has already read them.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ndjson, "decode_fast", lambda *_: None)
         strict = ndjson.decode(data, NOW, LIMITS)
