@@ -8,13 +8,15 @@ manifest that lists them. After a power failure, Valkey handles damage correctly
 - It cannot tell that a file was truncated by somebody. ``check`` compares the size with ``meanwhile.record``, which
   ``save_record`` writes while the server runs.
 - If somebody removes, replaces or truncates a file while the server runs, the server does not notice it, and continues
-  to write to a file that the next start does not find. ``is_intact`` compares the files with those of the last check.
+  to write to a file that the next start does not find. ``damage`` compares the files with those of the last check.
+  Files that cannot be examined, whatever the error, may be gone, too.
 
 The record also proves that the directory had data. To start with no streams, remove the record.
 """
 
 import json
 import logging
+import os
 import re
 from collections.abc import Container
 from contextlib import suppress
@@ -29,6 +31,7 @@ _CURRENT_FILE = re.compile(r"^file (\S+) seq (\d+) type [bi]\s*$", re.MULTILINE)
 _ANY_FILE = re.compile(r"^file (\S+) ", re.MULTILINE)
 _TRUNCATED = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
 _TAIL = 256  # Bytes.
+_MAX_MANIFEST = 64 * 1024 * 1024  # Bytes. Valkey writes a few hundred, and more with each rewrite that fails.
 
 
 class _Seen(NamedTuple):
@@ -109,7 +112,8 @@ class AppendOnlyFile:
     def _listed(self) -> dict[str, int] | None:
         """Returns the files that the manifest lists, with their sequence numbers; None if there is no manifest."""
         try:
-            manifest = self._manifest.read_bytes().decode(errors="replace")
+            with open(self._manifest, "rb", opener=_without_waiting) as file:  # Path.open takes no opener.
+                manifest = file.read(_MAX_MANIFEST).decode(errors="replace")
         except FileNotFoundError:
             return None
         return {name: int(number) for name, number in _CURRENT_FILE.findall(manifest)}
@@ -131,11 +135,19 @@ class AppendOnlyFile:
         except OSError:  # The error message of Valkey is clearer.
             return set()
 
-    def is_intact(self) -> bool:
-        """Returns whether the manifest and its files are those of the last ``save_record``, and no file is shorter.
+    def damage(self) -> str | None:
+        """Describes what has happened to the files of a running server; None if they are intact.
 
-        Raises ``OSError`` if the disk fails.
+        They are intact if the manifest and its files are those of the last ``save_record``, and no file is shorter.
         """
+        try:
+            if self._is_intact():
+                return None
+        except OSError as error:
+            return f"{error.filename or self._directory} cannot be examined ({error.strerror or error})"
+        return f"part of {self._directory} was removed, replaced or truncated while Valkey was running on it"
+
+    def _is_intact(self) -> bool:
         listed = self._listed()
         if not listed:
             return False
@@ -147,7 +159,7 @@ class AppendOnlyFile:
         return self._listed() not in (listed, None)  # A rewrite has replaced the files in the meantime.
 
     def save_record(self) -> None:
-        """Remembers the files for ``is_intact``, and writes the record if their sizes have changed.
+        """Remembers the files for ``damage``, and writes the record if their sizes have changed.
 
         A file that is not the one of the last check, or is shorter, stays as it was then, as long as the manifest lists
         its name: a file that somebody has replaced or truncated is not taken for what the server has written.
@@ -184,7 +196,7 @@ class AppendOnlyFile:
         return before is None or (
             before.identity in (None, file.identity)
             and file.size >= before.size
-            and before.tail in (None, self._tail(name, before.size))
+            and (before.tail is None or before.tail == self._tail(name, before.size))
         )
 
     def _merged(self, name: str, file: _Seen, before: _Seen | None) -> _Seen:
@@ -196,7 +208,7 @@ class AppendOnlyFile:
         """Returns the last bytes before the position ``end``; none if the file is gone."""
         start = max(0, end - _TAIL)
         try:
-            with (self._directory / name).open("rb") as file:
+            with open(self._directory / name, "rb", opener=_without_waiting) as file:
                 file.seek(start)
                 return file.read(end - start)
         except FileNotFoundError:
@@ -217,6 +229,11 @@ class AppendOnlyFile:
         except (OSError, ValueError, RecursionError):  # A power failure may leave it empty.
             return {}
         return {name: size for name, size in found.items() if isinstance(size, int)} if isinstance(found, dict) else {}
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe in its place must not block."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _files(directory: Path) -> list[Path]:

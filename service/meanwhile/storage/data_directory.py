@@ -156,6 +156,14 @@ class DataDir:
             return True
         return (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino)
 
+    def has_socket(self) -> bool:
+        """Returns whether the socket of the server is at its path."""
+        try:
+            self.socket.stat()
+        except OSError:
+            return False
+        return True
+
     def server_lock(self) -> Lock:
         """Opens the lock of the server without acquiring it. Raises ``OSError``."""
         return Lock(self.path / "valkey.lock")

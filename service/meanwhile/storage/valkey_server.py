@@ -74,7 +74,6 @@ class Valkey:
             "no-appendfsync-on-rewrite": "no",
             "maxmemory-policy": "noeviction",
             "save": "",
-            _REPLICAS_TO_WRITE: "0",
         }
         self._client = self._connect()
         self._process: subprocess.Popen[bytes] | None = None
@@ -181,6 +180,11 @@ class Valkey:
             )
         return found
 
+    def refuses_writes(self) -> bool:
+        """Returns whether the server refuses writes until ``accept_writes``, also on behalf of a former service."""
+        found: Any = self._client.config_get(_REPLICAS_TO_WRITE)
+        return bool(found.get(_REPLICAS_TO_WRITE) != "0")
+
     def refuse_writes(self) -> None:
         """Makes the server refuse writes until ``accept_writes``."""
         self._client.config_set(_REPLICAS_TO_WRITE, "1")  # It has no replicas, so it refuses with NOREPLICAS.
@@ -195,7 +199,7 @@ class Valkey:
             self._client.config_set("dir", str(self._dir.path))
             self._client.bgrewriteaof()
         except redis.exceptions.ResponseError as error:
-            raise EmbeddedError(f"Valkey cannot save into {self._dir.path}: {error}.") from None
+            raise EmbeddedError(f"Valkey cannot save into {self._dir.path}: {str(error).rstrip('.')}.") from None
         self._await_rewrite()
 
     def shut_down(self, seconds: float) -> None:
