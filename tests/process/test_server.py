@@ -34,6 +34,7 @@ from tests.support.servers import (
     Valkey,
     clean_environment,
     eventually,
+    free_port,
     meanwhile,
     service,
     short_directory,
@@ -98,6 +99,39 @@ def test_a_killed_parent_takes_its_workers_along_and_its_valkey_is_adopted() -> 
         assert post(running, "s", 2.0).json()["count"] == 2
         assert running.stop() == 0
         assert not is_alive(valkey)
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "<&- 2>&-"])
+def test_with_standard_streams_closed_it_serves_and_its_valkey_still_has_the_lock(closed: str) -> None:
+    """As some process supervisors start it. The lock must not get the descriptor of a standard stream."""
+    with short_directory() as directory:
+        running = Service(directory)
+        port = free_port()
+        process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "meanwhile", "serve", "--port", str(port)],
+            env=clean_environment() | {"MEANWHILE_DATA_DIR": str(directory)},
+        )
+        try:
+            running.url = f"http://127.0.0.1:{port}"
+            eventually(lambda: answers(running), seconds=30)
+            assert 200 == post(running, "s", 1.0).status_code
+            process.kill()
+            process.wait()
+            running.start()
+            assert "adopting the Valkey" in running.log
+            assert 1 == count(running, "s")
+        finally:
+            process.kill()
+            process.wait()
+            if running.process is not None:
+                running.stop()
+
+
+def answers(running: Service) -> bool:
+    try:
+        return is_ready(running)
+    except httpx.TransportError:
+        return False
 
 
 def test_an_adopted_valkey_is_set_to_what_is_promised() -> None:
