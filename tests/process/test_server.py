@@ -18,6 +18,7 @@ import pytest
 from uvicorn.config import STARTUP_FAILURE
 
 from meanwhile.api.key_file import key_entry
+from meanwhile.storage.valkey_server import server_binary
 from tests.support import calls, processes
 from tests.support.running_service import (
     children,
@@ -32,6 +33,7 @@ from tests.support.running_service import (
 from tests.support.servers import (
     Service,
     Valkey,
+    answers_ping,
     clean_environment,
     eventually,
     free_port,
@@ -99,6 +101,42 @@ def test_a_killed_parent_takes_its_workers_along_and_its_valkey_is_adopted() -> 
         assert post(running, "s", 2.0).json()["count"] == 2
         assert running.stop() == 0
         assert not is_alive(valkey)
+
+
+def test_a_valkey_whose_lock_was_removed_is_adopted_all_the_same() -> None:
+    """A second one on the same files would destroy them."""
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        valkey = embedded_pid(running)
+        (running.data_dir / "valkey.lock").unlink()
+        assert running.process is not None
+        running.process.kill()
+        running.process.wait()
+        running.start()
+        assert "adopting the Valkey" in running.log
+        assert valkey == embedded_pid(running)
+        assert 200 == post(running, "s", 1.0).status_code
+        assert 2 == count(running, "s")
+        assert 0 == running.stop()
+        assert not is_alive(valkey)
+
+
+def test_no_second_valkey_is_started_beside_one_without_the_lock() -> None:
+    """As one of an older version, which locks only the file, after the file was removed."""
+    with short_directory() as directory:
+        running = Service(directory)
+        socket_path = str(directory / "valkey.sock")
+        arguments = ["--port", "0", "--unixsocket", socket_path, "--dir", str(directory)]
+        with subprocess.Popen([str(server_binary()), *arguments], stdout=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda: answers_ping(directory / "valkey.sock"))
+                running.start(until_live=False)
+                assert running.process is not None
+                assert 1 == running.process.wait(30)
+                assert f"A Valkey (process {process.pid}) is running on {directory} but does not hold" in running.log
+                assert process.poll() is None
+            finally:
+                process.terminate()
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "<&- 2>&-"])

@@ -16,7 +16,7 @@ import pytest
 from meanwhile.settings import Settings
 from meanwhile.storage import data_directory
 from meanwhile.storage.append_only_file import AppendOnlyFile
-from meanwhile.storage.data_directory import DataDir, EmbeddedError
+from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
 from tests.support import calls
 from tests.support.running_service import count, embedded, is_ready, kill_everything, post
 from tests.support.servers import Service, eventually, meanwhile, service, short_directory
@@ -415,6 +415,41 @@ def test_a_manifest_of_an_older_backup_is_noticed(tmp_path: Path) -> None:
         assert is_intact == (files.damage() is None)
         if is_intact:
             files.save_record()
+
+
+def test_the_lock_of_the_server_is_the_file_and_the_directory(tmp_path: Path) -> None:
+    """A server of an older version locks only the file; and the file may be removed."""
+    directory = DataDir(tmp_path)
+    with Lock(tmp_path / "valkey.lock") as old, directory.server_lock() as new:
+        assert old.acquire()
+        assert not new.acquire()
+    with directory.server_lock() as held, directory.server_lock() as other:
+        assert held.acquire()
+        assert not other.acquire()
+        (tmp_path / "valkey.lock").unlink()
+        with directory.server_lock() as third:
+            assert not third.acquire()
+            with Lock(tmp_path / "valkey.lock") as old:
+                assert old.acquire()  # What could not be acquired as a whole is not held in part.
+    with directory.server_lock() as free:
+        assert free.acquire()
+
+
+def test_without_locks_on_directories_the_lock_of_the_file_suffices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def like_nfs(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", like_nfs)
+    directory = DataDir(tmp_path)
+    with directory.server_lock() as held, directory.server_lock() as other:
+        assert held.acquire()
+        assert not other.acquire()
 
 
 def test_a_socket_that_is_removed_is_made_again() -> None:

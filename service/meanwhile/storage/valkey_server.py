@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -20,7 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
+from meanwhile.storage.data_directory import DataDir, EmbeddedError, ServerLock
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Valkey:
         self._client = self._connect()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, lock: Lock) -> None:
+    def start(self, lock: ServerLock) -> None:
         """Starts a server that inherits ``lock``. Raises ``OSError``."""
         self._dir.socket.unlink(missing_ok=True)
         for left in self._dir.path.glob("temp-*"):  # Left by a server that was killed during a rewrite.
@@ -98,12 +99,24 @@ class Valkey:
                 stderr=output,
                 start_new_session=True,
                 umask=0o077,
-                pass_fds=[lock.descriptor],
+                pass_fds=lock.descriptors,
             )
         with suppress(OSError):  # On a full disk, the error of the server is clearer.
             lock.pid = self._process.pid
         self._client.close()
         self._client = self._connect()
+
+    def is_listening(self) -> bool:
+        """Returns whether a server listens on the socket, even if it is suspended."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_TIMEOUT)
+            try:
+                probe.connect(str(self._dir.socket))
+            except (TimeoutError, BlockingIOError):  # Many connections wait for it.
+                return True
+            except OSError:
+                return False
+        return True
 
     def discard(self) -> None:
         """Stops the server if it was started here."""

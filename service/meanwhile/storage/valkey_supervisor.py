@@ -23,7 +23,7 @@ from contextlib import suppress
 import redis
 
 from meanwhile.storage.append_only_file import AppendOnlyFile
-from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
+from meanwhile.storage.data_directory import DataDir, EmbeddedError, ServerLock
 from meanwhile.storage.valkey_server import Health, Valkey
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ _POLL_INTERVAL = 0.1  # Seconds between two attempts to get the lock of a runnin
 _CHECK_INTERVAL = 1.0  # Seconds between two checks of a running server.
 _SILENCE_LIMIT = 5.0  # Seconds without an answer before this is logged; the current attempt takes up to 2 more.
 _REPORT_INTERVAL = 10.0  # Seconds between two log lines about a server that is not ready.
+_EXIT_LIMIT = 1.0  # Seconds in which a killed server, which has released its lock, also closes its socket.
 _MIN_BACKOFF, _MAX_BACKOFF = 0.1, 5.0  # Seconds before a restart; doubled each time a server ends early.
 
 
@@ -138,7 +139,8 @@ class ValkeySupervisor:
             raise EmbeddedError(f"Valkey did not start; the end of {self._dir.log} says:\n{tail}{advice}")
         return how
 
-    def _start(self, lock: Lock) -> None:
+    def _start(self, lock: ServerLock) -> None:
+        self._refuse_second()
         self._files.check()
         self._dir.rotate_log()
         self._log_start = self._dir.log.stat().st_size if self._dir.log.exists() else 0
@@ -146,7 +148,22 @@ class ValkeySupervisor:
         self._is_ours = True
         self._refuses_writes = False  # It has what is in the files.
 
-    def _watch(self, lock: Lock) -> None:
+    def _refuse_second(self) -> None:
+        """Raises ``EmbeddedError`` if a server is running without the lock, which may have been removed."""
+        deadline = time.monotonic() + _EXIT_LIMIT
+        while self._valkey.is_listening():
+            if time.monotonic() > deadline:
+                pid = None
+                with suppress(redis.RedisError):
+                    pid = self._valkey.pid()
+                raise EmbeddedError(
+                    f"A Valkey{_process_text(pid)} is running on {self._dir.path} but does not hold the lock of "
+                    "valkey.lock, as if that file was removed. Stop that Valkey with SIGTERM; then start the service "
+                    "again."
+                )
+            time.sleep(_POLL_INTERVAL)
+
+    def _watch(self, lock: ServerLock) -> None:
         """Supervises the server that holds ``lock`` until it ends and this thread gets the lock."""
         self._pid = lock.pid
         if not self._is_ours:
