@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -384,6 +385,29 @@ def test_an_embedded_valkey_that_dies_is_started_again() -> None:
         eventually(lambda: is_ready(running))
         assert post(running, "s", 2.0).json() == {"stream": "s", "count": 2, "average": 1.5}
         assert "Valkey is gone; starting it again" in running.log
+
+
+def test_workers_are_replaced_after_the_directory_of_their_counters_was_removed() -> None:
+    with service(MEANWHILE_WORKERS="2") as running:
+        assert running.process is not None
+        descriptors = Path(f"/proc/{running.process.pid}/fd").iterdir()
+        (shared,) = {file.resolve() for file in descriptors if file.resolve().name.startswith("meanwhile-")}
+        doomed = worker_pids(running.process.pid)
+        eventually((shared / f"{len(doomed) - 1}.cells").exists)  # Both have started.
+        shutil.rmtree(shared)
+        assert 200 == calls.get(f"{running.url}/metrics").status_code
+        for pid in doomed:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: answers(running))
+        assert 200 == post(running, "s", 1.0).status_code
+        assert "meanwhile_readings_recorded_total" in calls.get(f"{running.url}/metrics").text
+        assert f"{shared}, cannot be used (No such file or directory): this worker counts alone" in running.log
+        assert "the parent process is gone" not in running.log
+        assert 0 == running.stop()
+
+
+def worker_pids(parent: int) -> list[int]:
+    return [pid for pid in children(parent) if "spawn_main" in " ".join(psutil.Process(pid).cmdline())]
 
 
 def test_a_second_service_on_the_same_data_is_refused() -> None:
