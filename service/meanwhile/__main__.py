@@ -12,6 +12,7 @@ import sys
 
 def main() -> None:
     """The entry point."""
+    _open_standard_streams()
     if sys.argv[1:2] == ["serve"]:
         _prepare_for_signals()
     from meanwhile.cli.commands import app
@@ -27,6 +28,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # The interpreter flushes again when it exits.
         sys.stderr.write("Cannot write the output: no space left on device.\n")
         raise SystemExit(1) from None
+
+
+def _open_standard_streams() -> None:
+    """Opens the standard streams that are closed on the null device.
+
+    Otherwise the next file that is opened would get the descriptor of one, and lose it when another process is started.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Gets the lowest free descriptor, which is this one.
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            stream = open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  # Stays open.
+            setattr(sys, name, stream)
 
 
 def _prepare_for_signals() -> None:

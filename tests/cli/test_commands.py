@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -386,6 +387,16 @@ def test_output_that_finds_no_space_is_said_in_one_line() -> None:
             check=False,
         )
     assert (1, "Cannot write the output: no space left on device.\n") == (ran.returncode, ran.stderr)
+
+
+@pytest.mark.parametrize("arguments", ["--version", "key name", "average s --url http://127.0.0.1:1", "serve --help"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+def test_a_command_whose_output_is_closed_ends_without_a_traceback(arguments: str, closed: str) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m meanwhile {arguments} {closed}"
+    ended = subprocess.run(["sh", "-c", command], env=clean_environment(), stderr=subprocess.PIPE, check=False)
+    assert (1 if "average" in arguments else 0) == ended.returncode
+    assert b"Traceback" not in ended.stderr
+    assert b"Error" not in ended.stderr
 
 
 def test_certificates_beside_a_url_without_tls_are_refused(tmp_path: Path) -> None:

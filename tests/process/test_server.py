@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from uvicorn.config import STARTUP_FAILURE
 
 from meanwhile.api.key_file import key_entry
+from meanwhile.storage.valkey_server import server_binary
 from tests.support import calls, processes
 from tests.support.running_service import (
     children,
@@ -33,8 +35,10 @@ from tests.support.running_service import (
 from tests.support.servers import (
     Service,
     Valkey,
+    answers_ping,
     clean_environment,
     eventually,
+    free_port,
     meanwhile,
     service,
     short_directory,
@@ -99,6 +103,75 @@ def test_a_killed_parent_takes_its_workers_along_and_its_valkey_is_adopted() -> 
         assert post(running, "s", 2.0).json()["count"] == 2
         assert running.stop() == 0
         assert not is_alive(valkey)
+
+
+def test_a_valkey_whose_lock_was_removed_is_adopted_all_the_same() -> None:
+    """A second one on the same files would destroy them."""
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        valkey = embedded_pid(running)
+        (running.data_dir / "valkey.lock").unlink()
+        assert running.process is not None
+        running.process.kill()
+        running.process.wait()
+        running.start()
+        assert "adopting the Valkey" in running.log
+        assert valkey == embedded_pid(running)
+        assert 200 == post(running, "s", 1.0).status_code
+        assert 2 == count(running, "s")
+        assert 0 == running.stop()
+        assert not is_alive(valkey)
+
+
+def test_no_second_valkey_is_started_beside_one_without_the_lock() -> None:
+    """As one of an older version, which locks only the file, after the file was removed."""
+    with short_directory() as directory:
+        running = Service(directory)
+        socket_path = str(directory / "valkey.sock")
+        arguments = ["--port", "0", "--unixsocket", socket_path, "--dir", str(directory)]
+        with subprocess.Popen([str(server_binary()), *arguments], stdout=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda: answers_ping(directory / "valkey.sock"))
+                running.start(until_live=False)
+                assert running.process is not None
+                assert 1 == running.process.wait(30)
+                assert f"A Valkey (process {process.pid}) is running on {directory} but does not hold" in running.log
+                assert process.poll() is None
+            finally:
+                process.terminate()
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "<&- 2>&-"])
+def test_with_standard_streams_closed_it_serves_and_its_valkey_still_has_the_lock(closed: str) -> None:
+    """As some process supervisors start it. The lock must not get the descriptor of a standard stream."""
+    with short_directory() as directory:
+        running = Service(directory)
+        port = free_port()
+        process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "meanwhile", "serve", "--port", str(port)],
+            env=clean_environment() | {"MEANWHILE_DATA_DIR": str(directory)},
+        )
+        try:
+            running.url = f"http://127.0.0.1:{port}"
+            eventually(lambda: answers(running), seconds=30)
+            assert 200 == post(running, "s", 1.0).status_code
+            process.kill()
+            process.wait()
+            running.start()
+            assert "adopting the Valkey" in running.log
+            assert 1 == count(running, "s")
+        finally:
+            process.kill()
+            process.wait()
+            if running.process is not None:
+                running.stop()
+
+
+def answers(running: Service) -> bool:
+    try:
+        return is_ready(running)
+    except httpx.TransportError:
+        return False
 
 
 def test_an_adopted_valkey_is_set_to_what_is_promised() -> None:
@@ -313,6 +386,29 @@ def test_an_embedded_valkey_that_dies_is_started_again() -> None:
         eventually(lambda: is_ready(running))
         assert post(running, "s", 2.0).json() == {"stream": "s", "count": 2, "average": 1.5}
         assert "Valkey is gone; starting it again" in running.log
+
+
+def test_workers_are_replaced_after_the_directory_of_their_counters_was_removed() -> None:
+    with service(MEANWHILE_WORKERS="2") as running:
+        assert running.process is not None
+        descriptors = Path(f"/proc/{running.process.pid}/fd").iterdir()
+        (shared,) = {file.resolve() for file in descriptors if file.resolve().name.startswith("meanwhile-")}
+        doomed = worker_pids(running.process.pid)
+        eventually((shared / f"{len(doomed) - 1}.cells").exists)  # Both have started.
+        shutil.rmtree(shared)
+        assert 200 == calls.get(f"{running.url}/metrics").status_code
+        for pid in doomed:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: answers(running))
+        assert 200 == post(running, "s", 1.0).status_code
+        assert "meanwhile_readings_recorded_total" in calls.get(f"{running.url}/metrics").text
+        assert f"{shared}, cannot be used (No such file or directory): this worker counts alone" in running.log
+        assert "the parent process is gone" not in running.log
+        assert 0 == running.stop()
+
+
+def worker_pids(parent: int) -> list[int]:
+    return [pid for pid in children(parent) if "spawn_main" in " ".join(psutil.Process(pid).cmdline())]
 
 
 def test_a_second_service_on_the_same_data_is_refused() -> None:

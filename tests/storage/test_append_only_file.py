@@ -1,8 +1,10 @@
 """What the service says of an append-only file that is no longer what it was; Valkey itself says little or nothing."""
 
+import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,65 @@ def test_a_record_that_cannot_be_read_is_no_reason_not_to_start(record: str) -> 
         (running.data_dir / "meanwhile.record").write_text(record)
         running.start()
         assert 1 == count(running, "s")
+        assert "meanwhile.record has no record of it: it is empty or not valid JSON" in running.log
+        running.stop()
+        running.start()
+        assert "cannot check whether" not in running.log
+
+
+def put_a_directory(record: Path) -> None:
+    record.unlink()
+    record.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (Path.unlink, "it does not exist"),
+        (put_a_directory, "it cannot be read: Is a directory"),
+        (lambda record: record.write_bytes(b""), "it is empty or not valid JSON"),
+        (lambda record: record.write_bytes(b'{"x'), "it is empty or not valid JSON"),
+        (lambda record: record.write_bytes(b"[]"), "it does not contain the sizes of files"),
+        (lambda record: record.write_bytes(b"{}"), "it does not contain the sizes of files"),
+        (lambda record: record.write_bytes(b'{"a.aof": "12"}'), "it does not contain the sizes of files"),
+        (lambda record: record.write_bytes(b'{"a.aof": true}'), "it does not contain the sizes of files"),
+    ],
+)
+def test_a_record_that_does_not_serve_is_reported_when_it_is_needed(
+    damage: Callable[[Path], None], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "appendonlydir"
+    directory.mkdir()
+    (directory / "appendonly.aof.manifest").write_text("file a.aof seq 1 type i\n")
+    (directory / "a.aof").write_text("SET s 1\n")
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.save_record()
+    assert {"a.aof": 8} == json.loads((tmp_path / "meanwhile.record").read_bytes())
+    assert [] == caplog.messages
+    AppendOnlyFile(DataDir(tmp_path)).check()
+    assert [] == caplog.messages
+    damage(tmp_path / "meanwhile.record")
+    AppendOnlyFile(DataDir(tmp_path)).check()
+    expected = (
+        f"cannot check whether {directory} is shorter than when Valkey last ran on it, because "
+        f"{tmp_path}/meanwhile.record has no record of it: {reason}"
+    )
+    assert [expected] == caplog.messages
+
+
+def test_a_record_that_cannot_be_written_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    (tmp_path / "appendonlydir" / "appendonly.aof.manifest").write_text("file a.aof seq 1 type i\n")
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.check()
+    caplog.clear()
+    (tmp_path / "meanwhile.record").mkdir()
+    for length in range(3):
+        (tmp_path / "appendonlydir" / "a.aof").write_text("x" * length)
+        files.save_record()
+    assert [f"cannot write {tmp_path}/meanwhile.record (Is a directory)"] == [
+        message.partition(":")[0] for message in caplog.messages
+    ]
 
 
 def test_a_listed_file_that_is_missing_is_refused() -> None:

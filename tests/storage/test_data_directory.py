@@ -16,8 +16,9 @@ import pytest
 from meanwhile.settings import Settings
 from meanwhile.storage import data_directory
 from meanwhile.storage.append_only_file import AppendOnlyFile
-from meanwhile.storage.data_directory import DataDir, EmbeddedError
-from tests.support.running_service import count, embedded, is_ready, post
+from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
+from tests.support import calls
+from tests.support.running_service import count, embedded, is_ready, kill_everything, post
 from tests.support.servers import Service, eventually, meanwhile, service, short_directory
 
 
@@ -251,16 +252,133 @@ def test_an_append_only_file_that_is_changed_while_running_is_saved_again_from_m
         assert "shorter" not in running.log
 
 
+def put_a_file(appendonlydir: Path) -> None:
+    appendonlydir.touch()
+
+
+def put_a_loop(appendonlydir: Path) -> None:
+    appendonlydir.symlink_to(appendonlydir.name)
+
+
+def put_a_manifest_that_is_a_directory(appendonlydir: Path) -> None:
+    (appendonlydir / "appendonly.aof.manifest").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "reason"),
+    [
+        (put_a_file, "appendonlydir/appendonly.aof.manifest cannot be examined (Not a directory)"),
+        (put_a_loop, "appendonlydir/appendonly.aof.manifest cannot be examined (Too many levels of symbolic links)"),
+        (
+            put_a_manifest_that_is_a_directory,
+            "appendonlydir/appendonly.aof.manifest cannot be examined (Is a directory)",
+        ),
+    ],
+)
+def test_writes_are_refused_until_files_that_cannot_be_examined_are_replaced(
+    obstacle: Callable[[Path], None], reason: str
+) -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        appendonlydir = running.data_dir / "appendonlydir"
+        shutil.rmtree(appendonlydir)
+        obstacle(appendonlydir)
+        eventually(lambda: "saving the data again failed" in running.log)
+        assert f"{running.data_dir}/{reason}. Some streams may only be in memory now" in running.log
+        checks = embedded_commands(running, "bgrewriteaof")
+        eventually(lambda: embedded_commands(running, "bgrewriteaof") >= checks + 2 and not is_ready(running))
+        assert 503 == post(running, "s", 1.0).status_code
+        reply = calls.get(f"{running.url}/readyz")
+        assert "Redis refuses writes (NOREPLICAS)" in reply.json()["detail"]
+        assert "cannot be started" not in running.log
+        if appendonlydir.is_dir():
+            shutil.rmtree(appendonlydir)
+        else:
+            appendonlydir.unlink()
+        eventually(lambda: "1 key saved again" in running.log and is_ready(running))
+        assert 200 == post(running, "s", 1.0).status_code
+        kill_everything(running)
+        running.start()
+        assert 2 == count(running, "s")
+
+
+def embedded_commands(running: Service, name: str) -> int:
+    """How often the embedded Valkey has been sent a command."""
+    with embedded(running) as client:
+        return int(client.info("commandstats").get(f"cmdstat_{name}", {"calls": 0})["calls"])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENAMETOOLONG, errno.EPERM])
+def test_files_are_not_intact_whatever_the_error(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.parent.mkdir()
+    manifest.write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
+    (tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof").touch()
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.check()
+    assert files.damage() is None
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), str(manifest.parent))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    assert f"{manifest.parent} cannot be examined ({os.strerror(number)})" == files.damage()
+
+
+def test_a_named_pipe_in_place_of_a_file_does_not_block_the_check(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    os.mkfifo(tmp_path / "appendonlydir" / "appendonly.aof.manifest")
+    assert AppendOnlyFile(DataDir(tmp_path)).damage() is not None
+
+
+def test_writes_are_accepted_again_after_saving_has_failed_and_the_files_are_back() -> None:
+    """As when a file system is unmounted and mounted again."""
+    with short_directory() as directory:
+        running = Service(directory / "log", arguments=("--data-dir", str(directory / "data")))
+        running.data_dir.mkdir()
+        running.start()
+        try:
+            assert 200 == post(running, "s", 1.0).status_code
+            (directory / "data").rename(directory / "elsewhere")
+            (directory / "data").touch()
+            eventually(lambda: "saving the data again failed" in running.log)
+            assert 503 == post(running, "s", 1.0).status_code
+            (directory / "data").unlink()
+            (directory / "elsewhere").rename(directory / "data")
+            eventually(lambda: "1 key saved again" in running.log and is_ready(running))
+            assert 200 == post(running, "s", 1.0).status_code
+            assert 0 == running.stop()
+            assert 1 == running.log.count("saved again")
+            running.start()
+            assert 2 == count(running, "s")
+        finally:
+            running.stop()
+
+
+def test_a_valkey_that_refuses_writes_when_it_is_adopted_saves_all_data_first() -> None:
+    """The service may have been killed before the data in memory was saved again."""
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        assert running.process is not None
+        running.process.kill()
+        running.process.wait()
+        with embedded(running) as client:
+            client.config_set("min-replicas-to-write", 1)
+        running.start()
+        eventually(lambda: "1 key saved again" in running.log and is_ready(running))
+        assert 200 == post(running, "s", 1.0).status_code
+
+
 def test_a_file_that_is_truncated_just_before_the_end_is_reported_then_and_at_the_next_start() -> None:
     with service() as running:
         assert 200 == post(running, "s", 1.0).status_code
         running.stop()
         files = AppendOnlyFile(DataDir(running.data_dir))
-        assert files.is_intact()
+        assert files.damage() is None
         files.save_record()
         truncate_to_nothing(running.data_dir / "appendonlydir")
         files.save_record()
-        assert not files.is_intact()
+        assert files.damage() is not None
         running.start()
         assert "bytes shorter than when Valkey last ran on it" in running.log
 
@@ -276,14 +394,14 @@ def test_a_file_that_is_truncated_and_has_grown_again_by_the_next_look_is_notice
     with file.open("ab", buffering=0) as server:
         for number in range(100):
             server.write(b"SET s %d\n" % number)
-            assert files.is_intact()
+            assert files.damage() is None
             files.save_record()
         os.truncate(file, left)
         for number in range(100, 300):
             server.write(b"SET s %d\n" % number)
-        assert not files.is_intact()
+        assert files.damage() is not None
         files.save_record()
-        assert not files.is_intact()
+        assert files.damage() is not None
 
 
 def test_a_manifest_of_an_older_backup_is_noticed(tmp_path: Path) -> None:
@@ -294,9 +412,44 @@ def test_a_manifest_of_an_older_backup_is_noticed(tmp_path: Path) -> None:
     for number, is_intact in ((1, True), (3, True), (2, False), (3, True), (4, True)):
         manifest.write_text(f"file appendonly.aof.{number}.incr.aof seq {number} type i\n")
         (tmp_path / "appendonlydir" / f"appendonly.aof.{number}.incr.aof").touch()
-        assert is_intact == files.is_intact()
+        assert is_intact == (files.damage() is None)
         if is_intact:
             files.save_record()
+
+
+def test_the_lock_of_the_server_is_the_file_and_the_directory(tmp_path: Path) -> None:
+    """A server of an older version locks only the file; and the file may be removed."""
+    directory = DataDir(tmp_path)
+    with Lock(tmp_path / "valkey.lock") as old, directory.server_lock() as new:
+        assert old.acquire()
+        assert not new.acquire()
+    with directory.server_lock() as held, directory.server_lock() as other:
+        assert held.acquire()
+        assert not other.acquire()
+        (tmp_path / "valkey.lock").unlink()
+        with directory.server_lock() as third:
+            assert not third.acquire()
+            with Lock(tmp_path / "valkey.lock") as old:
+                assert old.acquire()  # What could not be acquired as a whole is not held in part.
+    with directory.server_lock() as free:
+        assert free.acquire()
+
+
+def test_without_locks_on_directories_the_lock_of_the_file_suffices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def like_nfs(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", like_nfs)
+    directory = DataDir(tmp_path)
+    with directory.server_lock() as held, directory.server_lock() as other:
+        assert held.acquire()
+        assert not other.acquire()
 
 
 def test_a_socket_that_is_removed_is_made_again() -> None:

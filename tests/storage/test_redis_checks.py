@@ -130,6 +130,19 @@ async def test_strict_is_not_ready_as_long_as_a_promise_is_not_kept(own: Valkey)
         await checks.check(soon())
 
 
+async def test_while_the_server_refuses_writes_for_lack_of_replicas_the_service_is_not_ready(own: Valkey) -> None:
+    async with connect(own.url) as redis:
+        checks = RedisChecks(redis, "meanwhile", "fsync", strict=False)
+        await checks.check(soon())
+        await redis.config_set("min-replicas-to-write", 1)
+        with pytest.raises(NotReady, match="NOREPLICAS"):
+            await checks.check(soon())
+        assert ["writes"] == list(checks.problems)
+        await redis.config_set("min-replicas-to-write", 0)
+        await checks.check(soon())
+        assert {} == checks.problems
+
+
 async def test_what_an_acl_hides_is_unverified_and_info_tells_what_it_can(own: Valkey) -> None:
     async with connect(own.url) as redis:
         await redis.execute_command("ACL", "SETUSER", "default", "-config")  # type: ignore[no-untyped-call]  # theirs
@@ -285,6 +298,7 @@ REFUSED = [
 ]
 ALLOWED = [
     *("db=1", "client_name=x", "max_connections=5", "health_check_interval=5", "socket_read_size=4096"),
+    *("client_name=", "socket_read_size=1"),
 ]
 
 
@@ -298,6 +312,26 @@ def test_an_option_that_changes_replies_retries_or_time_limits_is_refused_by_nam
 def test_a_value_of_a_tls_option_that_is_not_valid_is_refused_without_a_traceback() -> None:
     with pytest.raises(BadRedisUrl, match=r"The Redis URL cannot be used: .*Certificate Requirements"):
         connect("rediss://127.0.0.1/0?ssl_cert_reqs=foo")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://127.0.0.1?client_name=a%20b", "client_name may only contain printable ASCII characters"),
+        ("redis://127.0.0.1?client_name=a%0Ab", "client_name may only contain printable ASCII characters"),
+        ("unix:///nowhere/v.sock?client_name=%C3%A9", "client_name may only contain printable ASCII characters"),
+        ("redis://127.0.0.1?socket_read_size=0", "socket_read_size must be at least 1"),
+        ("unix:///nowhere/v.sock?socket_read_size=-1", "socket_read_size must be at least 1"),
+        ("redis://127.0.0.1?db=-1", "the number of the database must not be negative"),
+        ("rediss://127.0.0.1?ssl_min_version=9", "ssl_min_version must be one of"),
+        ("unix://", "the path of the unix socket is missing"),
+        ("redis://:hidden@[::1", "its host is not valid"),
+    ],
+)
+def test_a_url_with_which_no_connection_can_work_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(BadRedisUrl, match=f"The Redis URL cannot be used: {reason}") as refused:
+        connect(url)
+    assert "hidden" not in str(refused.value)
 
 
 @pytest.mark.parametrize("option", ALLOWED)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -79,3 +80,31 @@ def test_a_file_that_a_dying_worker_left_short_is_completed(tmp_path: Path) -> N
     counters.committed(1, 1, 0, 0.001)
     assert 1.0 == recorded(counters)
     assert 8 * CELLS == (tmp_path / "0.cells").stat().st_size
+
+
+def test_a_worker_whose_directory_is_removed_counts_alone_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a program that cleans up /dev/shm does."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    mine, other = Counters(directory), Counters(directory)
+    for counters in (mine, other):
+        counters.committed(2, 2, 0, 0.001)
+    assert 4.0 == recorded(mine)
+    assert "" == caplog.text
+    shutil.rmtree(directory)
+    assert [2.0, 2.0, 2.0] == [recorded(mine), recorded(mine), recorded(other)]
+    assert 2 == caplog.text.count(f"{directory}, cannot be used (its file was removed): this worker counts alone")
+    new = Counters(directory)
+    new.committed(1, 1, 0, 0.001)
+    assert 1.0 == recorded(new)
+    assert 1 == caplog.text.count("cannot be used (No such file or directory): this worker counts alone")
+
+
+def test_what_is_in_the_directory_besides_files_of_counters_is_left_out(tmp_path: Path) -> None:
+    counters = Counters(tmp_path)
+    (tmp_path / "9.cells").mkdir()
+    (tmp_path / "8.cells").symlink_to("8.cells")
+    counters.committed(2, 2, 0, 0.001)
+    assert 2.0 == recorded(counters)

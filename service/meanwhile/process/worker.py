@@ -33,14 +33,17 @@ def create() -> Meanwhile:
     """The application of one worker process. ``serve`` has put its settings into the environment."""
     shared = os.environ.get(WORKERS_SHARE)
     settings = Settings()
+    parent = multiprocessing.parent_process()
+    membership = None
     try:
         membership = join(Path(shared)) if shared else None
-    except FileNotFoundError:  # The parent was killed during start-up, and another service removed the directory.
-        log.warning("the parent process is gone; stopping")
-        raise SystemExit(1) from None
+    except OSError:
+        if parent is None or not parent.is_alive():  # Another service has removed the directory of the killed parent.
+            log.warning("the parent process is gone; stopping")
+            raise SystemExit(1) from None
+        # Otherwise, somebody has removed the directory; the counters log it.
     app = create_app(settings, shared=Path(shared) if shared else None)
     inner = app.router.lifespan_context
-    parent = multiprocessing.parent_process()
     if parent is not None:
         watch = threading.Thread(
             target=_stop_without, args=(parent, settings.stop_timeout), name="parent-watch", daemon=True

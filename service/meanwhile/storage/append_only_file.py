@@ -6,15 +6,17 @@ manifest that lists them. After a power failure, Valkey handles damage correctly
 - It truncates an incomplete write at the end. ``log_truncation`` logs how many bytes that were.
 - Without the manifest, it starts with no streams and empties the files that it finds. ``check`` refuses to start it.
 - It cannot tell that a file was truncated by somebody. ``check`` compares the size with ``meanwhile.record``, which
-  ``save_record`` writes while the server runs.
+  ``save_record`` writes while the server runs: every second in which the files have grown.
 - If somebody removes, replaces or truncates a file while the server runs, the server does not notice it, and continues
-  to write to a file that the next start does not find. ``is_intact`` compares the files with those of the last check.
+  to write to a file that the next start does not find. ``damage`` compares the files with those of the last check.
+  Files that cannot be examined, whatever the error, may be gone, too.
 
 The record also proves that the directory had data. To start with no streams, remove the record.
 """
 
 import json
 import logging
+import os
 import re
 from collections.abc import Container
 from contextlib import suppress
@@ -29,6 +31,7 @@ _CURRENT_FILE = re.compile(r"^file (\S+) seq (\d+) type [bi]\s*$", re.MULTILINE)
 _ANY_FILE = re.compile(r"^file (\S+) ", re.MULTILINE)
 _TRUNCATED = re.compile(r"Truncating the AOF (?:file )?(\S+) at offset (\d+)")
 _TAIL = 256  # Bytes.
+_MAX_MANIFEST = 64 * 1024 * 1024  # Bytes. Valkey writes a few hundred, and more with each rewrite that fails.
 
 
 class _Seen(NamedTuple):
@@ -49,13 +52,14 @@ class AppendOnlyFile:
         self._recorded_sizes: dict[str, int] | None = None
         self._sizes_before: dict[str, int] = {}
         self._seen: dict[str, _Seen] | None = None  # By name; None until the first check of a server that is adopted.
+        self._cannot_write = False  # Whether writing the record failed the last time.
         self._newest = 0  # The highest sequence number in the manifest at the last check.
 
     def check(self) -> None:
         """Checks the files before a server starts.
 
         Raises ``EmbeddedError`` if there were streams that the server would not find. Logs files that are shorter than
-        recorded.
+        recorded, or that this cannot be checked.
         """
         recorded = self._read_record()
         self._seen, self._newest = {}, 0  # The server that starts uses the current files.
@@ -68,6 +72,8 @@ class AppendOnlyFile:
                     f"or, to start with no streams, remove {self._record.name}"
                     f"{f' and {self._directory.name}' if self._directory.exists() else ''} from that directory."
                 )
+        elif recorded is None:
+            self._log_unchecked("it does not exist")
         self._sizes_before = self.sizes()
         on_disk = {file.name for file in _files(self._directory)}
         if unlisted := sorted((recorded or {}).keys() & on_disk - self._manifest_files()):
@@ -109,7 +115,8 @@ class AppendOnlyFile:
     def _listed(self) -> dict[str, int] | None:
         """Returns the files that the manifest lists, with their sequence numbers; None if there is no manifest."""
         try:
-            manifest = self._manifest.read_bytes().decode(errors="replace")
+            with open(self._manifest, "rb", opener=_without_waiting) as file:  # Path.open takes no opener.
+                manifest = file.read(_MAX_MANIFEST).decode(errors="replace")
         except FileNotFoundError:
             return None
         return {name: int(number) for name, number in _CURRENT_FILE.findall(manifest)}
@@ -131,11 +138,19 @@ class AppendOnlyFile:
         except OSError:  # The error message of Valkey is clearer.
             return set()
 
-    def is_intact(self) -> bool:
-        """Returns whether the manifest and its files are those of the last ``save_record``, and no file is shorter.
+    def damage(self) -> str | None:
+        """Describes what has happened to the files of a running server; None if they are intact.
 
-        Raises ``OSError`` if the disk fails.
+        They are intact if the manifest and its files are those of the last ``save_record``, and no file is shorter.
         """
+        try:
+            if self._is_intact():
+                return None
+        except OSError as error:
+            return f"{error.filename or self._directory} cannot be examined ({error.strerror or error})"
+        return f"part of {self._directory} was removed, replaced or truncated while Valkey was running on it"
+
+    def _is_intact(self) -> bool:
         listed = self._listed()
         if not listed:
             return False
@@ -147,7 +162,7 @@ class AppendOnlyFile:
         return self._listed() not in (listed, None)  # A rewrite has replaced the files in the meantime.
 
     def save_record(self) -> None:
-        """Remembers the files for ``is_intact``, and writes the record if their sizes have changed.
+        """Remembers the files for ``damage``, and writes the record if their sizes have changed.
 
         A file that is not the one of the last check, or is shorter, stays as it was then, as long as the manifest lists
         its name: a file that somebody has replaced or truncated is not taken for what the server has written.
@@ -165,16 +180,38 @@ class AppendOnlyFile:
         sizes = {name: file.size for name, file in self._seen.items()}
         if not sizes or sizes == self._recorded_sizes:
             return
-        new = self._record.with_suffix(".new")
         try:
-            new.unlink(missing_ok=True)
-            new.touch(0o600)
-            new.write_text(json.dumps(sizes))
-            new.replace(self._record)
+            self._write_record(sizes)
         except OSError as error:
-            log.debug("cannot write the record of the append-only file: %s", error)
+            if not self._cannot_write:
+                log.warning(
+                    "cannot write %s (%s): the next start may not notice that the append-only file was truncated",
+                    self._record,
+                    error.strerror or error,
+                )
+            self._cannot_write = True
         else:
+            self._cannot_write = False
             self._recorded_sizes = sizes
+
+    def _write_record(self, sizes: dict[str, int]) -> None:
+        """Replaces the record, so that a power failure leaves the old or the new one. Raises ``OSError``.
+
+        Fsyncs the files first: after a power failure they are not shorter than recorded, even if the server fsyncs them
+        only every second.
+        """
+        for name, size in sizes.items():
+            if size != (self._recorded_sizes or {}).get(name):
+                _fsync(self._directory / name)
+        new = self._record.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        new.touch(0o600)
+        with new.open("w") as file:
+            file.write(json.dumps(sizes))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._record)
+        _fsync(self._record.parent)
 
     def _continues(self, name: str, file: _Seen, before: _Seen | None) -> bool:
         """Returns whether ``file`` is the one that it was before, to which the server can only have appended.
@@ -184,7 +221,7 @@ class AppendOnlyFile:
         return before is None or (
             before.identity in (None, file.identity)
             and file.size >= before.size
-            and before.tail in (None, self._tail(name, before.size))
+            and (before.tail is None or before.tail == self._tail(name, before.size))
         )
 
     def _merged(self, name: str, file: _Seen, before: _Seen | None) -> _Seen:
@@ -196,7 +233,7 @@ class AppendOnlyFile:
         """Returns the last bytes before the position ``end``; none if the file is gone."""
         start = max(0, end - _TAIL)
         try:
-            with (self._directory / name).open("rb") as file:
+            with open(self._directory / name, "rb", opener=_without_waiting) as file:
                 file.seek(start)
                 return file.read(end - start)
         except FileNotFoundError:
@@ -209,14 +246,44 @@ class AppendOnlyFile:
         return self._seen
 
     def _read_record(self) -> dict[str, int] | None:
-        """Returns the sizes in the record: None if there is no record, empty if it is unreadable."""
+        """Returns the sizes in the record: None if there is no record, those that are valid if it is damaged."""
         try:
-            found = json.loads(self._record.read_bytes())
+            with open(self._record, "rb", opener=_without_waiting) as file:
+                found = json.load(file)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError):  # A power failure may leave it empty.
-            return {}
-        return {name: size for name, size in found.items() if isinstance(size, int)} if isinstance(found, dict) else {}
+        except OSError as error:
+            found, reason = {}, f"it cannot be read: {error.strerror or error}"
+        except (ValueError, RecursionError):  # A power failure may leave it empty.
+            found, reason = {}, "it is empty or not valid JSON"
+        else:
+            reason = "it does not contain the sizes of files"
+        entries = found if isinstance(found, dict) else {}
+        sizes = {name: size for name, size in entries.items() if type(size) is int and size >= 0}
+        if not sizes or sizes != found:
+            self._log_unchecked(reason)
+        return sizes
+
+    def _log_unchecked(self, reason: str) -> None:
+        log.warning(
+            "cannot check whether %s is shorter than when Valkey last ran on it, because %s has no record of it: %s",
+            self._directory,
+            self._record,
+            reason,
+        )
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe in its place must not block."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _files(directory: Path) -> list[Path]:

@@ -9,7 +9,9 @@ whatever reason, so a lock cannot be stale:
                     would corrupt the append-only file, so only the holder of this lock starts a server. A service that
                     cannot get the lock adopts the server that holds it, which a killed service has left running.
 
-A lock belongs to the file, not to its name. If the directory is removed or moved, ``has_moved`` detects it.
+A lock belongs to the file, not to its name. If the directory is removed or moved, ``has_moved`` detects it. If
+``valkey.lock`` is removed, another file of that name is not locked; so the server also holds a lock on the directory
+itself, where the file system supports that.
 """
 
 import errno
@@ -88,6 +90,58 @@ class Lock:
         os.pwrite(self.descriptor, b"%d\n" % pid, 0)
 
 
+class ServerLock:
+    """The locks of the server in the data directory ``path``: on the file ``valkey.lock`` and on the directory itself.
+
+    ``acquire`` needs both: a server of an older version holds only the first, and the first may have been removed.
+    Raises ``OSError`` if one of them cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = Lock(path / "valkey.lock")
+        try:
+            self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "ServerLock":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._directory)
+        self._file.close()
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What the server inherits."""
+        return self._file.descriptor, self._directory
+
+    @property
+    def pid(self) -> int | None:
+        """The process id that the holder has written, if any."""
+        return self._file.pid
+
+    @pid.setter
+    def pid(self, pid: int) -> None:
+        self._file.pid = pid
+
+    def acquire(self) -> bool:
+        """Tries to get both locks and returns whether they are held. Raises ``EmbeddedError`` without support."""
+        if not self._file.acquire():
+            return False
+        try:
+            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
+            return False
+        except OSError as error:
+            log.debug("the file system does not support locks on directories: %s", error)  # NFS needs write access.
+        return True
+
+
 class DataDir:
     """The data directory at ``path``, which may start with ``~`` or be relative.
 
@@ -156,9 +210,17 @@ class DataDir:
             return True
         return (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino)
 
-    def server_lock(self) -> Lock:
-        """Opens the lock of the server without acquiring it. Raises ``OSError``."""
-        return Lock(self.path / "valkey.lock")
+    def has_socket(self) -> bool:
+        """Returns whether the socket of the server is at its path."""
+        try:
+            self.socket.stat()
+        except OSError:
+            return False
+        return True
+
+    def server_lock(self) -> ServerLock:
+        """Opens the locks of the server without acquiring them. Raises ``OSError``."""
+        return ServerLock(self.path)
 
     def rotate_log(self) -> None:
         """Copies a large server log to ``valkey.log.1`` and truncates it in place, because the server has it open."""

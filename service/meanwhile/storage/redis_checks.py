@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
-from meanwhile.storage.script_probe import script_obstacle
+from meanwhile.storage.script_probe import lacks_replicas, script_obstacle
 
 _PERIOD = 60.0  # Seconds between two checks.
 _RETRY = 1.0  # Seconds before the next check of a server that did not answer.
@@ -49,7 +49,7 @@ class RedisProblem(NamedTuple):
 
 
 PROBLEMS = (
-    *("cluster", "replica", "version", "scripting"),
+    *("cluster", "replica", "version", "scripting", "writes"),
     *("fsync", "fsync_on_rewrite", "eviction", "unverified"),
     *("memory", "failover"),
 )
@@ -96,9 +96,9 @@ class RedisChecks:
     async def check(self, deadline: float) -> None:
         """Returns if the service is ready. Raises ``StoreUnavailable`` or ``NotReady``.
 
-        Always checks the version, mode and role of the server. Checks everything if no examination has finished since
-        the server last did not answer, or if a problem prevents readiness, so that the service is ready as soon as the
-        problem is solved.
+        Always checks the version, mode and role of the server, and whether it refuses writes for lack of replicas.
+        Checks everything if no examination has finished since the server last did not answer, or if a problem prevents
+        readiness, so that the service is ready as soon as the problem is solved.
         """
         if not self._is_examined or any(map(self._prevents_readiness, self.problems.values())):
             await self.examine(deadline)
@@ -169,6 +169,12 @@ class RedisChecks:
                     is_usable=False,
                 )
             )
+        if await lacks_replicas(self._client):
+            detail = (
+                "Redis refuses writes (NOREPLICAS): the embedded Valkey has to save its data again first, and the log "
+                "says why; another Redis has fewer replicas than its min-replicas-to-write"
+            )
+            found.append(RedisProblem("writes", detail, is_usable=False))
         return {problem.name: problem for problem in found}
 
     async def _script_problems(self) -> dict[str, RedisProblem]:

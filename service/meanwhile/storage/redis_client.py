@@ -11,7 +11,9 @@ write uses a connection from the pool directly, without the library's retries, a
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -20,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import hiredis
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
@@ -35,6 +37,8 @@ _OPTIONS = frozenset(
     | {"socket_keepalive", "socket_read_size"}
 )
 _TLS_OPTIONS = "ssl_"
+_TLS_VERSIONS = frozenset(int(version) for version in ssl.TLSVersion if version > 0)  # 771 is TLS 1.2.
+_CLIENT_NAME = re.compile(r"[!-~]*")  # What CLIENT SETNAME accepts.
 
 # Errors that the server returns before it runs a command or a script. UNWRITTEN is from the script, before it writes.
 _NOT_RUN = frozenset(
@@ -70,7 +74,11 @@ def connect(url: str) -> Redis:
 
     Raises ``BadRedisUrl``.
     """
-    for option in parse_qs(urlsplit(url).query, keep_blank_values=True):
+    try:
+        options = parse_qs(urlsplit(url).query, keep_blank_values=True)
+    except ValueError:  # Its message may repeat a part of the password.
+        raise BadRedisUrl("The Redis URL cannot be used: its host is not valid.") from None
+    for option in options:
         if option not in _OPTIONS and not option.startswith(_TLS_OPTIONS):
             named = f"the option {option}" if option.isidentifier() else "an option"  # It may be part of a password.
             raise BadRedisUrl(
@@ -92,7 +100,25 @@ def connect(url: str) -> Redis:
         raise BadRedisUrl(
             f"The Redis URL cannot be used: {(reason.partition('() ')[2] or reason).rstrip('.')}."
         ) from None
+    if useless := _useless_option(client.connection_pool):
+        raise BadRedisUrl(f"The Redis URL cannot be used: {useless}.")
     return client
+
+
+def _useless_option(pool: ConnectionPool) -> str | None:
+    """Returns why no connection of the pool can work, which the library notices only when it connects, if at all."""
+    options: Mapping[str, Any] = pool.connection_kwargs
+    if not _CLIENT_NAME.fullmatch(options.get("client_name") or ""):
+        return "client_name may only contain printable ASCII characters and no spaces"
+    if options.get("socket_read_size", 1) < 1:
+        return "socket_read_size must be at least 1"
+    if (options.get("db") or 0) < 0:
+        return "the number of the database must not be negative"
+    if issubclass(pool.connection_class, UnixDomainSocketConnection) and not options.get("path"):
+        return "the path of the unix socket is missing"
+    if options.get("ssl_min_version") not in {None, *_TLS_VERSIONS}:
+        return f"ssl_min_version must be one of {', '.join(map(str, sorted(_TLS_VERSIONS)))}"
+    return None
 
 
 @cache

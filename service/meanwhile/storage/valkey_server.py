@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -20,7 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
+from meanwhile.storage.data_directory import DataDir, EmbeddedError, ServerLock
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,11 @@ class Valkey:
             "no-appendfsync-on-rewrite": "no",
             "maxmemory-policy": "noeviction",
             "save": "",
-            _REPLICAS_TO_WRITE: "0",
         }
         self._client = self._connect()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, lock: Lock) -> None:
+    def start(self, lock: ServerLock) -> None:
         """Starts a server that inherits ``lock``. Raises ``OSError``."""
         self._dir.socket.unlink(missing_ok=True)
         for left in self._dir.path.glob("temp-*"):  # Left by a server that was killed during a rewrite.
@@ -99,12 +99,24 @@ class Valkey:
                 stderr=output,
                 start_new_session=True,
                 umask=0o077,
-                pass_fds=[lock.descriptor],
+                pass_fds=lock.descriptors,
             )
         with suppress(OSError):  # On a full disk, the error of the server is clearer.
             lock.pid = self._process.pid
         self._client.close()
         self._client = self._connect()
+
+    def is_listening(self) -> bool:
+        """Returns whether a server listens on the socket, even if it is suspended."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_TIMEOUT)
+            try:
+                probe.connect(str(self._dir.socket))
+            except (TimeoutError, BlockingIOError):  # Many connections wait for it.
+                return True
+            except OSError:
+                return False
+        return True
 
     def discard(self) -> None:
         """Stops the server if it was started here."""
@@ -181,6 +193,11 @@ class Valkey:
             )
         return found
 
+    def refuses_writes(self) -> bool:
+        """Returns whether the server refuses writes until ``accept_writes``, also on behalf of a former service."""
+        found: Any = self._client.config_get(_REPLICAS_TO_WRITE)
+        return bool(found.get(_REPLICAS_TO_WRITE) != "0")
+
     def refuse_writes(self) -> None:
         """Makes the server refuse writes until ``accept_writes``."""
         self._client.config_set(_REPLICAS_TO_WRITE, "1")  # It has no replicas, so it refuses with NOREPLICAS.
@@ -195,7 +212,7 @@ class Valkey:
             self._client.config_set("dir", str(self._dir.path))
             self._client.bgrewriteaof()
         except redis.exceptions.ResponseError as error:
-            raise EmbeddedError(f"Valkey cannot save into {self._dir.path}: {error}.") from None
+            raise EmbeddedError(f"Valkey cannot save into {self._dir.path}: {str(error).rstrip('.')}.") from None
         self._await_rewrite()
 
     def shut_down(self, seconds: float) -> None:

@@ -7,9 +7,10 @@ every second until it ends:
 - The server does not answer: the thread logs this after a few seconds. At the start of the service, an adopted server
   that does not answer is an error.
 - The socket is gone: nobody can connect, so the thread stops the server and starts it again.
-- The data directory is gone, or part of the append-only file was removed, replaced or truncated: the server still
-  writes to deleted files, or to one without its beginning, so the next start would not find what it acknowledges. It
-  has to refuse writes until it has saved all data from memory again.
+- The data directory is gone, or part of the append-only file was removed, replaced or truncated, or cannot be examined:
+  the server may still write to deleted files, or to one without its beginning, so the next start would not find what it
+  acknowledges. It has to refuse writes until it has saved all data from memory again, into files that are intact. It
+  also saves all data if the files are intact again before that, and if it is adopted while it refuses writes.
 """
 
 import logging
@@ -22,7 +23,7 @@ from contextlib import suppress
 import redis
 
 from meanwhile.storage.append_only_file import AppendOnlyFile
-from meanwhile.storage.data_directory import DataDir, EmbeddedError, Lock
+from meanwhile.storage.data_directory import DataDir, EmbeddedError, ServerLock
 from meanwhile.storage.valkey_server import Health, Valkey
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ _POLL_INTERVAL = 0.1  # Seconds between two attempts to get the lock of a runnin
 _CHECK_INTERVAL = 1.0  # Seconds between two checks of a running server.
 _SILENCE_LIMIT = 5.0  # Seconds without an answer before this is logged; the current attempt takes up to 2 more.
 _REPORT_INTERVAL = 10.0  # Seconds between two log lines about a server that is not ready.
+_EXIT_LIMIT = 1.0  # Seconds in which a killed server, which has released its lock, also closes its socket.
 _MIN_BACKOFF, _MAX_BACKOFF = 0.1, 5.0  # Seconds before a restart; doubled each time a server ends early.
 
 
@@ -48,6 +50,7 @@ class ValkeySupervisor:
         self._pid: int | None = None
         self._log_start = 0
         self._is_ours = False
+        self._refuses_writes = False  # Until all data has been saved again.
         self._logged: set[str] = set()
 
     def start(self) -> None:
@@ -62,7 +65,7 @@ class ValkeySupervisor:
         self._stopping.set()
         deadline = time.monotonic() + timeout
         while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
-            if self._dir.socket.exists():
+            if self._dir.has_socket():
                 self._valkey.shut_down(left)
             else:
                 _signal(self._pid, signal.SIGTERM)
@@ -78,15 +81,16 @@ class ValkeySupervisor:
             self._thread.join(1)
         if self._thread.is_alive():
             return
-        with suppress(OSError):
-            if self._files.is_intact():
-                self._files.save_record()
-            elif self._failure is None:
-                log.error(
-                    "part of %s was removed, replaced or truncated just before Valkey stopped: readings that were "
-                    "acknowledged may be missing. Restore it from a backup",
-                    self._dir.path / "appendonlydir",
-                )
+        damage = self._files.damage()
+        if damage is None:
+            self._files.save_record()
+        elif self._failure is None:
+            log.error(
+                "%s, and Valkey stopped before it had saved all data again: readings that were acknowledged may be "
+                "missing. Restore %s from a backup",
+                damage,
+                self._dir.path / "appendonlydir",
+            )
 
     def _run(self) -> None:
         backoff = _MIN_BACKOFF
@@ -116,7 +120,13 @@ class ValkeySupervisor:
             if lock.acquire():
                 self._start(lock)
         with self._dir.server_lock() as lock:
-            self._watch(lock)
+            try:
+                self._watch(lock)
+            except (OSError, redis.RedisError) as error:
+                raise EmbeddedError(
+                    f"The Valkey{_process_text(self._pid)} on {self._dir.path} cannot be supervised; trying again: "
+                    f"{error}."
+                ) from error
         how = self._valkey.reap()
         if self._is_ours and not self._settled.is_set():
             tail = self._dir.log_tail(self._log_start)
@@ -129,14 +139,31 @@ class ValkeySupervisor:
             raise EmbeddedError(f"Valkey did not start; the end of {self._dir.log} says:\n{tail}{advice}")
         return how
 
-    def _start(self, lock: Lock) -> None:
+    def _start(self, lock: ServerLock) -> None:
+        self._refuse_second()
         self._files.check()
         self._dir.rotate_log()
         self._log_start = self._dir.log.stat().st_size if self._dir.log.exists() else 0
         self._valkey.start(lock)
         self._is_ours = True
+        self._refuses_writes = False  # It has what is in the files.
 
-    def _watch(self, lock: Lock) -> None:
+    def _refuse_second(self) -> None:
+        """Raises ``EmbeddedError`` if a server is running without the lock, which may have been removed."""
+        deadline = time.monotonic() + _EXIT_LIMIT
+        while self._valkey.is_listening():
+            if time.monotonic() > deadline:
+                pid = None
+                with suppress(redis.RedisError):
+                    pid = self._valkey.pid()
+                raise EmbeddedError(
+                    f"A Valkey{_process_text(pid)} is running on {self._dir.path} but does not hold the lock of "
+                    "valkey.lock, as if that file was removed. Stop that Valkey with SIGTERM; then start the service "
+                    "again."
+                )
+            time.sleep(_POLL_INTERVAL)
+
+    def _watch(self, lock: ServerLock) -> None:
         """Supervises the server that holds ``lock`` until it ends and this thread gets the lock."""
         self._pid = lock.pid
         if not self._is_ours:
@@ -161,7 +188,7 @@ class ValkeySupervisor:
                 check_at, report_at = now + _CHECK_INTERVAL, now + _SILENCE_LIMIT
             elif self._pid is not None and self._valkey.is_dead(self._pid):
                 is_stopping = lock.acquire() or self._kill_rewrite(self._pid)
-            elif is_ready and not self._dir.socket.exists():
+            elif is_ready and not self._dir.has_socket():
                 is_stopping = self._replace()
             elif now >= report_at:
                 report_at = now + _REPORT_INTERVAL
@@ -179,6 +206,7 @@ class ValkeySupervisor:
             for name, value in self._valkey.correct_settings().items():
                 log.warning("the adopted Valkey had %s %r; changed it to what this service promises", name, value)
             self._pid = self._valkey.pid()
+            self._refuses_writes |= self._valkey.refuses_writes()
             log.info("Valkey on %s is ready, with %s", self._dir.path, self._valkey.keys())
         except redis.RedisError as error:
             raise EmbeddedError(f"The Valkey{_process_text(self._pid)} on {self._dir.path} refuses: {error}.") from None
@@ -187,9 +215,10 @@ class ValkeySupervisor:
         """Checks the files of a server that answers. Returns False if the server has been told to stop."""
         self._dir.rotate_log()
         has_moved = self._dir.has_moved()
-        if has_moved or not self._files.is_intact():
-            return not (self._save_again(has_moved=has_moved) and has_moved and self._replace())
-        if not self._dir.socket.exists():
+        damage = self._files.damage()
+        if has_moved or damage is not None or self._refuses_writes:
+            return not (self._save_again(damage, has_moved=has_moved) and has_moved and self._replace())
+        if not self._dir.has_socket():
             return not self._replace()
         self._files.save_record()
         return True
@@ -207,34 +236,42 @@ class ValkeySupervisor:
         _signal(self._pid, signal.SIGTERM)
         return True
 
-    def _save_again(self, *, has_moved: bool) -> bool:
-        """Saves all data from memory again. Returns whether that succeeded."""
-        what = (
-            f"the data directory {self._dir.path} was removed or moved"
-            if has_moved
-            else f"part of {self._dir.path / 'appendonlydir'} was removed, replaced or truncated"
-        )
-        self._log_once(
-            f"{what} while Valkey was running on it. Some streams are only in memory now; Valkey refuses writes until "
-            "it has saved all data again"
-        )
+    def _save_again(self, damage: str | None, *, has_moved: bool) -> bool:
+        """Saves all data from memory again; the server refuses writes meanwhile. Returns whether that succeeded."""
+        if has_moved:
+            damage = f"the data directory {self._dir.path} was removed or moved while Valkey was running on it"
+        if damage is not None:
+            self._log_once(
+                f"{damage}. Some streams may only be in memory now; Valkey refuses writes until it has saved all data "
+                "again"
+            )
         try:
+            self._refuses_writes = True
             self._valkey.refuse_writes()
             if has_moved:
                 self._dir.claim()
-            self._valkey.save()
+            keys = self._save()
             self._valkey.accept_writes()
-        except (EmbeddedError, redis.RedisError) as error:
+        except (EmbeddedError, OSError, redis.RedisError) as error:
             self._log_once(f"saving the data again failed; retrying, and refusing writes until it succeeds: {error}")
             return False
-        log.warning("%s saved again in %s", self._valkey.keys(), self._dir.path)
-        self._files.save_record()
+        self._refuses_writes = False
+        log.warning("%s saved again in %s; Valkey accepts writes", keys, self._dir.path)
         self._logged.clear()
         return True
 
+    def _save(self) -> str:
+        """Saves all data and returns the number of keys, in words. Raises ``EmbeddedError`` if that did not help."""
+        self._valkey.save()
+        if damage := self._files.damage():
+            raise EmbeddedError(damage)
+        self._files.save_record()
+        return self._valkey.keys()
+
     def _log_once(self, message: str) -> None:
-        if message not in self._logged:
-            self._logged.add(message)
+        first_line = message.partition("\n")[0]  # The rest, from the log of the server, differs each time.
+        if first_line not in self._logged:
+            self._logged.add(first_line)
             log.error("%s", message)
 
     def _report(self, health: Health, seconds: float) -> None:

@@ -17,12 +17,16 @@ a Counter and a Histogram of prometheus-client, and 5.3 us in its multiprocess m
 """
 
 import fcntl
+import logging
 import mmap
 import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 CELLS = 16_384
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -71,11 +75,22 @@ class Route:
 
 
 class Counters:
-    """The counters of one process. ``directory`` is shared with the other workers; None with a single process."""
+    """The counters of one process. ``directory`` is shared with the other workers; None with a single process.
+
+    If the directory cannot be used, or is removed later, this process counts alone and logs that once.
+    """
 
     def __init__(self, directory: Path | None = None, reasons: Iterable[str] = ()) -> None:
         self._directory = directory
-        self._cells = memoryview(bytearray(8 * CELLS) if directory is None else _map(directory)).cast("d")
+        self._is_shared = directory is not None
+        self._identity: tuple[int, int] | None = None  # Of the file of this process: its device and inode.
+        memory: mmap.mmap | bytearray = bytearray(8 * CELLS)
+        if directory is not None:
+            try:
+                memory, self._identity = _map(directory)
+            except OSError as error:
+                self._count_alone(str(error.strerror or error))
+        self._cells = memoryview(memory).cast("d")
         self._claimed = 0
         self.routes: list[Route] = []
         self.unrouted = {status: self._claim(1) for status in STATUSES}
@@ -126,14 +141,32 @@ class Counters:
 
     def totals(self) -> "array[float]":
         """Every cell, summed over all workers, including those that have ended."""
+        arrays = [array("d", self._cells.tobytes())]
         if self._directory is None:
-            return array("d", self._cells.tobytes())
-        arrays = []
-        for file in self._directory.glob("*.cells"):
-            content = file.read_bytes()
-            if len(content) == 8 * CELLS:  # A worker that is starting may not have filled its file yet.
-                arrays.append(array("d", content))
+            return arrays[0]
+        is_found = False
+        for path in self._directory.glob("*.cells"):
+            with suppress(OSError), path.open("rb") as file:  # Removed meanwhile.
+                if _identity(file.fileno()) == self._identity:
+                    is_found = True
+                    continue
+                content = file.read()
+                if len(content) == 8 * CELLS:  # A worker that is starting may not have filled its file yet.
+                    arrays.append(array("d", content))
+        if not is_found:
+            self._count_alone("its file was removed")
         return array("d", map(sum, zip(*arrays, strict=True)))
+
+    def _count_alone(self, reason: str) -> None:
+        if self._is_shared:
+            log.warning(
+                "the directory of the workers' counters, %s, cannot be used (%s): this worker counts alone, so "
+                "/metrics differs between the workers. Readings are not affected. Restart the service to share the "
+                "counters again",
+                self._directory,
+                reason,
+            )
+        self._is_shared = False
 
     def _claim(self, cells: int) -> int:
         first, self._claimed = self._claimed, self._claimed + cells
@@ -145,8 +178,11 @@ class Counters:
         return Histogram(self._cells, self._claim(len(bounds) + 2), bounds)
 
 
-def _map(directory: Path) -> mmap.mmap:
-    """Maps the first file that no other process holds, or a new one, and holds it until this process ends."""
+def _map(directory: Path) -> tuple[mmap.mmap, tuple[int, int]]:
+    """Maps the first file that no other process holds, or a new one, and holds it until this process ends.
+
+    Returns also the identity of the file. Raises ``OSError``.
+    """
     number = 0
     while True:
         descriptor = os.open(directory / f"{number}.cells", os.O_RDWR | os.O_CREAT, 0o600)
@@ -161,4 +197,10 @@ def _map(directory: Path) -> mmap.mmap:
             os.pwrite(
                 descriptor, bytes(missing), 8 * CELLS - missing
             )  # Fails here if the disk is full; later, it would be a signal.
-        return mmap.mmap(descriptor, 8 * CELLS)  # The descriptor stays open and keeps the lock.
+        # The descriptor stays open and keeps the lock.
+        return mmap.mmap(descriptor, 8 * CELLS), _identity(descriptor)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
