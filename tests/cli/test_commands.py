@@ -293,7 +293,9 @@ def test_an_open_quote_is_said_and_not_taken_for_the_rest_of_the_file(running: S
     assert (1, True) == (sent.returncode, "is not CSV in UTF-8: unexpected end of data" in sent.stderr)
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999", "ftp://x", "127.0.0.1:8000", "http://"])
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:0", "ftp://x", "127.0.0.1:8000", "http://"]
+)
 def test_a_url_that_is_none_is_said_at_once(url: str) -> None:
     said = meanwhile("average", "a", "--url", url)
     assert (1, f"{url} is not a valid URL that starts with http:// or https://.\n") == (said.returncode, said.stderr)
