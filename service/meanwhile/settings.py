@@ -16,7 +16,7 @@ from meanwhile.formats import line_protocol_names
 
 _FILTER = re.compile(r"(([^/+#]*|\+)/)*([^/+#]*|\+|#)")  # MQTT 5.0, section 4.7.1.
 _SHARED = re.compile(r"\$share/[^/+#]+/.+")  # MQTT 5.0, section 4.8.2.
-_PUBLISHED = r"^[^#+]*[^#+/]$"  # A topic to publish below: no wildcards (MQTT 5.0, section 4.7.1), and no / at the end.
+_PUBLISHED = re.compile(r"(?!\$)[^#+]*[^#+/]")  # A topic to publish below (MQTT 5.0, sections 4.7.1 and 4.7.2).
 _MAX_MQTT_TEXT = 65_535  # Bytes of a string of MQTT (MQTT 5.0, section 1.5.4).
 _MAX_PUBLISHED = 65_000  # Bytes; leaves room for a stream name or a discovery topic.
 _STOP_MARGIN = 2.0  # Seconds.
@@ -204,13 +204,10 @@ class MqttSettings(BaseSettings):
     )
     publish: str | None = Field(
         None,
-        pattern=_PUBLISHED,
         description="Publish each average as a retained message at <publish>/<stream>.",
     )
     home_assistant: bool = Field(False, description="Also publish discovery messages for Home Assistant.")
-    discovery: str = Field(
-        "homeassistant", pattern=_PUBLISHED, description="Topic prefix of the discovery messages for Home Assistant."
-    )
+    discovery: str = Field("homeassistant", description="Topic prefix of the discovery messages for Home Assistant.")
 
     @field_validator("topic", mode="before")
     @classmethod
@@ -245,6 +242,8 @@ class MqttSettings(BaseSettings):
     @field_validator("publish", "discovery")
     @classmethod
     def _is_published(cls, topic: str | None) -> str | None:
+        if topic is not None and not _PUBLISHED.fullmatch(topic):
+            raise ValueError("Expected a topic without + and #, without $ at the start and / at the end.")
         _check_mqtt_text(topic or "", maximum=_MAX_PUBLISHED)
         return topic
 

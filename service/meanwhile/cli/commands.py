@@ -67,7 +67,7 @@ def _console() -> "Console":
 def _connected(url: str, key: str | None) -> "Client":
     from meanwhile.cli.http_client import Client
 
-    return Client(url, key, waiting=lambda reason: typer.echo(f"{reason} Retrying.", err=True))
+    return Client(url, key, waiting=lambda reason: typer.echo(f"{reason.rstrip('.')}. Retrying.", err=True))
 
 
 @app.command()

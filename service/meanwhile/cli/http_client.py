@@ -128,6 +128,7 @@ class Client:
         parameters = {} if prefix is None else {"prefix": prefix}
         try:
             with self._http.stream("GET", "/v1/events", params=parameters, timeout=_LONGEST_SILENCE) as reply:
+                self._refuse_redirection(reply)
                 if not reply.is_success:
                     reply.read()
                     raise Unsent(reason(reply), is_temporary=reply.is_server_error)
@@ -216,6 +217,7 @@ class Client:
             except httpx.HTTPError as error:
                 last = f"The connection was lost: {error}."
             else:
+                self._refuse_redirection(reply)
                 if reply.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT):
                     last = reason(reply)
                     pause = reply_checks.pause(reply, datetime.now(UTC))
@@ -228,6 +230,10 @@ class Client:
                     self._waiting(last)
                 self._sleep(pause)
         raise Unsent(last)
+
+    def _refuse_redirection(self, reply: httpx.Response) -> None:
+        if 300 <= reply.status_code < 400:
+            raise self._foreign(Unexpected(f"a reply without a redirection ({reply.status_code})"))
 
     def _foreign(self, error: Unexpected) -> Unsent:
         return Unsent(f"Expected {error}. {self._url} may not be the URL of a Meanwhile service.")

@@ -17,7 +17,7 @@ from meanwhile.core.stream_names import is_name
 
 EVENTS = frozenset({"state", "deleted", "ready"})  # Others, of a later version, are left out.
 _MAX_TEXT = 2_000  # Characters of a reason.
-_MAX_PAUSE = 60.0  # Seconds that Retry-After may ask for.
+_MIN_PAUSE, _MAX_PAUSE = 1.0, 60.0  # Seconds; a date of another clock can be in the past.
 _VALUES = ("average", "minimum", "maximum", "standard_deviation")
 _MALFORMED = (ValueError, RecursionError)  # What the parser of JSON raises.
 
@@ -52,7 +52,7 @@ def reason(reply: httpx.Response) -> str:
 
 
 def pause(reply: httpx.Response, now: datetime) -> float:
-    """How many seconds Retry-After asks to wait, as a number or an HTTP date: from 0 to 60, and 1 without a valid one.
+    """How many seconds Retry-After asks to wait, as a number or an HTTP date: from 1 to 60.
 
     >>> reply = httpx.Response(503, headers={"Retry-After": "Wed, 21 Oct 2026 07:28:05 GMT"})
     >>> pause(reply, datetime(2026, 10, 21, 7, 28, tzinfo=UTC))
@@ -66,8 +66,8 @@ def pause(reply: httpx.Response, now: datetime) -> float:
             at = parsedate_to_datetime(text)
             seconds = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
     except (ValueError, OverflowError, TypeError, IndexError):  # The last two for some malformed dates.
-        return 1.0
-    return min(max(0.0, seconds), _MAX_PAUSE)
+        return _MIN_PAUSE
+    return min(max(_MIN_PAUSE, seconds), _MAX_PAUSE)
 
 
 def duplicates(reply: httpx.Response) -> int:
