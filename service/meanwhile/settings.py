@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +16,9 @@ from meanwhile.formats import line_protocol_names
 
 _FILTER = re.compile(r"(([^/+#]*|\+)/)*([^/+#]*|\+|#)")  # MQTT 5.0, section 4.7.1.
 _SHARED = re.compile(r"\$share/[^/+#]+/.+")  # MQTT 5.0, section 4.8.2.
+_PUBLISHED = re.compile(r"(?!\$)[^#+]*[^#+/]")  # A topic to publish below (MQTT 5.0, sections 4.7.1 and 4.7.2).
+_MAX_MQTT_TEXT = 65_535  # Bytes of a string of MQTT (MQTT 5.0, section 1.5.4).
+_MAX_PUBLISHED = 65_000  # Bytes; leaves room for a stream name or a discovery topic.
 _STOP_MARGIN = 2.0  # Seconds.
 WORKERS_SHARE = "MEANWHILE_WORKERS_SHARE"  # Set by the parent process: the directory of the workers' counters.
 
@@ -201,13 +204,10 @@ class MqttSettings(BaseSettings):
     )
     publish: str | None = Field(
         None,
-        pattern=r"^[^#+]*[^#+/]$",
         description="Publish each average as a retained message at <publish>/<stream>.",
     )
     home_assistant: bool = Field(False, description="Also publish discovery messages for Home Assistant.")
-    discovery: str = Field(
-        "homeassistant", min_length=1, description="Topic prefix of the discovery messages for Home Assistant."
-    )
+    discovery: str = Field("homeassistant", description="Topic prefix of the discovery messages for Home Assistant.")
 
     @field_validator("topic", mode="before")
     @classmethod
@@ -217,6 +217,8 @@ class MqttSettings(BaseSettings):
     @field_validator("topic")
     @classmethod
     def _are_filters(cls, topics: list[str]) -> list[str]:
+        for topic in topics:
+            _check_mqtt_text(topic)
         if not all(topic and _FILTER.fullmatch(topic) for topic in topics):
             raise ValueError("Expected + only as a complete level of the topic, and # only as its last level.")
         if any(topic.split("/")[0] == "$share" and not _SHARED.fullmatch(topic) for topic in topics):
@@ -225,9 +227,25 @@ class MqttSettings(BaseSettings):
 
     @field_validator("url")
     @classmethod
-    def _check_port(cls, url: str) -> str:
-        _parts(url)
+    def _check_port_and_user(cls, url: str) -> str:
+        parts = _parts(url)
+        for text in (parts.username, parts.password):
+            _check_mqtt_text(unquote(text or ""), "Expected a user and a password")
         return url
+
+    @field_validator("client_id", "username", "password")
+    @classmethod
+    def _is_mqtt_text(cls, text: str | None) -> str | None:
+        _check_mqtt_text(text or "")
+        return text
+
+    @field_validator("publish", "discovery")
+    @classmethod
+    def _is_published(cls, topic: str | None) -> str | None:
+        if topic is not None and not _PUBLISHED.fullmatch(topic):
+            raise ValueError("Expected a topic without + and #, without $ at the start and / at the end.")
+        _check_mqtt_text(topic or "", maximum=_MAX_PUBLISHED)
+        return topic
 
     @field_validator("ca", "cert", "key")
     @classmethod
@@ -239,11 +257,23 @@ class MqttSettings(BaseSettings):
         return file
 
 
+def _check_mqtt_text(text: str, expected: str = "Expected text", maximum: int = _MAX_MQTT_TEXT) -> None:
+    """Raises ``ValueError`` if MQTT cannot transfer the text; the message does not contain it."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # It has surrogates, which stand for bytes that are not UTF-8.
+        size = maximum + 1
+    if "\0" in text or size > maximum:
+        raise ValueError(f"{expected} of at most {maximum:,} bytes in UTF-8, without NUL.")
+
+
 def _parts(url: str) -> SplitResult:
     """The parts of a URL. Raises ``ValueError`` without the original message, which may contain part of a password."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # The attribute parses the port, and raises if it is not valid.
+        is_usable = parts.port != 0  # The attribute parses the port, and raises if it is not valid.
     except ValueError:
-        raise ValueError("Expected a host and a port from 0 to 65535. Write a / in the password as %2F.") from None
+        is_usable = False
+    if not is_usable:
+        raise ValueError("Expected a host and a port from 1 to 65535. Write a / in the password as %2F.")
     return parts

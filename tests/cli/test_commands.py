@@ -2,6 +2,7 @@
 
 import csv
 import os
+import random
 import re
 import shlex
 import signal
@@ -9,13 +10,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -154,13 +158,98 @@ def test_send_leaves_out_only_what_the_service_refuses(running: Service, tmp_pat
     assert "4 readings recorded" in sent.stdout
 
 
-def test_send_halves_what_is_too_much_for_a_request(tmp_path: Path) -> None:
+def test_send_divides_the_columns_of_what_is_too_much_for_a_request(tmp_path: Path) -> None:
     file = tmp_path / "readings.csv"
     file.write_text("a,b\n" + "".join(f"{n},{-n}\n" for n in range(1, 51)))
-    with service(MEANWHILE_MAX_READINGS="7") as started:
+    with service(MEANWHILE_MAX_READINGS="60") as started:
         sent = meanwhile("send", str(file), "--url", started.url)
         assert (0, "100 readings recorded\n") == (sent.returncode, sent.stdout.splitlines(keepends=True)[-1])
         assert (50, 25.5) == (state(started, "a")["count"], state(started, "a")["average"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("MEANWHILE_MAX_READINGS", "7"), ("MEANWHILE_MAX_NUMBERS", "7"), ("MEANWHILE_MAX_BODY", "90")]
+)
+def test_another_limit_of_the_service_neither_doubles_nor_loses_readings(
+    tmp_path: Path, limit: str, value: str
+) -> None:
+    """Parts of a column had sequences of their own, which a run under another limit did not know."""
+    file = tmp_path / "readings.csv"
+    file.write_text("a\n" + "".join(f"{n}\n" for n in range(50)))
+    small, usual = {limit: value}, dict[str, str]()
+
+    def send_under(limits: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        kill_everything(started)
+        started.environment = limits
+        started.start()
+        return meanwhile("send", str(file), "--url", started.url)
+
+    with service() as started:
+        refused = send_under(small)
+        assert 1 == refused.returncode
+        assert limit in refused.stderr
+        assert "run the command again" in refused.stderr
+        assert 404 == calls.get(f"{started.url}/v1/streams/a").status_code
+        for limits, code in ((usual, 0), (small, 1), (usual, 0)):
+            assert code == send_under(limits).returncode
+            assert 50 == state(started, "a")["count"]
+
+
+@contextmanager
+def behind_a_proxy(running: Service, limits: Iterator[int]) -> Iterator[Client]:
+    """A client whose requests pass a proxy, which has the next of ``limits`` for each, in bytes."""
+    with Client(running.url) as client, calls.client(base_url=running.url) as direct:
+
+        def forward(request: httpx.Request) -> httpx.Response:
+            if len(request.content) > next(limits):
+                return httpx.Response(413, text="<html>")
+            key = {"Idempotency-Key": request.headers["Idempotency-Key"], "Content-Type": "application/json"}
+            reply = direct.post(request.url.path, content=request.content, headers=key)
+            return httpx.Response(reply.status_code, content=reply.content)
+
+        client._http.close()
+        client._http = httpx.Client(base_url=running.url, transport=httpx.MockTransport(forward))
+        yield client
+
+
+def test_whatever_the_limits_on_the_way_each_reading_is_counted_once(running: Service) -> None:
+    batches = [{f"limits/{name}": [float(place)] * 20 for name in "abcde"} for place in range(6)]
+    chance = random.Random(5)
+    for _ in range(20):
+        limits = iter(lambda: chance.choice([0, 150, 300, 10_000]), -1)
+        with suppress(Unsent), behind_a_proxy(running, limits) as client:
+            for number, batch in enumerate(batches):
+                client.record(batch, "send-limits", number * 10_000, Outcome())
+    outcome = Outcome()
+    with Client(running.url) as client:
+        for number, batch in enumerate(batches):
+            client.record(batch, "send-limits", number * 10_000, outcome)
+    assert dict.fromkeys(batches[0], 120) == outcome.recorded
+    assert [120] * 5 == [state(running, name)["count"] for name in batches[0]]
+
+
+def test_a_limit_of_a_proxy_is_said(running: Service) -> None:
+    said = r"413: .* 2 readings of a stream.* the proxy .*client_max_body_size"
+    with behind_a_proxy(running, repeat(10)) as client, pytest.raises(Unsent, match=said):
+        client.record({"limits/x": [1.0, 2.0]}, "send-p", 0, Outcome())
+
+
+def test_a_stream_that_has_refused_readings_gets_no_later_ones_so_that_they_can_be_sent_again(running: Service) -> None:
+    """Later readings made the key of the refused ones too old, and then they passed for recorded."""
+    batches = [{"hole/x": [float(place)], "hole/y": [1.0]} for place in range(4)]
+    calls.post(f"{running.url}/v1/streams/hole/x/readings", json={"value": [1.0, 2.0]})
+    outcome = Outcome()
+    with Client(running.url) as client:
+        for number, batch in enumerate(batches):
+            client.record(batch, "send-hole", number * 10_000, outcome)
+            if number == 1:
+                calls.delete(f"{running.url}/v1/streams/hole/x")
+        assert ({"hole/y": 4}, {"hole/x": 4}) == (outcome.recorded, outcome.refused)
+        again = Outcome()
+        for number, batch in enumerate(batches):
+            client.record(batch, "send-hole", number * 10_000, again)
+    assert ({"hole/x": 4, "hole/y": 4}, {}) == (again.recorded, again.refused)
+    assert [4, 4] == [state(running, name)["count"] for name in batches[0]]
 
 
 def test_a_file_with_more_batches_than_a_clock_has_days_is_sent_and_counted_once(running: Service) -> None:
@@ -205,7 +294,9 @@ def test_an_open_quote_is_said_and_not_taken_for_the_rest_of_the_file(running: S
     assert (1, True) == (sent.returncode, "is not CSV in UTF-8: unexpected end of data" in sent.stderr)
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999", "ftp://x", "127.0.0.1:8000", "http://"])
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:0", "ftp://x", "127.0.0.1:8000", "http://"]
+)
 def test_a_url_that_is_none_is_said_at_once(url: str) -> None:
     said = meanwhile("average", "a", "--url", url)
     assert (1, f"{url} is not a valid URL that starts with http:// or https://.\n") == (said.returncode, said.stderr)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from meanwhile.cli.csv_reader import CsvReader, Unusable, stream_name
+from meanwhile.cli.csv_reader import CsvReader, Unusable, fingerprint, stream_name
 from meanwhile.core.stream_names import is_name
 from tests.support.paths import DATA
 
@@ -184,3 +184,55 @@ def test_a_number_that_cannot_be_recorded_is_malformed_and_its_line_is_known(tmp
     with CsvReader(path, prefix="", missing=[]) as sheet:
         assert [{"a": [1.0, 0.0]}] == list(sheet.batches(100))
         assert (1, 3) == (sheet.columns[0].malformed, sheet.columns[0].first_malformed_line)
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        (b"a\n1\nNA", ["NA"]),
+        (b"a\n1\nNA\r\n", ["NA"]),
+        (b"a\n1\nNA\n\n\n", ["NA"]),
+        (b"\xef\xbb\xbfa\n1\nNA\n", ["NA"]),
+        (b"a\n1\nNA\n", ["NA", "NA"]),
+        (b"a\n1\nNA\n", ["", " NA "]),
+    ],
+)
+def test_what_is_read_in_the_same_way_is_the_same_file(tmp_path: Path, content: bytes, missing: list[str]) -> None:
+    usual, other = tmp_path / "usual.csv", tmp_path / "other.csv"
+    usual.write_bytes(b"a\n1\nNA\n")
+    other.write_bytes(content)
+    assert fingerprint(usual, "p/", ["NA"], ",") == fingerprint(other, "p/", missing, ",")
+
+
+def test_other_options_and_other_rows_make_another_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"a\n1\n")
+    kinds = [
+        fingerprint(file, prefix, missing, delimiter)
+        for prefix in ("", "p")
+        for missing in ([], ["NA"], ["-1"], ["-1", "NA"], ["inf"], ["1e999"], ["-1e999"])
+        for delimiter in ",;"
+    ]
+    for content in (b"a\n1\n2\n", b"a\n1\n\n2\n", b"a\n1 \n", b"", b"\n1\n"):
+        file.write_bytes(content)
+        kinds.append(fingerprint(file, "", [], ","))
+    assert len(kinds) == len(set(kinds))
+
+
+def test_a_file_of_many_blocks_is_known_by_all_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    rows = b"a\n" + b"12345678\n" * 100_000
+    kinds = set()
+    for content in (rows, rows + b"\n" * 600_000, rows[:-1]):
+        file.write_bytes(content)
+        kinds.add(fingerprint(file, "", [], ","))
+    assert 1 == len(kinds)
+    file.write_bytes(rows[:-2] + b"9\n")
+    assert fingerprint(file, "", [], ",") not in kinds
+
+
+@law
+@given(st.lists(st.sampled_from(["1", "1.0", "+1e0", "-0", "0.0", "NA", " NA", "", "1e999", "2e999"])), st.data())
+def test_missing_texts_in_any_order_and_repeated_make_the_same_file(missing: list[str], data: st.DataObject) -> None:
+    other = data.draw(st.permutations(missing + missing[:2]))
+    assert fingerprint(AIR, "", missing, ",") == fingerprint(AIR, "", other, ",")

@@ -18,6 +18,8 @@ from meanwhile.mqtt.recorder import Recorder
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.store import Store
 
+_OPTIONS = Options(sequence="seq")
+
 
 class Deliveries:
     """A source whose arrivals a test puts in.
@@ -48,15 +50,15 @@ class Deliveries:
 class Setting:
     """A bridge on a real store, and where its messages come from."""
 
-    def __init__(self, store: Store, file: Path) -> None:
+    def __init__(self, store: Store, file: Path, options: Options = _OPTIONS) -> None:
         self.store = store
-        self.journal = Journal(file, 10)
+        self.journal = Journal(file, 10, options)
         self.source = Deliveries()
         self.outcomes = Outcomes()
         committer = Committer(store, max_waiting=1_000, redis_timeout=10)
         self.bridge = Bridge(
             self.source,
-            Recorder(committer, self.outcomes, options=Options(sequence="seq"), limits=Limits()),
+            Recorder(committer, self.outcomes, options=options, limits=Limits()),
             self.journal,
             self.outcomes,
             max_batch=100,
@@ -158,6 +160,52 @@ async def test_a_batch_of_a_killed_process_is_finished_with_its_key(
     again.journal.close()
     assert (1, 1) == (await setting.count("a"), await setting.count("b"))
     assert [(1, 5), (1, 6)] == again.source.acknowledged
+
+
+@pytest.mark.parametrize("was_committed", [True, False])
+@pytest.mark.parametrize(
+    "options", [Options("new/"), Options(split=True), Options(sequence="other"), Options("new/", True)]
+)
+async def test_a_batch_of_a_killed_process_is_finished_with_its_options(
+    setting: Setting, store: Store, tmp_path: Path, was_committed: bool, options: Options
+) -> None:
+    """With others, the same message was counted under its old and its new name."""
+    payload = '{"value": 1, "other": 2, "seq": 9}'
+    batch = [Message(5, 1_000, "a", b"1"), Message(6, 1_000, "b", payload.encode())]
+    setting.journal.begin(batch)
+    (tmp_path / "begun").write_bytes((tmp_path / "journal").read_bytes())
+    if was_committed:
+        await setting.bridge.recover()
+    again = Setting(store, tmp_path / "begun", options)
+    await again.bridge.recover()
+    again.arrive(1, 5, again=True)
+    again.arrive(1, 6, payload, "b", again=True)
+    again.arrive(1, 7, topic="c")
+    await again.finish()
+    again.journal.close()
+    streams = sorted((await store.listing.page("", 100, None, asyncio.get_running_loop().time() + 10)).streams)
+    assert sorted(["a", "b", f"{options.prefix}c"]) == streams
+    assert [1, 1, 1] == [await setting.count(stream) for stream in streams]
+
+
+async def test_what_is_held_goes_to_the_stream_of_its_first_options(
+    setting: Setting, store: Store, tmp_path: Path
+) -> None:
+    setting.arrive(1, 1, topic="a")
+    await setting.finish()
+    setting.store._options = ("1", "0")
+    pack = '[{"n": "a", "v": 1}, {"n": "b", "v": 1}]'
+    setting.arrive(1, 2, pack)
+    await setting.finish()
+    (tmp_path / "stopped").write_bytes((tmp_path / "journal").read_bytes())
+    setting.store._options = ("0", "0")
+    again = Setting(store, tmp_path / "stopped", Options("new/"))
+    await again.bridge.recover()
+    again.arrive(1, 2, pack, again=True)
+    await again.finish()
+    again.journal.close()
+    assert (2, 1) == (await setting.count("a"), await setting.count("b"))
+    assert (0, 0) == (await setting.count("new/a"), await setting.count("new/b"))
 
 
 async def test_what_shares_a_batch_does_not_share_a_refusal(setting: Setting) -> None:

@@ -8,6 +8,7 @@ from zlib import crc32
 import msgspec
 import pytest
 
+from meanwhile.formats.mqtt_payload import Options
 from meanwhile.mqtt.journal import MIN_REMEMBERED, Journal, JournalError
 from meanwhile.mqtt.messages import Message
 
@@ -219,6 +220,87 @@ def test_a_directory_and_an_empty_file(tmp_path: Path, caplog: pytest.LogCapture
     (tmp_path / "empty").touch()
     Journal(tmp_path / "empty", 10).close()
     assert "is empty" in caplog.text
+
+
+def test_a_journal_behind_a_symbolic_link_stays_where_the_link_points(tmp_path: Path) -> None:
+    """A file that replaced the link left the journal on its volume behind, with sequences that came again."""
+    (tmp_path / "volume").mkdir()
+    target, link = tmp_path / "volume" / "journal", tmp_path / "link"
+    sequences = []
+    for _ in range(3):
+        link.unlink(missing_ok=True)  # As in a container that is made again, on the same volume.
+        link.symlink_to("volume/journal")
+        journal = Journal(link, 10)
+        with pytest.raises(JournalError, match="Another"):
+            Journal(target, 10)
+        journal.begin([message(1)])
+        sequences.append((journal.producer, journal.sequence))
+        journal.end()
+        journal.save()
+        journal.close()
+        assert link.is_symlink()
+    assert [1, 2, 3] == [sequence for _, sequence in sequences]
+    assert 1 == len({producer for producer, _ in sequences})
+    assert {"journal", "journal.lock"} == {file.name for file in (tmp_path / "volume").iterdir()}
+    assert {"volume", "link"} == {file.name for file in tmp_path.iterdir()}
+
+
+def test_only_its_owner_can_read_what_is_beside_a_journal(tmp_path: Path) -> None:
+    target, link = tmp_path / "journal", tmp_path / "link"
+    whole = three_batches(target)
+    target.write_bytes(b"?" + whole[1:])
+    link.symlink_to(target)
+    Journal(link, 10).close()
+    files = {file.name.partition("-")[0]: file.lstat().st_mode & 0o777 for file in tmp_path.iterdir() if file != link}
+    assert {"journal": 0o600, "journal.lock": 0o600, "journal.damaged": 0o600} == files
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_what_is_not_a_regular_file_is_refused_and_nothing_made_beside_it(tmp_path: Path, is_linked: bool) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(JournalError, match="Is not a regular file; choose --journal"):
+        Journal(Path("/dev/null"), 10)
+    place = tmp_path / "link" if is_linked else tmp_path / "fifo"
+    if is_linked:
+        place.symlink_to("fifo")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(JournalError, match="Is not a regular file; choose --journal"):
+        Journal(place, 10)
+    assert before == set(tmp_path.iterdir())
+
+
+def test_a_draft_that_is_left_over_is_replaced_whatever_it_is(file: Path) -> None:
+    Journal(file, 10).close()
+    os.mkfifo(f"{file}.new")
+    Journal(file, 10).close()
+    assert file.is_file()
+
+
+def test_a_batch_keeps_the_options_that_it_began_with(file: Path) -> None:
+    first, second = Options("old/"), Options("new/", split=True, sequence="seq")
+    journal = Journal(file, 10, first)
+    journal.begin([message(1)])
+    journal.close()
+    journal = Journal(file, 10, second)
+    assert [first] == [one.options for one in journal.batch]
+    (held,) = journal.batch
+    journal.end([held])
+    journal.begin([held, message(2)])
+    for options, expected in ((second, [first, None]), (Options(), [first, second]), (first, [None, second])):
+        journal.close()
+        journal = Journal(file, 10, options)
+        assert expected == [one.options for one in journal.batch]
+    journal.close()
+
+
+def test_a_record_of_a_version_without_options_is_read(file: Path) -> None:
+    file.parent.mkdir()
+    batch = [[1, 0, "a/b", b"1", None, None, [], False]]
+    record = msgspec.msgpack.encode([1, "mqtt-0123456789abcdef", 3, False, [], batch, False])
+    file.write_bytes(struct.pack(">II", len(record), crc32(record)) + record)
+    journal = Journal(file, 10, Options("new/"))
+    assert (3, [message(1)]) == (journal.sequence, journal.batch)
+    journal.close()
 
 
 def test_a_full_disk_is_said_and_what_was_written_before_is_kept(file: Path) -> None:

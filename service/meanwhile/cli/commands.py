@@ -67,7 +67,7 @@ def _console() -> "Console":
 def _connected(url: str, key: str | None) -> "Client":
     from meanwhile.cli.http_client import Client
 
-    return Client(url, key, waiting=lambda reason: typer.echo(f"{reason} Retrying.", err=True))
+    return Client(url, key, waiting=lambda reason: typer.echo(f"{reason.rstrip('.')}. Retrying.", err=True))
 
 
 @app.command()
@@ -137,7 +137,8 @@ def send(
 
     A column is numeric if its first cell that is not missing is a number.
     Characters that a stream name cannot contain become "_".
-    If it was interrupted, run the command again: no reading is counted twice.
+    If it was interrupted, run the command again with the same options and API key: no reading is counted twice.
+    A file is known by its content: if that has changed, even by one row, all of its readings are counted again.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -151,7 +152,7 @@ def send(
         _fail("--delimiter: Expected a single character.", 2)
     outcome = Outcome()
     terminal = Console(stderr=True)
-    producer = f"send-{fingerprint(file, prefix, sorted(missing or []), delimiter)}"
+    producer = f"send-{fingerprint(file, prefix, missing or [], delimiter)}"
     try:
         with (
             CsvReader(file, prefix=prefix, missing=missing or [], delimiter=delimiter) as reader,

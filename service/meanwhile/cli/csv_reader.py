@@ -5,20 +5,24 @@ not missing is a number. A later cell that is not a number, or a number outside 
 is counted, reported with its line and left out; the reader never guesses.
 """
 
+import codecs
 import csv
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from meanwhile.core.exact_sums import LARGEST, SMALLEST
 from meanwhile.core.stream_names import is_name
 
 NUMBERS = f"numbers that are 0 or have a magnitude from {SMALLEST} to {LARGEST}"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_BLOCK = 256 * 1024  # Bytes.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:~-]+")
 
 
@@ -47,12 +51,51 @@ def stream_name(prefix: str, header: str) -> str:
     return prefix + _NOT_IN_NAMES.sub("_", header.strip()).strip("_")
 
 
-def fingerprint(path: Path, *options: object) -> str:
-    """A digest of the content of a file and of the options that it is sent with."""
+def fingerprint(path: Path, prefix: str, missing: Sequence[str], delimiter: str) -> str:
+    """A digest of the content of a file and of the options that it is sent with.
+
+    It is the same for what is read in the same way: with or without a byte order mark and line ends after the last row,
+    and with ``missing`` in any order, repeated, or written as other text of the same number.
+    """
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    digest.update(repr(options).encode())
+        left = _end_of_rows(file)
+        if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+            left -= len(codecs.BOM_UTF8)
+        else:
+            file.seek(0)
+        while left > 0 and (block := file.read(min(left, _BLOCK))):
+            digest.update(block)
+            left -= len(block)
+    digest.update(b"\n")
+    digest.update(repr((prefix, sorted({_canonical(text) for text in missing} - {""}), delimiter)).encode())
     return digest.hexdigest()[:32]
+
+
+def _end_of_rows(file: BinaryIO) -> int:
+    """Where the last row ends, in bytes without its line end; the file is at its start then."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        block = file.read(end - start).rstrip(b"\r\n")
+        end = start + len(block)
+        if block:
+            break
+    file.seek(0)
+    return end
+
+
+def _canonical(text: str) -> str:
+    """One text for all that mean the same as ``missing``.
+
+    >>> _canonical(" n/a "), _canonical("-200"), _canonical("-2e2"), _canonical("-0.0"), _canonical("0.1")
+    ('n/a', '-200', '-200', '0', '0.1')
+    """
+    if not _is_number(text):
+        return text.strip()
+    number = float(text) + 0.0  # -0.0 becomes 0.0, which equals it.
+    return repr(number).removesuffix(".0") if math.isfinite(number) else f"{'-' if number < 0 else ''}1e999"
 
 
 class CsvReader:

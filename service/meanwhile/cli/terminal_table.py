@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meanwhile.cli.http_client import Client, Unsent
+from meanwhile.cli.reply_checks import printable
 
 _SMOOTHING = 5.0  # Seconds over which the rate is averaged.
 _PAUSES = (0.5, 1.0, 2.0, 5.0)  # Seconds before each attempt to reconnect.
@@ -40,8 +41,8 @@ class Board:
     def take(self, event: str, data: dict[str, Any], now: float) -> None:
         """Updates the board with an event; ``now`` is in seconds."""
         name = data.get("stream", "")
-        self.seen.add(name)
         if event == "state":
+            self.seen.add(name)
             known = self.rows.get(name)
             row = Row(data, now, 0.0 if known is None else known.rate)
             if known is not None and data["count"] > known.state["count"]:
@@ -97,7 +98,7 @@ def shorten(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {shorten(part)}" for name, part in value.items())
+        return ", ".join(f"{printable(name)} {shorten(part)}" for name, part in value.items())
     if isinstance(value, list):
         more = f", … {len(value)}" if len(value) > _NUMBERS_SHOWN else ""
         return f"[{', '.join(map(shorten, value[:_NUMBERS_SHOWN]))}{more}]"
@@ -126,6 +127,8 @@ def once(client: Client, prefix: str | None, console: Console) -> None:
         board.take(event, data, now)
         if event == "ready":
             break
+    else:
+        raise Unsent("The connection ended before all streams were there. Run the command again.", is_temporary=True)
     console.print(board.table(now, console.width))
 
 

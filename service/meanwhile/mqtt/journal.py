@@ -29,6 +29,10 @@ counted twice rather than lost.
 message of several streams carries the names of those that have recorded it, so that the others can follow without
 counting it twice.
 
+**Other options.** What is under way is finished, and what is held is recorded, with the options that it was read with
+first: they say which streams it is for, and only those know whether they have counted it. A record has the options of
+its process, and a message those of an earlier process, if they differ.
+
 **A damaged file.** A last record that is cut short is left out. Anything else that cannot be read may have been
 committed, under sequences that are then not known. So the records that can be read on both sides of it are used
 (``journal_records.py``), the file is kept as ``<file>.damaged-<time>``, the log says so, and what comes next has
@@ -39,6 +43,7 @@ megabyte, a new file with the state alone replaces it. The journal belongs to on
 be restored from a backup: its sequences would come twice.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -47,6 +52,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from meanwhile.formats.mqtt_payload import Options
 from meanwhile.mqtt import journal_records
 from meanwhile.mqtt.journal_records import VERSION, Damage, Record
 from meanwhile.mqtt.messages import Message
@@ -54,6 +60,7 @@ from meanwhile.mqtt.messages import Message
 log = logging.getLogger(__name__)
 
 MIN_REMEMBERED = 4_096  # Messages.
+_USUAL = Options()
 _MAX_SIZE = 1024 * 1024  # Bytes of the file that is then replaced.
 
 
@@ -65,12 +72,15 @@ class Journal:
     """The journal in ``file``.
 
     It remembers twice as many messages as the broker may send ahead, ``in_flight``, and at least ``MIN_REMEMBERED``.
+    ``options`` are those that messages are read with, unless they were in a batch of a process with others.
     ``producer`` names this journal in idempotency keys. ``batch`` is what a killed process was about to commit, with
     the sequence ``sequence``. Raises ``JournalError``.
     """
 
-    def __init__(self, file: Path, in_flight: int) -> None:
-        self._file = file
+    def __init__(self, file: Path, in_flight: int, options: Options = _USUAL) -> None:
+        # Resolved once: a file that replaces a symbolic link would leave what the link points to behind.
+        self._file = file = Path(os.path.realpath(file))
+        self._options = options
         self._max_remembered = max(MIN_REMEMBERED, 2 * in_flight)
         self.producer = _new_producer()
         self.sequence = 0
@@ -79,6 +89,7 @@ class Journal:
         self._reuses = False
         self._renews = False
         try:
+            _check_kind(file)
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,7 +190,8 @@ class Journal:
             log.info("the last record of the journal %s was cut short, and is left out", self._file)
             return
         aside = self._file.with_name(f"{self._file.name}.damaged-{time.time_ns()}")
-        aside.write_bytes(content)
+        with open(aside, "xb", opener=_open_private) as kept:
+            kept.write(content)
         log.error(
             "the journal %s is damaged: what can be read of it is used, and it continues with a new producer, so no "
             "new message is lost; up to %d messages that were under way may be counted twice. Check the disk; the "
@@ -200,16 +212,23 @@ class Journal:
         self.batch = record.batch
         for message in self.batch:
             self._counted.pop(message.mid, None)  # One that was held was in the batch before, too.
+            if message.options is None and record.options != self._options:
+                message.options = record.options
+            elif message.options == self._options:
+                message.options = None
 
     def _record(self, counted: dict[int, bytes] | None) -> Record:
         entries = None if counted is None else list(counted.items())
-        return Record(VERSION, self.producer, self.sequence, self._reuses, entries, self.batch, self._renews)
+        return Record(
+            VERSION, self.producer, self.sequence, self._reuses, entries, self.batch, self._renews, self._options
+        )
 
     def _replace_file(self) -> int:
         """Replaces the file by one with the state alone, and returns its descriptor."""
         draft = f"{self._file}.new"
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            Path(draft).unlink(missing_ok=True)  # A crash may have left it; a link or a FIFO is not followed.
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             journal_records.write(descriptor, self._record(self._counted))
             Path(draft).replace(self._file)
             directory = os.open(self._file.parent, os.O_RDONLY)
@@ -221,6 +240,19 @@ class Journal:
 
     def _unwritable(self, error: OSError) -> JournalError:
         return JournalError(f"The journal {self._file} cannot be written: {error.strerror}.")
+
+
+def _check_kind(file: Path) -> None:
+    """Raises ``OSError`` if it exists and is not a regular file: a FIFO would block, a device would be replaced."""
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "Is not a regular file")
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Opens a file that only its owner can read: it holds messages."""
+    return os.open(path, flags, 0o600)
 
 
 def _new_producer() -> str:

@@ -18,13 +18,14 @@ from zlib import crc32
 
 import msgspec
 
+from meanwhile.formats.mqtt_payload import Options
 from meanwhile.mqtt.messages import Message
 
 VERSION = 1
 _FRAME = struct.Struct(">II")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # What the decoder of records raises.
-_LIKE_A_RECORD = re.compile(rb"\A.{8}[\x96\x97]|mqtt-[0-9a-f]{16}", re.DOTALL)
-_START = re.compile(rb"(?=[\x96\x97]\x01\xb5mqtt-)")  # How every content starts: an array, the version, the producer.
+_LIKE_A_RECORD = re.compile(rb"\A.{8}[\x96-\x98]|mqtt-[0-9a-f]{16}", re.DOTALL)
+_START = re.compile(rb"(?=[\x96-\x98]\x01\xb5mqtt-)")  # How every content starts: an array, the version, the producer.
 
 
 class Record(msgspec.Struct, array_like=True):
@@ -37,6 +38,7 @@ class Record(msgspec.Struct, array_like=True):
     counted: list[tuple[int, bytes]] | None  # If not None, these are the counted messages, whatever was before.
     batch: list[Message]
     renews: bool = False  # Whether the next batch gets another producer.
+    options: Options | None = None  # How the batch's messages are read; None in records of earlier versions.
 
 
 class Damage(Enum):

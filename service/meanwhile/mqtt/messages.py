@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from meanwhile.formats.mqtt_payload import Decoded
+from meanwhile.formats.mqtt_payload import Decoded, Options
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +40,7 @@ class Message(msgspec.Struct, array_like=True):
     content_type: str | None = None
     done: list[str] = []  # The streams that have recorded it already.
     keyless: bool = False  # Whether it is recorded under the journal's key although it has a sequence.
+    options: Options | None = None  # How it is read, if an earlier process with other options has begun to record it.
 
     def fingerprint(self) -> bytes:
         """A digest that identifies the content."""

@@ -61,7 +61,8 @@ class _Part:
 class Recorder:
     """Records messages through ``committer``, and counts in ``outcomes`` what becomes of them.
 
-    ``options`` say how topics and payloads are read, ``limits`` how much one payload may hold.
+    ``options`` say how topics and payloads are read, unless a message has its own; ``limits`` say how much one payload
+    may hold.
     """
 
     def __init__(self, committer: Committer, outcomes: Outcomes, *, options: Options, limits: Limits) -> None:
@@ -116,7 +117,8 @@ class Recorder:
         return parts
 
     async def _decode(self, message: Message) -> Decoded:
-        arguments = (message.topic, message.payload, message.at, self._options, self._limits, message.content_type)
+        options = message.options or self._options
+        arguments = (message.topic, message.payload, message.at, options, self._limits, message.content_type)
         if len(message.payload) < _LARGE:
             decoded = decode(*arguments)
         else:

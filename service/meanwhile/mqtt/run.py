@@ -50,7 +50,9 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
     name = re.sub(r"[^A-Za-z0-9._-]", "_", mqtt.client_id)
     if settings.redis_url is not None:
         await refuse_unusable(settings.redis_url)
-    journal = Journal(mqtt.journal or DataDir(settings.data_dir).path / f"mqtt-{name}.journal", mqtt.in_flight)
+    options = Options(mqtt.stream_prefix, mqtt.split, mqtt.sequence)
+    file = mqtt.journal or DataDir(settings.data_dir).path / f"mqtt-{name}.journal"
+    journal = Journal(file, mqtt.in_flight, options)
     client = connect(settings.redis_url or DataDir(settings.data_dir).url)
     replicas = settings.replicas if settings.durability == "replicated" else 0
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
@@ -78,7 +80,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
     recorder = Recorder(
         committer,
         outcomes,
-        options=Options(mqtt.stream_prefix, mqtt.split, mqtt.sequence),
+        options=options,
         limits=Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers),
     )
     bridge = Bridge(
