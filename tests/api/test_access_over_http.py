@@ -210,10 +210,12 @@ async def test_a_strangers_sequence_does_not_lock_a_gateway_out(api: Api, tmp_pa
         assert 200 == (await client.post(route, json=reading, headers=headers)).status_code
 
 
-async def test_health_needs_no_key(guarded: httpx.AsyncClient) -> None:
-    for path in ("/livez", "/readyz"):
+async def test_health_and_the_page_need_no_key_and_their_data_does(guarded: httpx.AsyncClient) -> None:
+    for path in ("/openapi.json", "/metrics", "/v1/streams", "/v1/events"):
+        assert 401 == (await guarded.get(path)).status_code
+    for path in ("/livez", "/readyz", "/ping", "/health", "/", "/docs", "/web/main.js"):
         for headers in ({}, {"Authorization": "Bearer mw_wrong"}):
-            assert 200 == (await guarded.get(path, headers=headers)).status_code
+            assert (204 if path == "/ping" else 200) == (await guarded.get(path, headers=headers)).status_code
 
 
 async def test_a_stream_that_does_not_exist_is_not_told_apart_without_a_key(guarded: httpx.AsyncClient) -> None:

@@ -94,6 +94,28 @@ async def test_the_precision_is_the_unit_of_timestamps(client: httpx.AsyncClient
     assert "2026-01-01T00:00:00.000Z" == (await state(client, "m/f"))["first_reading_at"]
 
 
+@pytest.mark.parametrize("path", ["/api/v2/write", "/write"])
+@pytest.mark.parametrize("name", ["dedupe", "precision", "org", "bucket", "db", "u", "p"])
+@pytest.mark.parametrize("values", [("{}", "{}"), ("", "{}"), ("{}", "")])
+async def test_a_repeated_parameter_is_refused(
+    client: httpx.AsyncClient, path: str, name: str, values: tuple[str, str]
+) -> None:
+    """The last one was used, so dedupe=timestamp&dedupe=off counted points twice."""
+    valid = {"dedupe": "timestamp", "precision": "s"}.get(name, "x")
+    assert 204 == (await client.post(f"{path}?{name}={valid}", content="m f=1 1")).status_code
+    before = await counts(client)
+    first, second = (value.format(valid) for value in values)
+    status, code, message = error(await client.post(f"{path}?{name}={first}&{name}={second}", content="m f=1 2"))
+    assert (400, "invalid", f"Expected the parameter {name} at most once.") == (status, code, message)
+    assert before == await counts(client)
+
+
+async def test_an_empty_parameter_is_an_absent_one(client: httpx.AsyncClient) -> None:
+    query = "&precision=&dedupe=&u=&p="
+    assert 204 == (await write(client, f"m f=1 {1767225600 * 10**9}", query)).status_code
+    assert "2026-01-01T00:00:00.000Z" == (await state(client, "m/f"))["first_reading_at"]
+
+
 @pytest.mark.parametrize("query", ["&precision=d", "&precision=NS", "&dedupe=yes"])
 async def test_other_options_are_refused(client: httpx.AsyncClient, query: str) -> None:
     assert (400, "invalid") == error(await write(client, "m f=1", query))[:2]
@@ -266,15 +288,14 @@ async def test_thousands_of_points_are_counted_once_and_a_batch_sent_again_is_no
 
 
 @pytest.mark.parametrize("key", ["gw:1", "nonsense"])
-async def test_an_idempotency_key_is_refused_where_it_would_not_count_once(client: httpx.AsyncClient, key: str) -> None:
+@pytest.mark.parametrize("query", ["", "&dedupe=off", "&dedupe=timestamp"])
+async def test_an_idempotency_key_is_refused_because_it_would_be_ignored(
+    client: httpx.AsyncClient, key: str, query: str
+) -> None:
     for _ in range(2):
-        reply = await write(client, "m f=1 1767225600000000000", **{"Idempotency-Key": key})
+        reply = await write(client, "m f=1 1767225600000000000", query, **{"Idempotency-Key": key})
         assert (400, True) == (error(reply)[0], "dedupe=timestamp" in error(reply)[2])
     assert {} == await counts(client)
-    for _ in range(2):
-        reply = await write(client, "m f=1 1767225600000000000", "&dedupe=timestamp", **{"Idempotency-Key": key})
-        assert 204 == reply.status_code
-    assert {"m/f": 1} == await counts(client)
 
 
 async def test_a_bug_is_logged_once(

@@ -273,6 +273,15 @@ async def test_the_cursor_leads_through_all_names_once(client: httpx.AsyncClient
     assert sorted(names) == sorted(await everything(client, prefix="n/", limit=limit))
 
 
+async def test_a_cursor_names_no_streams_outside_the_prefix(client: httpx.AsyncClient) -> None:
+    """A page consisted of whatever names were in the cursor."""
+    await client.post("/v1/readings", json={name: {"value": 1} for name in ("p/1", "q/1")})
+    for cursor, status in (("0,p/1", 200), ("0,", 200), ("0,q/1", 400), ("0,p/1,q/1", 400), ("0,p", 400)):
+        reply = await client.get("/v1/streams", params={"prefix": "p/", "cursor": cursor})
+        assert status == reply.status_code
+    assert 200 == (await client.get("/v1/streams", params={"cursor": "0,q/1"})).status_code
+
+
 async def test_pages_are_as_long_as_asked_while_there_are_more(client: httpx.AsyncClient) -> None:
     await client.post("/v1/readings", json={f"n{i}": {"value": 1} for i in range(25)})
     first = (await client.get("/v1/streams", params={"limit": 10})).json()

@@ -75,6 +75,20 @@ async def test_lines_are_readings_however_the_body_is_cut(client: httpx.AsyncCli
     assert (6, 3) == (await count(client, "a"), await count(client, "b"))
 
 
+@pytest.mark.parametrize(
+    ("media_type", "status"),
+    [(None, 200), ("", 200), ("application/jsonl", 200), ("application/json", 415), ("text/plain", 415)],
+)
+async def test_without_a_media_type_put_records_ndjson(
+    client: httpx.AsyncClient, media_type: str | None, status: int
+) -> None:
+    """curl -T sends none, and was answered with 415."""
+    headers = {} if media_type is None else {"content-type": media_type}
+    reply = await client.put("/v1/readings", content=line("a", 1) + line("b", 2), headers=headers)
+    assert status == reply.status_code
+    assert (1 if status == 200 else 0) == await count(client, "b")
+
+
 @pytest.mark.parametrize("body", [b"\n", b"\n \r\n\n"])
 async def test_an_upload_of_empty_lines_records_none(client: httpx.AsyncClient, body: bytes) -> None:
     reply = await upload(client, body)
@@ -517,10 +531,14 @@ async def test_what_a_key_allows_now_goes_for_the_lines_to_come(
         one.writer.close()
 
 
-@pytest.mark.parametrize("options", [[], ["-H", "Expect:"], ["-H", "Expect: 100-continue"]], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [[], ["-H", "Expect:"], ["-H", "Expect: 100-continue"], ["-H", "Content-Type: application/jsonl"]],
+    ids=str,
+)
 def test_curl_uploads_from_a_pipe(running: Service, stream: str, options: list[str]) -> None:
     """curl sends the first lines while the pipe is open, and asks to continue before it does."""
-    command = ["curl", "-sS", "-T", "-", "-H", "Content-Type: application/x-ndjson", *options]
+    command = ["curl", "-sS", "-T", "-", *options]
     with subprocess.Popen(
         [*command, f"{running.url}/v1/readings"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as curl:

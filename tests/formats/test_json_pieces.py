@@ -178,6 +178,28 @@ def test_where_a_large_text_stops_being_json_is_said() -> None:
     assert "Expected JSON; line 3, column 15 is not." == caught.value.detail
 
 
+@pytest.mark.parametrize("padding", [0, 100_000], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"value":NaN}', Invalid),
+        (b'{"value":-Infinity}', Invalid),
+        (b'{"values":[1,NaN,Infinity]}', Invalid),
+        (b'{"values":[NaN,x]}', Malformed),
+        (b'{"value":NaNs}', Malformed),
+        (b'{"value":"NaN",}', Malformed),
+    ],
+)
+def test_what_is_no_number_is_refused_alike_in_large_texts(
+    body: bytes, expected: type[Exception], padding: int
+) -> None:
+    """A large text with NaN was malformed, and a small one was not."""
+    with pytest.raises(expected):
+        json_readings.decode(body + b" " * padding, NOW, LIMITS)
+    with pytest.raises(expected):
+        json_readings.decode_batch(b'{"s":%b}' % body + b" " * padding, NOW, LIMITS)
+
+
 @pytest.mark.parametrize(
     "made",
     [

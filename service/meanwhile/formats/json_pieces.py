@@ -30,6 +30,7 @@ _BETWEEN_NUMBERS = re.compile(rb"(,)")
 _BREAKS = (b"[", b"]", b"{", b"}", b",", b":", b" ", b"\t", b"\r", b"\n")
 _RUN = re.compile(rb"[^\[\]{},: \t\r\n]*+")
 _WHITE = b" \t\r\n"
+_CONSTANT = re.compile(rb"NaN|Infinity")
 
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -83,7 +84,10 @@ def _is_json(text: bytes) -> bool:
 
 
 def check(text: bytes) -> None:
-    """Raises ``Malformed`` if this is not JSON; builds nothing from it."""
+    """Raises ``Malformed`` if this is not JSON; builds nothing from it.
+
+    Raises ``Invalid`` if it would be JSON if NaN and Infinity were numbers, as strict JSON does.
+    """
     try:
         text.decode()
         _skip(text)
@@ -94,5 +98,13 @@ def check(text: bytes) -> None:
     except msgspec.DecodeError as error:
         found = re.search(r"\(byte (\d+)\)", str(error))
         at = len(text) if found is None else int(found[1])
+        if _CONSTANT.match(text, at):
+            check(_without_constants(text))
+            raise Invalid("Expected numbers; NaN and Infinity are none.", "") from None
         line, column = text.count(b"\n", 0, at) + 1, at - text.rfind(b"\n", 0, at)
         raise Malformed(f"Expected JSON; line {line}, column {column} is not.") from None
+
+
+def _without_constants(text: bytes) -> bytes:
+    """The text with a 0 in place of each NaN and Infinity, and the rest where it was; strings may change, too."""
+    return text.replace(b"NaN", b"0  ").replace(b"Infinity", b"0       ")

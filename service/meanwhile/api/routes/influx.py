@@ -31,6 +31,7 @@ from meanwhile.api.query import parameters
 from meanwhile.api.reply import Reply, json_reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type
+from meanwhile.api.routes.streams import single_value
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits
 from meanwhile.core.state import Unreadable
@@ -46,6 +47,7 @@ from meanwhile.storage.store import Store, TooManyStreams
 
 _PING_TIMEOUT = 1.0  # Seconds.
 _MAX_SHOWN_LINES = 20  # Invalid lines in the message of a partial write.
+_SINGLE = ("precision", "dedupe", "org", "orgID", "bucket", "db", "rp", "consistency", "u", "p")  # InfluxDB's, too.
 _CODES = {
     400: "invalid",
     401: "unauthorized",
@@ -93,7 +95,7 @@ class InfluxOperation(Operation):
 def _credentials(request: Request) -> Headers:
     """Returns the headers, with the password that an InfluxDB 1 client sends in the query as Basic credentials."""
     query = parameters(request, keep_blank=False)
-    # Several passwords are refused later, if they differ.
+    # Several passwords are refused later.
     basic = [base64.b64encode(f":{password}".encode()) for password in query.get("p", [])]
     return request.headers.with_more([(b"authorization", b"Basic " + one) for one in basic])
 
@@ -134,18 +136,19 @@ class Writer:
 
     async def write(self, request: Request) -> None:
         """Records the valid lines of a body. Raises ``PartialWrite`` if others are invalid, or another refusal."""
-        query = parameters(request, keep_blank=False)
-        unit = PRECISIONS.get(query.get("precision", ["ns"])[-1])
+        query = parameters(request)
+        options = {name: single_value(query, name) for name in _SINGLE}
+        unit = PRECISIONS.get(options["precision"] or "ns")
         if unit is None:
             raise Invalid(f"Expected precision to be one of {', '.join(PRECISIONS)}.")
-        dedupe = query.get("dedupe", [self._dedupe])[-1]
+        dedupe = options["dedupe"] or self._dedupe
         if dedupe not in ("timestamp", "off"):
             raise Invalid("Expected dedupe to be timestamp or off.")
         if self._require_key and dedupe == "off":
             raise BadKey("Expected dedupe=timestamp: this service only records readings that it can count once.")
-        if dedupe == "off" and request.headers.get(b"idempotency-key") is not None:
+        if request.headers.get(b"idempotency-key") is not None:
             raise BadKey(
-                "Expected no Idempotency-Key header: use dedupe=timestamp to count points once by their timestamps."
+                "Expected no Idempotency-Key header: with dedupe=timestamp, the timestamps make points count once."
             )
         body = await self._bodies.read(request, any_type)
         now = self._clock()

@@ -134,8 +134,8 @@ def operations(
             return json_reply(await record(request.grant.prefix, batch, skipped, key))
 
     async def upload_readings(request: Request) -> Reply:
-        """Records NDJSON, like POST. curl -T sends this request."""
-        if media_type(request.headers, _MEDIA_TYPES) not in _NDJSON:
+        """Records NDJSON, like POST. curl -T sends this request, without Content-Type, which means NDJSON here."""
+        if request.headers.get(b"content-type") and media_type(request.headers, _MEDIA_TYPES) not in _NDJSON:
             raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(_NDJSON)}. POST accepts other types, too.")
         return json_reply(await uploads.record(request, _key_of(request, require_key)))
 

@@ -75,6 +75,7 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
         limit = parse_limit(single_value(query, "limit"), _DEFAULT_LIMIT, MAX_NAMES)
         cursor = single_value(query, "cursor")
         try:
+            _check_cursor(cursor, prefix)
             page = await store.listing.page(prefix, limit, cursor, deadline())
         except ValueError:
             raise BadCursor("Expected the cursor of the page before.") from None
@@ -223,6 +224,13 @@ def single_value(query: dict[str, list[str]], name: str) -> str | None:
     if len(values) > 1:
         raise Invalid(f"Expected the parameter {name} at most once.")
     return values[0] if values else None
+
+
+def _check_cursor(cursor: str | None, prefix: str) -> None:
+    """Raises ``ValueError`` if a cursor contains a name that a listing of this prefix cannot have put there."""
+    names = "" if cursor is None else cursor.partition(",")[2]
+    if names and not all(name.startswith(prefix) for name in names.split(",")):
+        raise ValueError("not a cursor of this prefix")
 
 
 def parse_limit(text: str | None, default: int, maximum: int) -> int:
