@@ -137,7 +137,7 @@ class WatchList:
                 yield group
 
     def _forget_unwatched(self) -> None:
-        """Forgets streams. A client that had one can no longer be told that it was deleted, so this counts as a change."""
+        """Forgets streams. Nobody can be told of their deletion from now on, so this counts as a change."""
         watched = {name: one for name, one in self.streams.items() if one.is_watched}
         if len(watched) < len(self.streams):
             self.streams = watched
