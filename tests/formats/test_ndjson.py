@@ -2,6 +2,7 @@
 
 import json
 from math import copysign
+from random import Random
 from typing import Any
 
 import pytest
@@ -208,3 +209,38 @@ def test_garbage_is_refused_and_never_more(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     read(bytes(body))
+
+
+MIXED = [
+    b'{"stream":"a","value":1}',
+    b'{"stream":"\\u0061","value":-0.0}',
+    b'{"stream":"b","value":[1,2]}',
+    b'{"stream":"b","value":[1,1e-300]}',
+    b'{"stream":"b","value":[1,2,3]}',
+    b'{"stream":"c","value":{"x":1,"y":[2]}}',
+    b'{"stream":"c","value":{"y":[2],"x":1}}',
+    b'{"stream":"c","value":{"x":1}}',
+    b'{"stream":"c","value":{}}',
+    b'{"stream":"a","value":1e200}',
+    b'{"stream":"a","value":1,"time":"x"}',
+    b'{"stream":"a","value":1,"value":2}',
+    b'{"stream":"*","value":1}',
+    b"",
+    b"{",
+]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_first_wrong_line_is_the_one_before_which_all_lines_are_right(seed: int) -> None:
+    rng = Random(seed)
+    weights = [rng.choice([1, 1, 20]) for _ in MIXED]
+    lines = [line + b"\n" for line in rng.choices(MIXED, weights, k=rng.randint(1, 12))]
+    chunk = ndjson.decode(b"".join(lines), NOW, LIMITS)
+    before = ndjson.decode(b"".join(lines[: chunk.lines]), NOW, LIMITS)
+    assert before.wrong is None
+    assert (repr(before.readings), chunk.lines) == (repr(chunk.readings), before.lines)
+    if chunk.wrong is None:
+        assert len(lines) == chunk.lines
+    else:
+        until = ndjson.decode(b"".join(lines[: chunk.lines + 1]), NOW, LIMITS)
+        assert (chunk.lines, repr(chunk.wrong)) == (until.lines, repr(until.wrong))

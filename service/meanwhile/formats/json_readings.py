@@ -224,15 +224,24 @@ def _first_result(decoders: _Decoders, body: bytes) -> Any:
     return None
 
 
-def decode_line(line: bytes, now: int, limits: Limits) -> tuple[str, Readings]:
-    """The stream and the reading of ``{"stream": s, "value": v, "time"?: t}``, as strict JSON; like ``decode``."""
+def decode_line(line: bytes, now: int) -> tuple[str, Value, int]:
+    """The stream, the value and the time of ``{"stream": s, "value": v, "time"?: t}``, as strict JSON.
+
+    Raises ``Malformed``, or ``Invalid`` with a pointer. Whether the value can be recorded is not checked.
+    """
     members = members_of(load(line), _LINE, "")
     name = members.pop("stream", None)
     if not isinstance(name, str) or members.keys() | {"time"} != {"value", "time"}:
         raise Invalid(_LINE, "")
     if not is_name(name):
         raise Invalid(bad_name(name).detail, "/stream")
-    return name, _readings(json_bodies.body_of(Pairs(members.items()), ""), "", now, limits)
+    body = json_bodies.body_of(Pairs(members.items()), "")
+    if body.value is UNSET:
+        raise AssertionError("a line without a value was accepted")
+    time = now if body.time is UNSET else times.parse(body.time)
+    if time is None:
+        raise Invalid(json_bodies.TIME, "/time")
+    return name, body.value, time
 
 
 def readings_of(node: Any, now: int, limits: Limits) -> Readings:

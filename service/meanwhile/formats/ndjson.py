@@ -9,6 +9,8 @@ between two objects. Otherwise *strict JSON* reads the lines one by one and find
 Lines may end in CR LF. Empty lines are counted and have no reading.
 """
 
+from functools import partial
+from operator import gt
 from typing import NamedTuple
 
 import msgspec
@@ -16,7 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from meanwhile.core import times
 from meanwhile.core.errors import Invalid
-from meanwhile.core.readings import Limits, Readings
+from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
 from meanwhile.core.stream_names import MAX_NAME_LENGTH, is_name
 from meanwhile.formats import columns, json_readings
@@ -127,29 +129,57 @@ def _fast(lines: bytes, count: int, now: int) -> Gathered | None:  # noqa: PLR09
 
 def _strict(lines: bytes, count: int, now: int, limits: Limits) -> Chunk:
     gathered: Gathered = {}
-    shapes: dict[str, str] = {}
     number, wrong = 0, None
     for number, line in enumerate(lines.split(b"\n")[:count]):
         if not line.strip(b" \t\r"):
             continue
         try:
-            name, one = _read(line, now, limits, shapes)
+            name, value, time = _read(line, now)
         except (Malformed, Invalid) as error:
             wrong = error
             break
-        known = gathered.setdefault(name, Columns([], [], []))
-        known.values.append(one.shape.value(one.numbers))
-        known.times.append(one.first)
+        known = gathered.get(name)
+        if known is None:
+            known = gathered[name] = Columns([], [], [])
+        known.values.append(value)
+        known.times.append(time)
         known.places.append(number)
-    return Chunk(gathered, columns.readings(gathered, limits), number if wrong else count, wrong)
+    number = number if wrong else count
+    misplaced = _first_misplaced(gathered, limits)
+    if misplaced is not None:
+        number, wrong = misplaced
+        gathered = columns.select(gathered, partial(gt, number))
+    return Chunk(gathered, columns.readings(gathered, limits), number, wrong)
 
 
-def _read(line: bytes, now: int, limits: Limits, shapes: dict[str, str]) -> tuple[str, Readings]:
-    """The stream and the reading of a line; ``shapes`` has the shapes of the lines before it, by stream."""
+def _read(line: bytes, now: int) -> tuple[str, Value, int]:
+    """The stream, the value and the time of a line."""
     try:
-        name, one = json_readings.decode_line(line, now, limits)
+        return json_readings.decode_line(line, now)
     except Malformed as error:
         raise Malformed(error.detail.replace("line 1, ", "")) from None  # The caller names the line.
-    if shapes.setdefault(name, one.shape.text) != one.shape.text:
-        raise Invalid("Expected the shape of the earlier readings of the stream.", "/value")
-    return name, one
+
+
+def _first_misplaced(gathered: Gathered, limits: Limits) -> tuple[int, Invalid] | None:
+    """The number of the first line whose value cannot be recorded, and why; None if there is none."""
+    found: tuple[int, Value] | None = None
+    for name, one in gathered.items():
+        rest = {name: one}
+        while rest:
+            try:
+                columns.readings(rest, limits)
+            except Misplaced as error:
+                place = error.place
+                if found is None or place < found[0]:
+                    found = place, one.values[one.places.index(place)]
+                rest = columns.select(rest, partial(gt, place))  # There may be an earlier one.
+            else:
+                break
+    if found is None:
+        return None
+    place, value = found
+    try:
+        collect([value], 0, 0, limits)
+    except Invalid as error:
+        return place, Invalid(error.detail, f"/value{(error.pointer or '').removeprefix('/0')}")
+    return place, Invalid("Expected the shape of the earlier readings of the stream.", "/value")
