@@ -34,9 +34,8 @@ from meanwhile.core.stream_names import is_name
 from meanwhile.formats import json_bodies, json_pieces
 from meanwhile.formats.json_bodies import Body, Numbers, bad_name
 from meanwhile.formats.json_pieces import SMALL
-from meanwhile.formats.strict_json import DUPLICATE_KEY, Malformed, Pairs, load, members_of
+from meanwhile.formats.strict_json import DUPLICATE_KEY, Malformed
 
-_LINE = 'Expected {"stream": s, "value": v}, with a "time" if you like.'
 _RUN_OF_ZEROS = b"0" * 100
 _ESCAPED_COLON = re.compile(rb"\\u003[aA]")
 _MAX_STRICT = 256 * 1024  # Bytes of a text that msgspec refuses, in which strict JSON finds the place of the error.
@@ -222,26 +221,6 @@ def _first_result(decoders: _Decoders, body: bytes) -> Any:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
     return None
-
-
-def decode_line(line: bytes, now: int) -> tuple[str, Value, int]:
-    """The stream, the value and the time of ``{"stream": s, "value": v, "time"?: t}``, as strict JSON.
-
-    Raises ``Malformed``, or ``Invalid`` with a pointer. Whether the value can be recorded is not checked.
-    """
-    members = members_of(load(line), _LINE, "")
-    name = members.pop("stream", None)
-    if not isinstance(name, str) or members.keys() | {"time"} != {"value", "time"}:
-        raise Invalid(_LINE, "")
-    if not is_name(name):
-        raise Invalid(bad_name(name).detail, "/stream")
-    body = json_bodies.body_of(Pairs(members.items()), "")
-    if body.value is UNSET:
-        raise AssertionError("a line without a value was accepted")
-    time = now if body.time is UNSET else times.parse(body.time)
-    if time is None:
-        raise Invalid(json_bodies.TIME, "/time")
-    return name, body.value, time
 
 
 def readings_of(node: Any, now: int, limits: Limits) -> Readings:

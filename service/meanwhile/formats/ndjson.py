@@ -21,10 +21,11 @@ from meanwhile.core.errors import Invalid
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
 from meanwhile.core.stream_names import MAX_NAME_LENGTH, is_name
-from meanwhile.formats import columns, json_readings
+from meanwhile.formats import columns, json_bodies, json_readings
 from meanwhile.formats.columns import Columns, Gathered, Misplaced
-from meanwhile.formats.strict_json import Malformed
+from meanwhile.formats.strict_json import Malformed, Pairs, load, members_of
 
+_FORM = 'Expected {"stream": s, "value": v}, with a "time" if you like.'
 EMPTY = b" \t\r\n"  # The characters of empty lines.
 _RUN_OF_ZEROS = b"0" * 100
 _LONG = 64 * 1024  # Bytes of a line whose numbers are counted before it is decoded.
@@ -153,11 +154,24 @@ def _strict(lines: bytes, count: int, now: int, limits: Limits) -> Chunk:
 
 
 def _read(line: bytes, now: int) -> tuple[str, Value, int]:
-    """The stream, the value and the time of a line."""
+    """The stream, the value and the time of a line; whether the value can be recorded is not checked."""
     try:
-        return json_readings.decode_line(line, now)
+        node = load(line)
     except Malformed as error:
         raise Malformed(error.detail.replace("line 1, ", "")) from None  # The caller names the line.
+    members = members_of(node, _FORM, "")
+    name = members.pop("stream", None)
+    if not isinstance(name, str) or members.keys() | {"time"} != {"value", "time"}:
+        raise Invalid(_FORM, "")
+    if not is_name(name):
+        raise Invalid(json_bodies.bad_name(name).detail, "/stream")
+    body = json_bodies.body_of(Pairs(members.items()), "")
+    if body.value is UNSET:
+        raise AssertionError("a line without a value was accepted")
+    time = now if body.time is UNSET else times.parse(body.time)
+    if time is None:
+        raise Invalid(json_bodies.TIME, "/time")
+    return name, body.value, time
 
 
 def _first_misplaced(gathered: Gathered, limits: Limits) -> tuple[int, Invalid] | None:
