@@ -181,6 +181,23 @@ def test_a_waiting_request_is_answered_at_shutdown() -> None:
         assert 0 == running.process.wait(20)
 
 
+def test_after_the_shutdown_timeout_an_exchange_is_answered_and_nothing_behind_it() -> None:
+    with service("--shutdown-timeout", "1") as running, embedded(running) as admin, connect(running) as connection:
+        pause(admin, 4_000)
+        connection.sendall(post(b"/v1/streams/late/readings", b'{"value": 1}') * 20)
+        time.sleep(0.3)
+        assert running.process is not None
+        running.process.send_signal(signal.SIGTERM)
+        received = b""
+        while data := connection.recv(65_536):
+            received += data
+        assert received.startswith(b"HTTP/1.1 504 ")
+        assert b"\r\nconnection: close\r\n" in received
+        assert 1 == received.count(b"HTTP/1.1 ")
+        running.process.wait(20)
+        assert "Traceback" not in running.log
+
+
 @pytest.mark.parametrize(
     "one",
     [

@@ -161,10 +161,18 @@ class ConnectionProtocol(ReceivingProtocol):
         self.on_response_complete()
         return True
 
+    def await_result(self, exchange: Exchange, result: "asyncio.Future[Any]") -> None:
+        """Registers what the response of an exchange waits for: after the shutdown timeout, uvicorn cancels it."""
+        exchange.result = result
+        self.tasks.add(result)  # type: ignore[arg-type]  # uvicorn only waits for its tasks and cancels them.
+
     def end_exchange(
         self, exchange: Exchange, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
     ) -> None:
         """Writes the whole response of an exchange, whose headers include its length."""
+        if exchange.result is not None:
+            self.tasks.discard(exchange.result)
+            exchange.result = None
         if exchange.disconnected:
             return
         if not exchange.keep_alive:

@@ -19,12 +19,14 @@ from starlette.types import Receive, Scope, Send
 
 from meanwhile.api import problems
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_allowed_prefix
+from meanwhile.api.errors import Stopping
 from meanwhile.api.exchange import Exchange
 from meanwhile.api.operation import Halves, Operation
 from meanwhile.api.reply import EndlessReply, Reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import ClientGone
 from meanwhile.core.stream_names import RESERVED
+from meanwhile.storage.redis_client import OutcomeUnknown
 from meanwhile.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -104,13 +106,19 @@ class Endpoint(Route):
         except Exception as error:  # noqa: BLE001  # As above.
             self._end(request, exchange, started, self._refuse(error))
         else:
+            if request.connection is not None:
+                request.connection.await_result(exchange, result)
             result.add_done_callback(partial(self._finish, self._halves, request, exchange, started))
         return True
 
     def _finish(
         self, halves: Halves, request: Request, exchange: Exchange, started: float, result: "asyncio.Future[Any]"
     ) -> None:
-        failure = result.exception()
+        if result.cancelled():  # The shutdown timeout has passed, so the requests behind this one are not answered.
+            exchange.keep_alive = False
+            failure: BaseException | None = OutcomeUnknown() if request.method == "POST" else Stopping()
+        else:
+            failure = result.exception()
         if isinstance(failure, Exception):  # To raise it here would make a cycle of the result and the traceback.
             response = self._refuse(failure)
         else:

@@ -8,6 +8,7 @@ requests on the connection wait for its response, and so does shutdown.
 
 import asyncio
 import re
+from typing import Any
 
 from meanwhile.api.headers import Headers
 
@@ -20,12 +21,13 @@ _NEVER_AWAITED = asyncio.Event()
 class Exchange:
     """A request that has arrived whole, and the state of its response.
 
-    Its ``body`` is empty until it arrives. uvicorn uses the attributes from ``scope`` on, as it uses those of a cycle.
+    Its ``body`` is empty until it arrives; ``result`` is what its response waits for. uvicorn uses the attributes from
+    ``scope`` on, as it uses those of a cycle.
     """
 
     __slots__ = (
         *("body", "disconnected", "headers", "keep_alive", "message_event", "method", "response_complete"),
-        *("response_started", "scope", "url"),
+        *("response_started", "result", "scope", "url"),
     )
 
     def __init__(self, method: str, url: bytes, headers: Headers) -> None:
@@ -33,6 +35,7 @@ class Exchange:
         self.url = url
         self.headers = headers
         self.body = b""
+        self.result: asyncio.Future[Any] | None = None
         self.scope = None
         self.keep_alive = True
         self.message_event = _NEVER_AWAITED
