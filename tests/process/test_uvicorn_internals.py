@@ -24,7 +24,7 @@ METHODS = {
 }
 ASSIGNED = {
     HttpToolsProtocol: "access_log connections cycle expect_100_continue flow headers limit_concurrency loop parser "
-    "pipeline scope server_state timeout_keep_alive transport url",
+    "pipeline scope server_state tasks timeout_keep_alive transport url",
     RequestResponseCycle: "body disconnected keep_alive response_complete response_started scope",
     Server: "should_exit",
     ServerState: "default_headers total_requests",
