@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.settings import Settings
 from tests.support.connections import answer, connected
 from tests.support.in_process import listening
@@ -179,6 +180,19 @@ def test_a_waiting_request_is_answered_at_shutdown() -> None:
             assert b'"stream":"late"' in body
             assert b"" == one.recv(1)
         assert 0 == running.process.wait(20)
+
+
+async def test_a_connection_that_is_idle_holds_no_body(shared_valkey: Valkey, prefix: str) -> None:
+    async with (
+        listening(Settings(redis_url=shared_valkey.url, prefix=prefix)) as port,
+        connected(port) as (reader, writer),
+    ):
+        writer.write(post(b"/v1/streams/idle/readings", b'{"value": 1}' + b" " * 50_000))
+        assert 200 == (await answer(reader))[0]
+        held = [
+            one for one in gc.get_objects() if isinstance(one, ConnectionProtocol) and one.server == ("127.0.0.1", port)
+        ]
+        assert [b""] == [one.cycle.body for one in held]
 
 
 def test_after_the_shutdown_timeout_an_exchange_is_answered_and_nothing_behind_it() -> None:

@@ -166,6 +166,7 @@ class ReceivingProtocol(HttpToolsProtocol):
         previous, self.cycle = self.cycle, exchange  # type: ignore[assignment]  # It stands in for a cycle.
         if self._begin is not None and len(exchange.body) <= MAX_BODY and self._begin(self, exchange):
             self._exchange = None
+            exchange.body = b""  # The connection keeps the exchange until the next request.
             return True
         self.cycle = previous
         self._start_cycle()
