@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from meanwhile.api.allowed_hosts import Hosts
-from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import digest_of
+from meanwhile.api.request_head import Headers
 from tests.conftest import Api
 
 PRIVATE = [

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_allowed_prefix
-from meanwhile.api.headers import Headers, Pairs
 from meanwhile.api.key_file import UNRESTRICTED, BadKeyFile, Keys, key_entry, new_secret, read_keys
+from meanwhile.api.request_head import Headers, Pairs
 
 WRITER, READER, OTHER = "mw_writer", "mw_reader", "mw_other"
 

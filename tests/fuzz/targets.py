@@ -26,8 +26,8 @@ from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.errors import BadEncoding
 from meanwhile.api.exchange import Exchange
 from meanwhile.api.gzip_inflation import Inflater
-from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import BadKeyFile, read_keys
+from meanwhile.api.request_head import Headers
 from meanwhile.core import state
 from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import parse

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from meanwhile.api.errors import Misdirected
-from meanwhile.api.headers import Headers
+from meanwhile.api.request_head import Headers
 
 # RFC 6761, 6762, 8375; ICANN has reserved .internal, and home routers use .lan.
 _PRIVATE = ("localhost", "local", "internal", "home.arpa", "lan")

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from meanwhile.api.cross_site import is_from_another_site
-from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import UNRESTRICTED, BadKeyFile, Grant, Keys, read_keys
+from meanwhile.api.request_head import Headers
 
 log = logging.getLogger(__name__)
 

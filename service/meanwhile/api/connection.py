@@ -116,7 +116,7 @@ class ConnectionProtocol(ReceivingProtocol):
 
     def on_message_complete(self) -> None:
         """A request is complete: it has no timeout until it is answered."""
-        if self._without_upgrade is None:
+        if self._without_offer is None:
             if self._unanswered:
                 self._deadlines.phase = Phase.BUSY
             else:

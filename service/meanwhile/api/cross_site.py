@@ -5,7 +5,7 @@ marks these requests in ``Sec-Fetch-Site``. It omits that header for plain HTTP 
 to name the requested host.
 """
 
-from meanwhile.api.headers import Headers
+from meanwhile.api.request_head import Headers
 
 
 def is_from_another_site(headers: Headers) -> bool:

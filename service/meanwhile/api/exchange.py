@@ -10,7 +10,7 @@ import asyncio
 import re
 from typing import Any
 
-from meanwhile.api.headers import Headers
+from meanwhile.api.request_head import Headers
 
 MAX_BODY = 64 * 1024  # Bytes.
 _METHODS = {b"GET": "GET", b"POST": "POST"}

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import BaseModel
 
 from meanwhile.api import problems
-from meanwhile.api.headers import Headers
 from meanwhile.api.openapi import document
 from meanwhile.api.reply import EndlessReply, Reply
 from meanwhile.api.request import Request
+from meanwhile.api.request_head import Headers
 
 
 class Halves(NamedTuple):

@@ -2,7 +2,8 @@
 
 uvicorn limits neither the size of a header nor the number of pipelined requests. Here, bytes without a byte of body (a
 header, a trailer, a chunk extension) are refused beyond 64 KiB, and a client may pipeline 1,000 requests.
-``request_head.py`` and ``chunk_limit.py`` have the other rules. Trailers are ignored.
+``request_head.py`` and ``chunk_limit.py`` have the other rules, and ``upgrade_offers.py`` ignores offers of h2c.
+Trailers are ignored.
 
 A request that arrives whole can do without ASGI (``exchange.py``). So uvicorn's scope and cycle are created only when a
 request turns out to need them.
@@ -15,10 +16,10 @@ from typing import Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from meanwhile.api import chunk_limit, request_head
+from meanwhile.api import chunk_limit, request_head, upgrade_offers
 from meanwhile.api.errors import NotHttp, Refused
 from meanwhile.api.exchange import MAX_BODY, Exchange, exchange_of
-from meanwhile.api.headers import Headers
+from meanwhile.api.request_head import Headers
 
 MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
 
@@ -41,7 +42,7 @@ class ReceivingProtocol(HttpToolsProtocol):
         self._chunks = 0  # Chunks of the last request.
         self._request_bytes = 0  # Bytes since the request began, including all data that arrived with its first byte.
         self._last_bytes = 0  # Bytes that arrived last.
-        self._without_upgrade: bytes | None = None  # A head that replaces the one that was just parsed.
+        self._without_offer: bytes | None = None  # A head that replaces the one that was just parsed.
 
     def _receive(self, data: bytes) -> None:
         """Parses data, and starts to answer the requests in it."""
@@ -60,7 +61,7 @@ class ReceivingProtocol(HttpToolsProtocol):
                     self.parser.feed_data(data)
                 except HttpParserUpgrade as upgrade:
                     data = memoryview(data)[upgrade.args[0] :]
-                    substitute, self._without_upgrade = self._without_upgrade, None
+                    substitute, self._without_offer = self._without_offer, None
                     if substitute is None:
                         raise HttpParserError from None
                     self._unanswered -= 1  # The request begins again in a new parser, as this one may have finished it.
@@ -100,7 +101,7 @@ class ReceivingProtocol(HttpToolsProtocol):
             raise
         method = self.parser.get_method()
         if self.parser.should_upgrade() and method != b"CONNECT":
-            self._without_upgrade = request_head.without_upgrade(method, self.url, version, self.headers)
+            self._without_offer = upgrade_offers.without_offer(method, self.url, version, self.headers)
             return
         if (
             self._begin is not None
@@ -154,7 +155,7 @@ class ReceivingProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is complete, unless it offers an upgrade: then the parser has read only its head."""
-        if self._without_upgrade is not None:
+        if self._without_offer is not None:
             return
         self._is_complete = True
         self._bytes_without_body = 0

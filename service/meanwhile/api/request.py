@@ -10,8 +10,8 @@ from starlette.types import Message, Receive, Scope
 
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.exchange import Exchange
-from meanwhile.api.headers import Headers
 from meanwhile.api.key_file import UNRESTRICTED, Grant
+from meanwhile.api.request_head import Headers
 
 _NO_SCOPE: Scope = {}
 

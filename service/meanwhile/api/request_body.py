@@ -5,8 +5,8 @@ from functools import partial
 
 from meanwhile.api.errors import LengthRequired, UnsupportedMediaType
 from meanwhile.api.gzip_inflation import inflate, too_large
-from meanwhile.api.headers import Headers
 from meanwhile.api.request import Request
+from meanwhile.api.request_head import Headers
 from meanwhile.storage.batcher import Overloaded
 
 _UNCOUNTED = 64 * 1024  # Bytes that each connection may hold without being counted.

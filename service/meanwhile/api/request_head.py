@@ -1,20 +1,51 @@
-"""The rules for the head of an HTTP request: an ambiguous head is refused before anything acts on it.
+"""The head of an HTTP request: its headers, and the rules that it must follow.
 
-If two servers disagree about where a request ends, or about which of two values counts, an attacker can smuggle
-requests past a proxy (RFC 9112, 11.2). So a request must name one host, at most one media type, and no transfer coding
-except chunked.
-
-**An upgrade is ignored** (RFC 9110, 7.8): this service only speaks HTTP/1.1. A client that offers another protocol, as
-Java's HttpClient does in each first request, gets an answer in HTTP/1.1. The parser, llhttp, treats the data after the
-head of such a request as the other protocol. So it gets the same head without the offer instead.
+An ambiguous head is refused before anything acts on it: if two servers disagree about where a request ends, or about
+which of two values counts, an attacker can smuggle requests past a proxy (RFC 9112, 11.2). So a request must name one
+host, at most one media type, and no transfer coding except chunked.
 """
 
+from collections.abc import Callable, Sequence
+
 from meanwhile.api.errors import BadTransferCoding, HeaderTooLarge, NotHttp
-from meanwhile.api.headers import Headers, Pairs
 
 MAX_HEAD = 64 * 1024  # Bytes.
 _VERSIONS = frozenset({"1.0", "1.1"})
-_OFFERS = frozenset({b"upgrade", b"http2-settings"})
+
+Pairs = Sequence[tuple[bytes, bytes]]
+
+
+class Headers:
+    """Headers by name. ``pairs`` are (name, value) in the order of the request; names are in lower case.
+
+    >>> headers = Headers([(b"accept", b"text/plain"), (b"host", b"pi.local"), (b"accept", b"*/*")])
+    >>> headers.get(b"host"), headers.get(b"origin"), headers.all(b"accept")
+    (b'pi.local', None, [b'text/plain', b'*/*'])
+    """
+
+    __slots__ = ("_by_name", "get", "pairs")
+
+    get: Callable[[bytes], bytes | None]  # The last value of a header, None if there is none.
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self._by_name = dict(pairs)
+        self.get = self._by_name.get
+
+    def are_unique(self) -> bool:
+        """Returns whether no header occurs twice."""
+        return len(self._by_name) == len(self.pairs)
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Returns all values of a header, in order."""
+        if not self.are_unique():
+            return [value for one, value in self.pairs if one == name]
+        value = self.get(name)
+        return [] if value is None else [value]
+
+    def with_more(self, pairs: Pairs) -> "Headers":
+        """Returns these headers with ``pairs`` appended."""
+        return Headers([*self.pairs, *pairs])
 
 
 def too_large() -> HeaderTooLarge:
@@ -50,15 +81,3 @@ def _check_coding(version: str, value: bytes) -> None:
         raise NotHttp("Expected Transfer-Encoding: chunked, with HTTP/1.1.")
     if codings != [b"chunked"]:
         raise BadTransferCoding("Expected Transfer-Encoding: chunked; for compression, use Content-Encoding: gzip.")
-
-
-def without_upgrade(method: bytes, url: bytes, version: str, headers: Pairs) -> bytes:
-    """Returns the encoded head without the offer to upgrade to another protocol."""
-    lines = [b"%b %b HTTP/%b" % (method, url, version.encode())]
-    for name, value in headers:
-        if name == b"connection":
-            options = [option for option in map(bytes.strip, value.split(b",")) if option.lower() not in _OFFERS]
-            lines += [b"connection: " + option for option in options if option]
-        elif name not in _OFFERS:
-            lines.append(b"%b: %b" % (name, value))
-    return b"\r\n".join([*lines, b"", b""])
