@@ -34,7 +34,7 @@ from meanwhile.api.errors import TooManyConnections
 from meanwhile.api.exchange import Exchange
 from meanwhile.api.problems import encode
 from meanwhile.api.receiving import ReceivingProtocol
-from meanwhile.api.response_bytes import ResponseEncoder
+from meanwhile.api.response import ResponseEncoder
 
 _ABORT_DELAY = 0.5  # Seconds that a client has at shutdown to take the end of an endless response.
 _responses = ResponseEncoder()

@@ -9,7 +9,6 @@ raises; ``problems.py`` maps exceptions to responses.
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -18,13 +17,14 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from meanwhile.api import problems
-from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_allowed_prefix
+from meanwhile.api.auth import Guard, check_allowed_prefix
 from meanwhile.api.errors import Stopping
 from meanwhile.api.exchange import Exchange
+from meanwhile.api.open_event_stream import EventStream
 from meanwhile.api.operation import Halves, Operation
-from meanwhile.api.reply import EndlessReply, Reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import ClientGone
+from meanwhile.api.response import Reply
 from meanwhile.core.stream_names import RESERVED
 from meanwhile.storage.redis_client import OutcomeUnknown
 from meanwhile.telemetry.counters import Counters
@@ -79,9 +79,9 @@ class Endpoint(Route):
         except Exception as error:  # noqa: BLE001  # problems.py maps it; it logs unknown errors as bugs.
             status, headers, body = self._refuse(error)
         else:
-            if isinstance(reply, EndlessReply):
+            if isinstance(reply, EventStream):
                 self._answered(200, perf_counter() - started)
-                await self._stream(reply, request, send)
+                await reply.send(request, send, self._guard, self._scope or "read")
                 return
             status, headers, body = _encode(reply)
         finally:
@@ -144,48 +144,9 @@ class Endpoint(Route):
         self._refused(problems.reason(error))
         return self.operation.refuse(error)
 
-    async def _stream(self, reply: EndlessReply, request: Request, send: Send) -> None:
-        """Sends an endless reply until the client disconnects, its key is revoked, or the server shuts down.
-
-        ``await send`` returns when the transport has room again, so a client that does not read delays only its own
-        stream. Its connection disconnects it in the end, and ends the reply at shutdown.
-        """
-        headers = [(b"content-type", reply.media_type), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-        if request.connection is not None:
-            request.connection.end_at_shutdown(reply.end)
-        gone = asyncio.create_task(_await_end(request.receive, reply.end))
-
-        def authorize() -> None:
-            try:
-                grant = self._guard.authorize(request.headers, self._scope or "read")
-                is_allowed = reply.is_within(grant.prefix)
-            except (Unauthorized, Forbidden):
-                is_allowed = False
-            if not is_allowed:
-                log.info("ended an event stream: its API key no longer allows it")
-                reply.end()
-
-        try:
-            with self._guard.watch(authorize):
-                authorize()  # The keys may have been reloaded since the request was authorized.
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                while not request.is_head and (part := await reply.part()) is not None:
-                    if part:
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
-        finally:
-            reply.end()
-            gone.cancel()
-        await send({"type": "http.response.body", "body": b""})
-
 
 def _encode(reply: Reply) -> Response:
     body, media_type, status, more = reply
     if status == 204:
         return status, [*more], body
     return status, [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more], body
-
-
-async def _await_end(receive: Receive, end: Callable[[], None]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    end()

@@ -12,10 +12,11 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import BaseModel
 
 from meanwhile.api import problems
+from meanwhile.api.open_event_stream import EventStream
 from meanwhile.api.openapi import document
-from meanwhile.api.reply import EndlessReply, Reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_head import Headers
+from meanwhile.api.response import Reply
 
 
 class Halves(NamedTuple):
@@ -29,7 +30,7 @@ class Halves(NamedTuple):
     finish: Callable[[Request, Any], Reply]
 
 
-Handler = Callable[[Request], Awaitable[Reply | EndlessReply]]
+Handler = Callable[[Request], Awaitable[Reply | EventStream]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,10 @@ from os.path import commonprefix
 from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.event_frames import EventFrames
+from meanwhile.api.open_event_stream import EventStream
 from meanwhile.api.openapi import document
 from meanwhile.api.operation import Operation
 from meanwhile.api.query import parameters
-from meanwhile.api.reply import EndlessReply
 from meanwhile.api.request import Request
 from meanwhile.api.routes.streams import single_value
 from meanwhile.core.errors import Invalid
@@ -39,7 +39,6 @@ from meanwhile.live.subscription import Position, Subscription
 from meanwhile.storage.reader import Reader
 from meanwhile.storage.redis_client import StoreUnavailable
 
-EVENT_STREAM = f"{document.EVENTS}; charset=utf-8".encode()
 COMMENT_SECONDS = 15.0
 MIN_INTERVAL = 0.1  # Seconds.
 MAX_INTERVAL = 3600.0  # Seconds.
@@ -95,7 +94,7 @@ def operations(poller: Poller, reader: Reader) -> list[Operation]:
     """The event streams of one stream and of many."""
     frames = EventFrames()
 
-    async def watch_stream(request: Request) -> EndlessReply:
+    async def watch_stream(request: Request) -> EventStream:
         """The state of a stream now and at each change, as server-sent events, with a comment every 15 seconds."""
         name = check_name(request.stream)
         interval = _interval(single_value(parameters(request), "interval"))
@@ -103,7 +102,7 @@ def operations(poller: Poller, reader: Reader) -> list[Operation]:
             raise NoSuchStream
         return await stream([name], None, interval, request)
 
-    async def watch_streams(request: Request) -> EndlessReply:
+    async def watch_streams(request: Request) -> EventStream:
         """The states of streams now and at each change, as server-sent events, with a comment every 15 seconds."""
         query = parameters(request)
         interval = _interval(single_value(query, "interval"))
@@ -120,11 +119,11 @@ def operations(poller: Poller, reader: Reader) -> list[Operation]:
             check_allowed_prefix(prefix, request.grant.prefix)
         return await stream(names, prefix, interval, request)
 
-    async def stream(names: list[str], prefix: str | None, interval: float, request: Request) -> EndlessReply:
+    async def stream(names: list[str], prefix: str | None, interval: float, request: Request) -> EventStream:
         subscription, count = await poller.subscribe(names, prefix, interval, _position(request))
         lowest = commonprefix(names) if prefix is None else prefix  # noqa: RUF071  # Of names, not of paths.
         part = _parts(subscription, frames, poller.epoch, count)
-        return EndlessReply(part, EVENT_STREAM, partial(poller.unsubscribe, subscription), lowest.startswith)
+        return EventStream(part, partial(poller.unsubscribe, subscription), lowest.startswith)
 
     refusals = (Invalid, TooManySubscribers, StoreUnavailable)
     return [

@@ -4,8 +4,8 @@ import asyncio
 
 from meanwhile.api.openapi import models
 from meanwhile.api.operation import Operation
-from meanwhile.api.reply import Reply, json_reply
 from meanwhile.api.request import Request
+from meanwhile.api.response import Reply, json_reply
 from meanwhile.storage.redis_checks import NotReady, RedisChecks
 from meanwhile.storage.redis_client import StoreUnavailable
 from meanwhile.storage.store import Store

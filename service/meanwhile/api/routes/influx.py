@@ -27,10 +27,10 @@ from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document, models
 from meanwhile.api.operation import Handler, Operation
 from meanwhile.api.query import parameters
-from meanwhile.api.reply import Reply, json_reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type
 from meanwhile.api.request_head import Headers
+from meanwhile.api.response import Reply, json_reply
 from meanwhile.api.routes.streams import single_value
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits

@@ -6,8 +6,8 @@ from typing import Any
 
 from meanwhile.api.openapi import models
 from meanwhile.api.operation import Operation
-from meanwhile.api.reply import Reply, json_reply
 from meanwhile.api.request import Request
+from meanwhile.api.response import Reply, json_reply
 
 
 def operations(document: Callable[[], dict[str, Any]]) -> list[Operation]:

@@ -18,9 +18,9 @@ from meanwhile.api.errors import (
 from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document, models
 from meanwhile.api.operation import Halves, Operation
-from meanwhile.api.reply import Reply, json_reply
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type, media_type
+from meanwhile.api.response import Reply, json_reply
 from meanwhile.api.upload import Uploads
 from meanwhile.core import idempotency_keys
 from meanwhile.core.errors import Invalid, TooMany

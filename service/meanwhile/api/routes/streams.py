@@ -8,8 +8,8 @@ from meanwhile.api.errors import BadCursor, NoSuchStream
 from meanwhile.api.openapi import models
 from meanwhile.api.operation import Halves, Operation
 from meanwhile.api.query import parameters
-from meanwhile.api.reply import TEXT, Reply, json_reply
 from meanwhile.api.request import Request
+from meanwhile.api.response import TEXT, Reply, json_reply
 from meanwhile.core import times
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State

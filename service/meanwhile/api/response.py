@@ -1,11 +1,32 @@
-"""The bytes of a whole response: status line, headers and body, to be written with one system call."""
+"""Responses: the replies of handlers, and the bytes of a whole response, to be written with one system call."""
 
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
+
+import msgspec
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_encode = msgspec.json.Encoder().encode
 
 Header = tuple[bytes, bytes]
+
+
+class Reply(NamedTuple):
+    """A complete reply. ``headers`` are additional to its media type and length."""
+
+    body: bytes
+    media_type: bytes = JSON
+    status: int = 200
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+def json_reply(content: object) -> Reply:
+    """Returns a 200 with ``content`` as JSON. A float becomes the shortest text that parses to the same double."""
+    return Reply(_encode(content))
 
 
 class ResponseEncoder:
