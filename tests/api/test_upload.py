@@ -244,7 +244,7 @@ async def test_a_commit_of_an_upload_has_few_components_and_all_are_recorded(
 async def test_an_upload_counts_its_streams_up_to_a_limit(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meanwhile.api.upload_recording.MAX_STREAMS", 300)
+    monkeypatch.setattr("meanwhile.api.upload.MAX_STREAMS", 300)
     reply = await upload(client, b"".join(line(f"n/{i}", i) for i in range(2_000)), key="up:0")
     assert (413, "Expected at most 300 streams in an upload. Send the rest in another.") == (
         reply.status_code,

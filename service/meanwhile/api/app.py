@@ -24,7 +24,7 @@ from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.endpoint import Endpoint
 from meanwhile.api.exchange import Exchange
 from meanwhile.api.key_file import COPY
-from meanwhile.api.large_bodies import LargeBodySlots
+from meanwhile.api.large_bodies import BodyMemory, LargeBodySlots
 from meanwhile.api.openapi import document
 from meanwhile.api.openapi.operations import described
 from meanwhile.api.operation import Operation
@@ -189,25 +189,25 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers)
     slots = LargeBodySlots(settings.redis_timeout)
     guard = Guard(settings.api_keys, None if shared is None else shared / COPY)
-    bodies = Bodies(settings.max_body, settings.max_receiving)
+    memory = BodyMemory(settings.max_receiving)
+    bodies = Bodies(settings.max_body, memory)
     uploads = Uploads(
-        committer,
-        bodies,
-        guard,
-        milliseconds_now,
-        limits,
+        committer=committer,
+        memory=memory,
+        guard=guard,
+        clock=milliseconds_now,
+        limits=limits,
         max_line=settings.max_body,
         max_uploads=settings.max_uploads,
         idle_timeout=settings.upload_idle_timeout,
         redis_timeout=settings.redis_timeout,
     )
-
     writer = influx.Writer(
-        committer,
-        milliseconds_now,
-        limits,
-        bodies,
-        slots,
+        committer=committer,
+        clock=milliseconds_now,
+        limits=limits,
+        bodies=bodies,
+        slots=slots,
         pattern=settings.line_protocol_stream,
         dedupe=settings.line_protocol_dedupe,
         require_key=settings.require_idempotency_key,

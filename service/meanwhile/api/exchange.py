@@ -12,7 +12,6 @@ from typing import Any
 
 from meanwhile.api.request_head import Headers
 
-MAX_BODY = 64 * 1024  # Bytes.
 _METHODS = {b"GET": "GET", b"POST": "POST"}
 _PLAIN_URL = re.compile(rb"/[!\"$&-~]*")  # A path, and perhaps a query, that needs no decoding.
 _NEVER_AWAITED = asyncio.Event()

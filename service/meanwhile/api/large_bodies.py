@@ -1,17 +1,21 @@
-"""Slots for large requests: they limit how many of them are in memory at the same time.
+"""Large bodies: limits how much memory they take together, and how many of them are decoded at the same time.
 
-A decoded request is many times as large as its body, and decoding 8 MiB takes a second. So a body of more than
-``SMALL`` bytes is decoded in a thread (``background_thread.py``) and needs a **slot**, from before it is
-decoded until it is recorded. There are two slots, so that one request is decoded while another one is recorded. A body
-of more than a megabyte needs both. A request that gets no slot within ``timeout`` seconds is refused with
-``Overloaded``, before it is decoded.
+A body of more than ``SMALL`` bytes is large. **While it is received**, its bytes count: all large bodies of a worker
+that are being received may take ``max_receiving`` bytes together (``BodyMemory``).
+
+A decoded request is many times as large as its body, and decoding 8 MiB takes a second. So a large body is decoded in a
+thread (``background_thread.py``) and needs a **slot**, from before it is decoded until it is recorded. There are two
+slots, so that one request is decoded while another one is recorded. A body of more than a megabyte needs both. A
+request that gets no slot within ``timeout`` seconds is refused with ``Overloaded``, before it is decoded.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
+from meanwhile.api.request import Request
 from meanwhile.formats.json_pieces import SMALL
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
@@ -21,6 +25,38 @@ R = TypeVar("R")
 
 _SLOTS = 2
 _MAX_SINGLE_SLOT_BODY = 1024 * 1024  # Bytes; a larger body needs all slots.
+
+
+class BodyMemory:
+    """The memory of the bodies that one worker is receiving.
+
+    ``max_receiving`` is the limit of the bytes of all bodies together. One body is always accepted, and bodies up to
+    ``SMALL`` bytes do not count.
+    """
+
+    def __init__(self, max_receiving: int) -> None:
+        self._max_receiving = max_receiving
+        self._reserved = 0
+
+    def reserve(self, held: int, size: int) -> int:
+        """Changes the reservation of a body from ``held`` to ``size`` bytes, and returns the bytes that count.
+
+        Raises ``Overloaded`` if there is no room; then the reservation is unchanged.
+        """
+        size = size if size > SMALL else 0
+        if size > held and self._reserved + size - held > max(self._max_receiving, size):
+            raise Overloaded
+        self._reserved += size - held
+        return size
+
+    def keep(self, request: Request, size: int) -> None:
+        """Reserves ``size`` bytes for a request until it is answered. Raises ``Overloaded``."""
+        request.reserved = self.reserve(request.reserved, size)
+        if request.reserved and request.release is None:
+            request.release = partial(self._release, request)
+
+    def _release(self, request: Request) -> None:
+        self._reserved -= request.reserved
 
 
 class LargeBodySlots:

@@ -18,8 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meanwhile.api import chunk_limit, request_head, upgrade_offers
 from meanwhile.api.errors import NotHttp, Refused
-from meanwhile.api.exchange import MAX_BODY, Exchange, exchange_of
+from meanwhile.api.exchange import Exchange, exchange_of
 from meanwhile.api.request_head import Headers
+from meanwhile.formats.json_pieces import SMALL
 
 MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
 
@@ -165,7 +166,7 @@ class ReceivingProtocol(HttpToolsProtocol):
     def _has_begun(self, exchange: Exchange) -> bool:
         """Begins to answer the last request, which has arrived whole. Returns False if it is answered through ASGI."""
         previous, self.cycle = self.cycle, exchange  # type: ignore[assignment]  # It stands in for a cycle.
-        if self._begin is not None and len(exchange.body) <= MAX_BODY and self._begin(self, exchange):
+        if self._begin is not None and len(exchange.body) <= SMALL and self._begin(self, exchange):
             self._exchange = None
             exchange.body = b""  # The connection keeps the exchange until the next request.
             return True

@@ -1,15 +1,14 @@
-"""Request bodies: media types, content encodings, size limits and memory limits."""
+"""Request bodies: media types, content encodings and size limits."""
 
 from collections.abc import Callable, Collection
-from functools import partial
 
 from meanwhile.api.errors import LengthRequired, UnsupportedMediaType
 from meanwhile.api.gzip_inflation import inflate, too_large
+from meanwhile.api.large_bodies import BodyMemory
 from meanwhile.api.request import Request
 from meanwhile.api.request_head import Headers
-from meanwhile.storage.batcher import Overloaded
+from meanwhile.formats.json_pieces import SMALL
 
-_UNCOUNTED = 64 * 1024  # Bytes that each connection may hold without being counted.
 JSON = "application/json"
 
 
@@ -59,26 +58,12 @@ def any_type(content_type: bytes) -> bool:
 class Bodies:
     """Reads the bodies of requests in one worker.
 
-    ``max_body`` is the limit of a body, in bytes, both as sent and inflated. ``max_receiving`` is the limit of the
-    bytes of all bodies that are being received together; one body is always accepted, and bodies up to 64 KiB do not
-    count.
+    ``max_body`` is the limit of a body, in bytes, both as sent and inflated. ``memory`` limits that of all bodies.
     """
 
-    def __init__(self, max_body: int, max_receiving: int) -> None:
+    def __init__(self, max_body: int, memory: BodyMemory) -> None:
         self._max_body = max_body
-        self._max_receiving = max_receiving
-        self._reserved = 0
-
-    def reserve(self, held: int, size: int) -> int:
-        """Changes the reservation of a request from ``held`` to ``size`` bytes, and returns the bytes that count.
-
-        Raises ``Overloaded`` if there is no room; then the reservation is unchanged.
-        """
-        size = size if size > _UNCOUNTED else 0
-        if size > held and self._reserved + size - held > max(self._max_receiving, size):
-            raise Overloaded
-        self._reserved += size - held
-        return size
+        self._memory = memory
 
     async def read(self, request: Request, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
         """Returns the body of a request. By default, its type has to be JSON or absent.
@@ -94,12 +79,12 @@ class Bodies:
             body = await self._receive(request)
         elif len(body) > self._max_body:
             raise too_large(self._max_body)
-        if len(body) > _UNCOUNTED:
-            self._keep(request, len(body))
+        if len(body) > SMALL:
+            self._memory.keep(request, len(body))
         if not gzipped:
             return body
         packed = len(body)
-        return await inflate(body, self._max_body, lambda size: self._keep(request, packed + size))
+        return await inflate(body, self._max_body, lambda size: self._memory.keep(request, packed + size))
 
     def check_head(self, headers: Headers, is_known: Callable[[bytes], bool] = _is_json_alone) -> None:
         """Raises what ``read`` raises because of the headers of a request."""
@@ -136,16 +121,7 @@ class Bodies:
             if not message.get("more_body", False):
                 request.authorize_again()
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._keep(request, size)
-
-    def _keep(self, request: Request, size: int) -> None:
-        """Reserves ``size`` bytes for a request until it is answered. Raises ``Overloaded``."""
-        request.reserved = self.reserve(request.reserved, size)
-        if request.reserved and request.release is None:
-            request.release = partial(self._release, request)
-
-    def _release(self, request: Request) -> None:
-        self._reserved -= request.reserved
+            self._memory.keep(request, size)
 
 
 def _is_json(content_type: bytes) -> bool:

@@ -17,10 +17,11 @@ from starlette.types import Message, Receive
 from meanwhile.api.connection_hold import Hold
 from meanwhile.api.errors import BodyTooLarge, Idle, Stopping
 from meanwhile.api.gzip_inflation import Inflater
-from meanwhile.api.request_body import Bodies, ClientGone
-from meanwhile.api.upload_recording import MAX_BLOCK, split
+from meanwhile.api.large_bodies import BodyMemory
+from meanwhile.api.request_body import ClientGone
 from meanwhile.formats.ndjson import EMPTY
 
+MAX_BLOCK = 32 * 1024  # Bytes, unless it is one line: a few hundred readings, decoded in a few milliseconds.
 _STOP_DELAY = 1.0  # Seconds to record what has arrived when the service shuts down.
 
 
@@ -99,21 +100,21 @@ class Connection:
 
 
 async def blocks(
-    connection: Connection, inflater: Inflater | None, max_line: int, bodies: Bodies
+    connection: Connection, inflater: Inflater | None, max_line: int, memory: BodyMemory
 ) -> AsyncGenerator[bytes, None]:
     """Yields blocks of complete lines. The last line of the body may have no line feed. ``max_line`` is in bytes.
 
-    ``bodies`` counts the memory of the incomplete line. Raises ``BodyTooLarge``, ``Overloaded``, or what the connection
+    ``memory`` counts that of the incomplete line. Raises ``BodyTooLarge``, ``Overloaded``, or what the connection
     or the inflater raises.
     """
     held = 0
     try:
         async for block, rest in _blocks(connection, inflater, max_line):
-            held = bodies.reserve(held, rest)
+            held = memory.reserve(held, rest)
             if block:
                 yield block
     finally:
-        bodies.reserve(held, 0)
+        memory.reserve(held, 0)
 
 
 async def _blocks(
@@ -152,6 +153,15 @@ async def _blocks(
         inflater.finish()
     if rest:
         yield bytes(rest), 0
+
+
+def split(lines: bytes, size: int) -> Iterator[bytes]:
+    """Yields groups of complete lines, of about ``size`` bytes each."""
+    start = 0
+    while start < len(lines):
+        end = lines.rfind(b"\n", start, start + size) + 1 or lines.find(b"\n", start + size) + 1 or len(lines)
+        yield lines[start:end]
+        start = end
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

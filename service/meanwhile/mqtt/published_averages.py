@@ -13,6 +13,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import msgspec
@@ -38,6 +39,7 @@ def state_topic(prefix: str) -> str:
     return f"{prefix}/$state"
 
 
+@dataclass(kw_only=True, eq=False)
 class Averages:
     """The averages of the streams in ``store``, published to ``broker`` below the topic ``prefix``.
 
@@ -46,27 +48,24 @@ class Averages:
     since the broker may have lost it.
     """
 
-    def __init__(
-        self, store: Store, broker: Broker, *, prefix: str, discovery: str | None, redis_timeout: float
-    ) -> None:
-        self._store = store
-        self._broker = broker
-        self._prefix = prefix
-        self._discovery = discovery
-        self._redis_timeout = redis_timeout
-        self._published: dict[str, tuple[object, Shape]] = {}
-        self._last_connection = 0
+    store: Store
+    broker: Broker
+    prefix: str
+    discovery: str | None
+    redis_timeout: float
+    _published: dict[str, tuple[object, Shape]] = field(default_factory=dict, init=False)
+    _last_connection: int = field(default=0, init=False)
 
     def is_own(self, topic: str) -> bool:
         """Whether this process publishes to a topic; what comes back from there must not be recorded."""
-        return topic.startswith((f"{self._prefix}/", *([f"{self._discovery}/"] if self._discovery else [])))
+        return topic.startswith((f"{self.prefix}/", *([f"{self.discovery}/"] if self.discovery else [])))
 
     async def run(self) -> None:
         """Publishes until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            if self._broker.connection:
+            if self.broker.connection:
                 try:
                     await self._round()
                 except StoreUnavailable:
@@ -74,15 +73,15 @@ class Averages:
             await asyncio.sleep(max(0.1, started + _INTERVAL - loop.time()))
 
     async def _round(self) -> None:
-        if self._broker.connection != self._last_connection:
+        if self.broker.connection != self._last_connection:
             self._published.clear()
-            self._last_connection = self._broker.connection
+            self._last_connection = self.broker.connection
         seen: set[str] = set()
         cursor: str | None = None
         while True:
-            deadline = asyncio.get_running_loop().time() + self._redis_timeout
-            page = await self._store.listing.page("", _PAGE, cursor, deadline)
-            states = await self._store.read(page.streams, deadline) if page.streams else []
+            deadline = asyncio.get_running_loop().time() + self.redis_timeout
+            page = await self.store.listing.page("", _PAGE, cursor, deadline)
+            states = await self.store.read(page.streams, deadline) if page.streams else []
             for name, state in zip(page.streams, states, strict=True):
                 if isinstance(state, State):
                     seen.add(name)
@@ -101,35 +100,35 @@ class Averages:
             return
         if before is None or before[1] != shape:
             for topic, config in self._sensors(name, shape):
-                self._broker.publish(topic, _encode(config))
-        self._broker.publish(f"{self._prefix}/{name}", _encode(shape.value(summary.averages())))
+                self.broker.publish(topic, _encode(config))
+        self.broker.publish(f"{self.prefix}/{name}", _encode(shape.value(summary.averages())))
         self._published[name] = (now, shape)
 
     def _remove(self, name: str) -> None:
         """Removes a deleted stream from the broker, by empty retained messages."""
         _, shape = self._published.pop(name)
-        for topic in (f"{self._prefix}/{name}", *(topic for topic, _ in self._sensors(name, shape))):
-            self._broker.publish(topic, b"")
+        for topic in (f"{self.prefix}/{name}", *(topic for topic, _ in self._sensors(name, shape))):
+            self.broker.publish(topic, b"")
 
     def _sensors(self, name: str, shape: Shape) -> Iterator[tuple[str, dict[str, object]]]:
         """Home Assistant's discovery messages for a stream, as topic and content."""
-        if self._discovery is None or shape.components > _MAX_COMPONENTS:
+        if self.discovery is None or shape.components > _MAX_COMPONENTS:
             return
         for component in range(shape.components):
             place = shape.pointer(component)
-            digest = sha256(f"{self._prefix} {name} {place}".encode()).hexdigest()[:8]
+            digest = sha256(f"{self.prefix} {name} {place}".encode()).hexdigest()[:8]
             ident = f"meanwhile_{_NOT_IN_IDS.sub('_', name + place)[:100]}_{digest}"
             config: dict[str, object] = {
                 "name": f"{name}{place.replace('/', ' ')}",
                 "unique_id": ident,
-                "state_topic": f"{self._prefix}/{name}",
-                "availability_topic": state_topic(self._prefix),
+                "state_topic": f"{self.prefix}/{name}",
+                "availability_topic": state_topic(self.prefix),
                 "state_class": "measurement",
-                "device": {"identifiers": [f"meanwhile_{self._prefix}"], "name": f"Meanwhile {self._prefix}"},
+                "device": {"identifiers": [f"meanwhile_{self.prefix}"], "name": f"Meanwhile {self.prefix}"},
             }
             if place:
                 config["value_template"] = _template(shape, component)
-            yield f"{self._discovery}/sensor/{ident}/config", config
+            yield f"{self.discovery}/sensor/{ident}/config", config
 
 
 def _template(shape: Shape, component: int) -> str:

@@ -70,8 +70,8 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
     averages = None
     if mqtt.publish is not None:
         averages = Averages(
-            store,
-            broker,
+            store=store,
+            broker=broker,
             prefix=mqtt.publish,
             discovery=mqtt.discovery if mqtt.home_assistant else None,
             redis_timeout=settings.redis_timeout,

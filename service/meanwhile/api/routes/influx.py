@@ -14,8 +14,8 @@ request again.
 """
 
 import asyncio
-import base64
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
@@ -23,6 +23,7 @@ import msgspec
 from meanwhile.api import problems, timestamp_dedupe
 from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.errors import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
+from meanwhile.api.influx_credentials import credentials
 from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document, models
 from meanwhile.api.operation import Handler, Operation
@@ -92,19 +93,12 @@ class InfluxOperation(Operation):
         return document.Refusal(status, {"application/json": content})
 
 
-def _credentials(request: Request) -> Headers:
-    """Returns the headers, with the password that an InfluxDB 1 client sends in the query as Basic credentials."""
-    query = parameters(request, keep_blank=False)
-    # Several passwords are refused later.
-    basic = [base64.b64encode(f":{password}".encode()) for password in query.get("p", [])]
-    return request.headers.with_more([(b"authorization", b"Basic " + one) for one in basic])
-
-
 def _status(problem: problems.ProblemType) -> int:
     """Maps the status: for an invalid request, InfluxDB clients expect 400."""
     return 400 if problem.status in (411, 422) else problem.status
 
 
+@dataclass(frozen=True, kw_only=True)
 class Writer:
     """Records line protocol through ``committer``.
 
@@ -113,26 +107,14 @@ class Writer:
     query parameter: whether a stream counts each timestamp once. With ``require_key``, every request must do so.
     """
 
-    def __init__(
-        self,
-        committer: Committer,
-        clock: Callable[[], int],
-        limits: Limits,
-        bodies: Bodies,
-        slots: LargeBodySlots,
-        *,
-        pattern: str,
-        dedupe: bool,
-        require_key: bool,
-    ) -> None:
-        self._committer = committer
-        self._clock = clock
-        self._limits = limits
-        self._bodies = bodies
-        self._slots = slots
-        self._pattern = pattern
-        self._dedupe = "timestamp" if dedupe else "off"
-        self._require_key = require_key
+    committer: Committer
+    clock: Callable[[], int]
+    limits: Limits
+    bodies: Bodies
+    slots: LargeBodySlots
+    pattern: str
+    dedupe: bool
+    require_key: bool
 
     async def write(self, request: Request) -> None:
         """Records the valid lines of a body. Raises ``PartialWrite`` if others are invalid, or another refusal."""
@@ -141,29 +123,29 @@ class Writer:
         unit = PRECISIONS.get(options["precision"] or "ns")
         if unit is None:
             raise Invalid(f"Expected precision to be one of {', '.join(PRECISIONS)}.")
-        dedupe = options["dedupe"] or self._dedupe
+        dedupe = options["dedupe"] or ("timestamp" if self.dedupe else "off")
         if dedupe not in ("timestamp", "off"):
             raise Invalid("Expected dedupe to be timestamp or off.")
-        if self._require_key and dedupe == "off":
+        if self.require_key and dedupe == "off":
             raise BadKey("Expected dedupe=timestamp: this service only records readings that it can count once.")
         if request.headers.get(b"idempotency-key") is not None:
             raise BadKey(
                 "Expected no Idempotency-Key header: with dedupe=timestamp, the timestamps make points count once."
             )
-        body = await self._bodies.read(request, any_type)
-        now = self._clock()
+        body = await self.bodies.read(request, any_type)
+        now = self.clock()
         prefix = request.grant.prefix
-        arguments = (body, unit, now, self._pattern, self._limits)
+        arguments = (body, unit, now, self.pattern, self.limits)
         if dedupe == "off":
-            async with self._slots.decoded(line_protocol.decode, *arguments) as points:
+            async with self.slots.decoded(line_protocol.decode, *arguments) as points:
                 for stream in points.readings:
                     check_allowed_prefix(stream, prefix)
                 wrong = await self._record(points)
         else:
-            async with self._slots.decoded(_decode_batches, *arguments) as (batches, refused):
+            async with self.slots.decoded(_decode_batches, *arguments) as (batches, refused):
                 for batch in batches:
                     check_allowed_prefix(batch.stream, prefix)
-                every = refused + await timestamp_dedupe.record_once(self._committer, batches)
+                every = refused + await timestamp_dedupe.record_once(self.committer, batches)
                 wrong = (
                     await background_thread.run(_in_order, every) if len(every) > _MAX_SHOWN_LINES else _in_order(every)
                 )
@@ -174,11 +156,11 @@ class Writer:
         """Records all points except those of streams that refuse them. Returns the invalid lines with reasons."""
         while points.readings:
             try:
-                await self._committer.record(points.readings)
+                await self.committer.record(points.readings)
             except (ShapeConflict, StreamFull, TooManyStreams) as error:
                 lines = {line for stream in error.streams for line in points.gathered[stream].places}
                 reason = _REASONS[type(error)]
-                points = await background_thread.run(line_protocol.without, points, lines, reason, self._limits)
+                points = await background_thread.run(line_protocol.without, points, lines, reason, self.limits)
             except PartlyRefused as error:
                 lines = {line for stream in error.refused for line in points.gathered[stream].places}
                 reason = _REASONS.get(type(error.reason), timestamp_dedupe.SHAPE)
@@ -226,7 +208,7 @@ def operations(store: Store, writer: Writer, version: str) -> list[Operation]:
         path: str,
         handler: Handler,
         names: dict[str, str],
-        credentials: Callable[[Request], Headers] | None = None,
+        credentials_of: Callable[[Request], Headers] | None = None,
     ) -> Operation:
         return InfluxOperation(
             method="POST",
@@ -237,13 +219,13 @@ def operations(store: Store, writer: Writer, version: str) -> list[Operation]:
             body={"text/plain": _LINES},
             parameters=[*_PARAMETERS, *(_parameter(name, description) for name, description in names.items())],
             refusals=_REFUSALS,
-            credentials=credentials,
+            credentials=credentials_of,
         )
 
     user = {"db": "Ignored.", "u": "Ignored.", "p": "An API key, if not in a header."}
     return [
         writes("/api/v2/write", write_influx_2, {"org": "Ignored.", "bucket": "Ignored."}),
-        writes("/write", write_influx_1, user, _credentials),
+        writes("/write", write_influx_1, user, credentials),
         InfluxOperation(method="GET", path="/ping", handler=ping_influx, scope=None, reply=None),
         InfluxOperation(
             method="GET",
