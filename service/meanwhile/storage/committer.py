@@ -18,15 +18,12 @@ The committer guarantees each caller:
   store's ``StoreUnavailable`` (not recorded) or ``OutcomeUnknown``. The next commit is sent in any case.
 - A caller gets the outcome within ``redis_timeout`` seconds. The clock of a commit starts with its first request, so
   later requests have less time.
-- At most ``max_waiting`` readings wait, or one request of any size. Further requests are refused with ``Overloaded``.
+- If too many readings wait already, the request is refused with ``Overloaded`` (``waiting_readings.py``).
 
 If the outcome of a commit is unknown, the groups with idempotency keys are sent again until the outcome is known or
 their time is up. Later commits wait until then: Redis has just failed, so they would fail, too, and one commit that is
 retried twenty times a second is less load for a recovering server than all of them. If Redis did answer, with an error
 that proves nothing, they are not sent again, because the answer would be the same.
-
-A refusal for overload takes a quarter of a second. Otherwise clients that retry at once, whatever Retry-After says,
-would cost other requests as much time as if they were served (``make test-faults`` measures it).
 """
 
 import asyncio
@@ -43,6 +40,7 @@ from meanwhile.storage.large_requests import PAUSE, LargeRequest
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import error_of
 from meanwhile.storage.store import Store
+from meanwhile.storage.waiting_readings import WaitingReadings
 from meanwhile.storage.weight import TIMESTAMPS_PER_COMPONENT, Measured, measure, split_by_weight
 from meanwhile.storage.wide_streams import WideStreams
 from meanwhile.telemetry.counters import Counters
@@ -50,27 +48,24 @@ from meanwhile.telemetry.counters import Counters
 T = TypeVar("T")
 
 _MAX_INLINE_STREAMS = 1_000  # A request for more streams is measured in a thread.
-_OVERLOAD_DELAY = 0.25  # Seconds before a refusal for overload.
 
 
 class Committer:
     """Records all readings of a process in ``store``.
 
-    ``max_waiting`` is the limit of waiting readings per worker, and ``redis_timeout`` is the time limit of a commit in
-    seconds. ``counters`` count commits and waiting readings; the default is counters that nobody reads.
+    ``max_waiting`` is that of ``WaitingReadings``, and ``redis_timeout`` is the time limit of a commit in seconds.
+    ``counters`` count commits and waiting readings; the default is counters that nobody reads.
     """
 
     def __init__(
         self, store: Store, *, max_waiting: int, redis_timeout: float, counters: Counters | None = None
     ) -> None:
         self._store = store
-        self._max_waiting = max_waiting
         self._redis_timeout = redis_timeout
         self._counters = counters or Counters()
         self._batcher = Batcher(CommitBatch, self._commit, redis_timeout)
         self._wide = WideStreams(store, redis_timeout, self._batcher.exclusive)
-        self._waiting = 0  # Readings, except those of large requests.
-        self._waiting_large = 0  # Readings of large requests.
+        self._waiting = WaitingReadings(max_waiting, self._counters)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def record(
@@ -87,7 +82,7 @@ class Committer:
         if len(readings) > _MAX_INLINE_STREAMS:
             return self._start(self._measure_and_record(readings, key))
         measured = measure(readings)
-        if measured.is_large() or self._is_overloaded(measured):
+        if measured.is_large() or not self._waiting.admit(measured.size):
             return self._start(self._record_measured(readings, key, measured))
         return self._enqueue(readings, key, measured)  # Without a task.
 
@@ -99,11 +94,12 @@ class Committer:
     async def _record_measured(
         self, readings: Mapping[str, Readings], key: Key | Timestamps | None, measured: Measured
     ) -> CommitOutcome:
-        if self._is_overloaded(measured):
-            await asyncio.sleep(_OVERLOAD_DELAY)
-            raise Overloaded
         if measured.is_large():
+            if not self._waiting.admit_large(measured.size):
+                await self._waiting.refuse()
             return await self._record_large(readings, key, measured.size)
+        if not self._waiting.admit(measured.size):
+            await self._waiting.refuse()
         return await self._enqueue(readings, key, measured)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -112,16 +108,10 @@ class Committer:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _is_overloaded(self, measured: Measured) -> bool:
-        waiting = self._waiting_large if measured.is_large() else self._waiting
-        return waiting > 0 and waiting + measured.size > self._max_waiting
-
     def _enqueue(self, readings: Mapping[str, Readings], key: Key | Timestamps | None, measured: Measured) -> Waiter:
         size, weight, numbers = measured
         if isinstance(key, Timestamps):
             weight += len(key.times) // TIMESTAMPS_PER_COMPONENT
-        self._waiting += size
-        self._counters.set_waiting(self._waiting + self._waiting_large)
         identity = identity_of(readings, key)
         batch = self._batcher.open_batch()
         if not batch.has_room(identity, weight, numbers):
@@ -140,8 +130,6 @@ class Committer:
     ) -> CommitOutcome:
         loop = asyncio.get_running_loop()
         waiter: Waiter = loop.create_future()
-        self._waiting_large += size
-        self._counters.set_waiting(self._waiting + self._waiting_large)
         request = LargeRequest(
             self._store, self._wide, readings, key, self._redis_timeout, error_of, self._batcher.exclusive
         )
@@ -159,13 +147,12 @@ class Committer:
                 duplicates = frozenset(request.duplicates)
                 waiter.set_result(CommitOutcome(request.states, duplicates, request.repeated))
         finally:
-            self._waiting_large -= size
+            self._waiting.add_large(-size)
             new = request.counted - request.repeated
             self._counters.committed(size, new, request.repeated, time.perf_counter() - started)
 
     async def _commit(self, batch: CommitBatch) -> None:
-        self._waiting -= batch.size
-        self._counters.set_waiting(self._waiting + self._waiting_large)
+        self._waiting.add(-batch.size)
         if batch.loop.time() >= batch.deadline:
             raise Overloaded
         groups = [*batch.groups.values()]
@@ -187,7 +174,7 @@ class Committer:
         try:
             await self._retry_wide(group)
         finally:
-            self._waiting -= group.size
+            self._waiting.add(-group.size)
 
     async def _retry_wide(self, group: Group) -> None:
         loop = asyncio.get_running_loop()
@@ -249,7 +236,7 @@ class Committer:
                 deferred.append(group)
                 continue
             if rejections and committed.is_too_wide(number):
-                self._waiting += group.size
+                self._waiting.add(group.size)
                 self._start(self._commit_wide(group))
                 continue
             readings += group.size
