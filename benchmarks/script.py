@@ -19,7 +19,7 @@ from benchmarks.targets import disk_directory
 from benchmarks.workloads import STREAMS, sensor_batch
 from meanwhile.core.state import VERSION
 from meanwhile.core.summary import summarize
-from meanwhile.storage.store import script
+from meanwhile.storage.commit_script import script
 from tests.support.servers import Valkey
 
 _DEPTH = 64  # Commands on their way.

@@ -13,8 +13,8 @@ from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.live import discovery, poller, watch_list
 from meanwhile.live.duration_estimate import DurationEstimate
-from meanwhile.live.poller import Poller, TooManySubscribers
-from meanwhile.live.subscription import Subscription
+from meanwhile.live.poller import Poller
+from meanwhile.live.subscription import Subscription, TooManySubscribers
 from meanwhile.storage.store import Store
 from tests.support.clock import Clock
 

@@ -130,19 +130,6 @@ async def test_strict_is_not_ready_as_long_as_a_promise_is_not_kept(own: Valkey)
         await checks.check(soon())
 
 
-async def test_while_the_server_refuses_writes_for_lack_of_replicas_the_service_is_not_ready(own: Valkey) -> None:
-    async with connect(own.url) as redis:
-        checks = RedisChecks(redis, "meanwhile", "fsync", strict=False)
-        await checks.check(soon())
-        await redis.config_set("min-replicas-to-write", 1)
-        with pytest.raises(NotReady, match="NOREPLICAS"):
-            await checks.check(soon())
-        assert ["writes"] == list(checks.problems)
-        await redis.config_set("min-replicas-to-write", 0)
-        await checks.check(soon())
-        assert {} == checks.problems
-
-
 async def test_what_an_acl_hides_is_unverified_and_info_tells_what_it_can(own: Valkey) -> None:
     async with connect(own.url) as redis:
         await redis.execute_command("ACL", "SETUSER", "default", "-config")  # type: ignore[no-untyped-call]  # theirs

@@ -532,15 +532,6 @@ async def test_a_real_server_that_is_busy_with_another_script_records_nothing_an
         assert 2 == await count(store, "s")
 
 
-async def test_a_refusal_of_wait_does_not_mean_that_nothing_was_recorded(own: Valkey) -> None:
-    async with connect(own.url) as redis, connect(own.url) as operator:
-        await run(operator, "ACL", "SETUSER", "default", "-wait")
-        store = Store(redis, "p", replicas=1)
-        with pytest.raises(OutcomeUnknown):
-            await store.commit([{"s": ONE}], soon())
-        assert 1 == await count(store, "s")
-
-
 async def test_a_server_that_loads_its_data_records_nothing_and_later_does(own: Valkey) -> None:
     async with connect(own.url) as redis:
         store = Store(redis, "p")

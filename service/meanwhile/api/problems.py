@@ -42,7 +42,7 @@ from meanwhile.api.errors import (
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.state import Unreadable
 from meanwhile.formats.strict_json import Malformed
-from meanwhile.live.poller import TooManySubscribers
+from meanwhile.live.subscription import TooManySubscribers
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_checks import NotReady

@@ -27,7 +27,7 @@ from contextlib import suppress
 from meanwhile.core.errors import Invalid
 from meanwhile.live.discovery import Discovery
 from meanwhile.live.duration_estimate import DurationEstimate
-from meanwhile.live.subscription import Position, Subscription
+from meanwhile.live.subscription import Position, Subscription, Subscriptions, TooManySubscribers
 from meanwhile.live.watch_list import WatchList
 from meanwhile.live.watched_streams import PrefixGroup, Watched
 from meanwhile.storage.redis_client import StoreUnavailable
@@ -41,10 +41,6 @@ _OUTAGE_PAUSE = 1.0  # Seconds from a failed read to the next.
 log = logging.getLogger(__name__)
 
 
-class TooManySubscribers(Exception):
-    """The process has as many subscriptions, or watches as much, as it may."""
-
-
 class Poller:
     """The poller of a process.
 
@@ -55,10 +51,9 @@ class Poller:
     def __init__(self, store: Store, *, redis_timeout: float, max_subscribers: int) -> None:
         self._store = store
         self._redis_timeout = redis_timeout
-        self._max_subscribers = max_subscribers
         self._watch_list = WatchList()
         self._discovery = Discovery(store, self._watch_list, redis_timeout)
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions = Subscriptions(max_subscribers)
         self._joined = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._round = DurationEstimate()
@@ -79,7 +74,7 @@ class Poller:
         ``TooManySubscribers``, or ``Invalid`` if the prefix has too many streams.
         """
         distinct = dict.fromkeys(names)
-        if len(self._subscriptions) >= self._max_subscribers or not self._watch_list.has_room(distinct, prefix):
+        if self._subscriptions.is_full() or not self._watch_list.has_room(distinct, prefix):
             raise TooManySubscribers
         one = Subscription(interval, since)
         self._watch_list.add(one, distinct, prefix)

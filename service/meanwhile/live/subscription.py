@@ -31,6 +31,10 @@ class Change(NamedTuple):
     snapshot: Snapshot
 
 
+class TooManySubscribers(Exception):
+    """The process has as many subscriptions, or watches as much, as it may."""
+
+
 class Subscription:
     """One subscription, to named streams or to a group. The poller makes it, and ends it in ``Poller.unsubscribe``.
 
@@ -142,3 +146,15 @@ class Subscription:
             stream.release()
         self._changed.clear()
         self._pending.clear()
+
+
+class Subscriptions(set[Subscription]):
+    """The subscriptions of a process, at most ``max_subscribers``."""
+
+    def __init__(self, max_subscribers: int) -> None:
+        super().__init__()
+        self._max_subscribers = max_subscribers
+
+    def is_full(self) -> bool:
+        """Returns whether another subscriber is turned away."""
+        return len(self) >= self._max_subscribers

@@ -1,13 +1,14 @@
 -- commit.lua: merges summaries of readings into the stored states of their streams, and deletes streams. Every write of
--- the service is one run of this script. store.py puts idempotency.lua and swap.lua in front of it as functions; Lua
--- creates functions again in every run, so their inner functions are only created if needed. The members of a state and
--- the reject reasons appear here by name; store.py replaces the names with the numbers that Python uses.
+-- the service is one run of this script. commit_script.py puts idempotency.lua, timestamps.lua and swap.lua in front of
+-- it, in functions; Lua creates functions again in every run, so their inner functions are only created if needed. The
+-- members of a state and the reject reasons appear here by name; commit_script.py replaces the names with the numbers
+-- that Python uses.
 --
 -- KEYS[i]   The key of a stream. All keys are different.
 -- ARGV[1]   MessagePack: an array of groups. A group is
 --             {entries}
 --             {entries, producer, sequence, first}: with an idempotency key; first only if the key is a range
---             {entries, timestamps, digest, completes}: with timestamps (see idempotency.lua); completes says that they
+--             {entries, timestamps, digest, completes}: with timestamps (see timestamps.lua); completes says that they
 --               are the last timestamps of the batch with this digest
 --           An entry is
 --             {i, delta}: a summary for the stream at KEYS[i]
@@ -66,10 +67,16 @@ local LARGEST = 1e140  -- The largest magnitude of a number in a reading.
 local HALF_ULP = 2 ^ -53  -- At most half a unit in the last place of a double, relative to the double.
 local SLACK = 1 + 2 ^ -40  -- Allows for rounding where doubles that approximate exact sums are compared.
 
-local dedupe_functions
-local function dedupe()
-  dedupe_functions = dedupe_functions or idempotency(now)
-  return dedupe_functions
+local of_keys, of_timestamps
+
+-- Returns the functions of idempotency.lua for a producer, those of timestamps.lua for timestamps.
+local function dedupe(producer)
+  if type(producer) == 'table' then
+    of_timestamps = of_timestamps or deduplication(now, true)
+    return of_timestamps
+  end
+  of_keys = of_keys or deduplication(now)
+  return of_keys
 end
 
 -- Adds x to the expansion e, smallest part first, in place: a chain of exact two-sums (Shewchuk's grow-expansion).
@@ -261,12 +268,11 @@ end
 
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
 
--- Checks the key or the timestamps of a group against the stream at KEYS[i]. Returns what check or check_timestamps of
--- idempotency.lua returns.
+-- Checks the key or the timestamps of a group against the stream at KEYS[i]. Returns what check of idempotency.lua or
+-- timestamps.lua returns.
 local function check_key(i, producer, sequence, first)
   if not producer then return NEW end
-  if type(producer) == 'table' then return dedupe().check_timestamps(states[i], producer, sequence) end
-  return dedupe().check(states[i], producer, sequence, first)
+  return dedupe(producer).check(states[i], producer, sequence, first)
 end
 
 local function rejection_of(i, delta, producer, sequence, first)
@@ -316,11 +322,7 @@ local function apply(i, delta, swapped, producer, sequence, first)
     else
       states[i] = states[i] and merge(states[i], delta) or delta
     end
-    if type(producer) == 'table' then
-      dedupe().mark_timestamps(states[i], producer, first and sequence)
-    elseif producer then
-      dedupe().mark(states[i], producer, sequence, first)
-    end
+    if producer then dedupe(producer).mark(states[i], producer, sequence, first) end
   else
     forgotten[i] = true
   end

@@ -1,13 +1,12 @@
--- idempotency.lua: what a stream remembers of the keys and timestamps that it has counted, so that it counts nothing
--- twice. This is the body of a function, idempotency(now), which commit.lua calls when it meets the first key or
--- timestamp.
--- core/idempotency_keys.py explains the rules.
+-- idempotency.lua: what a stream remembers of the idempotency keys that it has counted, so that it counts nothing twice.
+-- This is the body of a function, which commit.lua calls when it meets the first key. timestamps.lua does the same for
+-- timestamps. core/idempotency_keys.py explains the rules.
 --
 -- now       The time of the Redis server, in milliseconds since 1970
--- Returns   {check, check_timestamps, mark, mark_timestamps, is_well_formed}: functions on a state
+-- Returns   {check, mark, is_well_formed}: functions on a state
 -- KEYS, ARGV and the reply are those of commit.lua; this function uses none of them.
 --
--- A state that has counted keys or timestamps has up to four more members:
+-- A state that has counted keys has up to two more members:
 --
 --   PRODUCERS   an array of {producer, highest sequence, window of the 32 sequences below it, window of the 32 below
 --               those, when it last counted (ms since 1970), floor}. Only a producer that came back from RETIRED has a
@@ -15,21 +14,17 @@
 --   RETIRED     {digest, highest sequence, hour, digest, highest sequence, hour, ...}: retired producers, the one that
 --               retired first in front. digest is 52 bits of SHA-1 of the name, hour is the hour since 1970 in which
 --               the producer last counted.
---   TIMESTAMPS  {seconds, ns, seconds, ns, ...}: the floor, then the latest timestamps counted, ascending. A timestamp
---               up to the floor was counted if it is in this list; otherwise nothing is known of it.
---   BATCHES     {digest, digest, ...}: the last batches of timestamps that were counted completely, the oldest in front
 --
 -- All times are those of the Redis server. No clock decides whether something is counted twice. The clock only decides
--- which producer is remembered without its window, and which sequences and timestamps are too far in the future.
+-- which producer is remembered without its window, and which sequences are too far in the future.
 
 -- The members of an entry of PRODUCERS.
 local NAME, HIGHEST, NEAR_WINDOW, FAR_WINDOW, COUNTED_AT, FLOOR = 1, 2, 3, 4, 5, 6
-local MAX_PRODUCERS, MAX_RETIRED, MAX_TIMESTAMPS, MAX_BATCHES = 16, 1000, 64, 16
+local MAX_PRODUCERS, MAX_RETIRED = 16, 1000
 
 local NEW, DUPLICATE = 'new', 'duplicate'
 
 local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence is counted.
-local BEFORE_ALL = -(2 ^ 53)  -- Seconds of a floor below all timestamps.
 local DAY = 24 * 60 * 60  -- Seconds.
 -- A sequence in one of these intervals reads as a time: from 2020 to 2106 (the end of 32 bits) in seconds since 1970,
 -- from 2020 to 2200 in milliseconds and in microseconds.
@@ -154,62 +149,6 @@ local function mark(state, producer, sequence, first)
   entry[COUNTED_AT] = now
 end
 
-local function is_before(seconds, ns, other_seconds, other_ns)
-  return seconds < other_seconds or (seconds == other_seconds and ns < other_ns)
-end
-
--- Checks timestamps ({seconds, ns, seconds, ns, ...}, ascending). Returns DUPLICATE if all were counted, NEW if all are
--- new, or else MIXED_TIMESTAMPS and the positions (from 0) of the unknown ones, those ahead, and the new ones.
-local function check_timestamps(state, timestamps, digest)
-  for _, batch in ipairs(state and state[BATCHES] or {}) do
-    if batch == digest then return DUPLICATE end
-  end
-  local known = state and state[TIMESTAMPS] or {BEFORE_ALL, 0}
-  local unknown, ahead, new = {}, {}, {}
-  local at = 3
-  for i = 1, #timestamps, 2 do
-    local seconds, ns, position = timestamps[i], timestamps[i + 1], (i - 1) / 2
-    while known[at] and is_before(known[at], known[at + 1], seconds, ns) do at = at + 2 end
-    if known[at] ~= seconds or known[at + 1] ~= ns then
-      if not is_before(known[1], known[2], seconds, ns) then
-        unknown[#unknown + 1] = position
-      elseif seconds > now / 1000 + DAY then
-        ahead[#ahead + 1] = position
-      else
-        new[#new + 1] = position
-      end
-    end
-  end
-  if #new == #timestamps / 2 then return NEW end
-  if #new + #unknown + #ahead == 0 then return DUPLICATE end
-  return MIXED_TIMESTAMPS, unknown, ahead, new
-end
-
--- Marks timestamps as counted for which check_timestamps returned NEW. With a digest, also marks the batch that they
--- complete.
-local function mark_timestamps(state, timestamps, digest)
-  local known = state[TIMESTAMPS] or {BEFORE_ALL, 0}
-  local merged, at = {}, 3
-  for i = 1, #timestamps, 2 do
-    while known[at] and is_before(known[at], known[at + 1], timestamps[i], timestamps[i + 1]) do
-      merged[#merged + 1], merged[#merged + 2] = known[at], known[at + 1]
-      at = at + 2
-    end
-    merged[#merged + 1], merged[#merged + 2] = timestamps[i], timestamps[i + 1]
-  end
-  for i = at, #known do merged[#merged + 1] = known[i] end
-  local dropped = math.max(0, #merged - 2 * MAX_TIMESTAMPS)
-  local kept = dropped > 0 and {merged[dropped - 1], merged[dropped]} or {known[1], known[2]}
-  for i = dropped + 1, #merged do kept[#kept + 1] = merged[i] end
-  for member = PRODUCERS, BATCHES do state[member] = state[member] or {} end  -- An array must not have holes.
-  state[TIMESTAMPS] = kept
-  if digest then
-    local batches = state[BATCHES]
-    batches[#batches + 1] = digest
-    if #batches > MAX_BATCHES then table.remove(batches, 1) end
-  end
-end
-
 -- Returns whether list is a table whose entries have this type and, if size is given, this number.
 local function is_list(list, kind, size)
   if type(list) ~= 'table' or (size and #list ~= size) then return false end
@@ -220,7 +159,7 @@ local function is_list(list, kind, size)
   return true
 end
 
--- Returns whether these four members of a state are well-formed.
+-- Returns whether the members of a state after its sums are well-formed, those of timestamps.lua, too.
 local function is_well_formed(state)
   local producers, retired, timestamps = state[PRODUCERS], state[RETIRED], state[TIMESTAMPS]
   if producers ~= nil and not is_list(producers, 'table') then return false end
@@ -235,10 +174,4 @@ local function is_well_formed(state)
   return state[BATCHES] == nil or is_list(state[BATCHES], 'number')
 end
 
-return {
-  check = check,
-  check_timestamps = check_timestamps,
-  mark = mark,
-  mark_timestamps = mark_timestamps,
-  is_well_formed = is_well_formed,
-}
+return {check = check, mark = mark, is_well_formed = is_well_formed}

@@ -24,7 +24,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from meanwhile.storage.redis_client import BadRedisUrl, StoreUnavailable, connect
-from meanwhile.storage.script_probe import lacks_replicas, script_obstacle
+from meanwhile.storage.replicas import replica_shortage
+from meanwhile.storage.script_probe import script_obstacle
 
 _PERIOD = 60.0  # Seconds between two checks.
 _RETRY = 1.0  # Seconds before the next check of a server that did not answer.
@@ -169,11 +170,7 @@ class RedisChecks:
                     is_usable=False,
                 )
             )
-        if await lacks_replicas(self._client):
-            detail = (
-                "Redis refuses writes (NOREPLICAS): the embedded Valkey has to save its data again first, and the log "
-                "says why; another Redis has fewer replicas than its min-replicas-to-write"
-            )
+        if (detail := await replica_shortage(self._client)) is not None:
             found.append(RedisProblem("writes", detail, is_usable=False))
         return {problem.name: problem for problem in found}
 

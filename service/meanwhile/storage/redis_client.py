@@ -29,6 +29,8 @@ from redis.driver_info import DriverInfo
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from meanwhile.storage.replicas import TooFewReplicas, await_replicas
+
 T = TypeVar("T")
 
 # The supported options of a URL. Others would change replies, resend commands, or override the deadline of a request.
@@ -186,9 +188,11 @@ class RedisClient:
                 await connection.send_packed_command(packed, check_health=False)
                 reply = await connection.read_response()
             if self._replicas:
-                await self._await_replicas(connection, deadline)
+                await await_replicas(connection, self._replicas, deadline)
         except NoScriptError as error:
             raise StoreUnavailable from error
+        except TooFewReplicas as error:
+            raise self._unknown(error) from error
         except (RedisError, OSError, TimeoutError) as error:
             if not is_sent or _is_proof_of_not_running(error):
                 raise self._mark_down("writes", error) from error
@@ -200,24 +204,9 @@ class RedisClient:
         self._mark_up("writes")
         return reply
 
-    async def _await_replicas(self, connection: AbstractConnection, deadline: float) -> None:
-        """Returns when enough replicas have received what this connection wrote.
-
-        Any failure raises ``OutcomeUnknown``, because the write has already run.
-        """
-        left = max(1, int((deadline - asyncio.get_running_loop().time()) * 1000))
-        try:
-            async with asyncio.timeout_at(deadline):
-                await connection.send_command("WAIT", self._replicas, left, check_health=False)
-                have = await connection.read_response()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self._unknown(error) from error
-        if have < self._replicas:
-            raise self._unknown(f"{have} of {self._replicas} replicas have received it")
-
-    def _unknown(self, reason: Exception | str, *, answered: bool = False) -> OutcomeUnknown:
+    def _unknown(self, error: Exception, *, answered: bool = False) -> OutcomeUnknown:
         self._on_failure("unknown")
-        log.warning("a write to Redis has an unknown outcome: %s", str(reason) or type(reason).__name__)
+        log.warning("a write to Redis has an unknown outcome: %s", str(error) or type(error).__name__)
         return OutcomeUnknown(answered=answered)
 
     def _mark_down(self, what: str, error: Exception) -> StoreUnavailable:

@@ -19,7 +19,6 @@ for command, arguments in pairs({TIME = {}, GET = {KEYS[1]}, SET = {KEYS[1], ''}
 end
 return missing
 """)
-_WRITE_PROBE = b"#!lua\nreturn 1"  # Without the flag no-writes; the server refuses it where it refuses writes.
 _TRANSIENT = ("BUSY", "LOADING", "MASTERDOWN")  # Replies of a server that cannot run any script at the moment.
 
 
@@ -29,15 +28,6 @@ async def script_obstacle(client: Redis, keys: str) -> str | None:
     Raises what the client raises if the server cannot run any script at the moment.
     """
     return await _obstacle(client, keys, "EVAL", _PROBE.source) or await _obstacle(client, keys, "EVALSHA", _PROBE.sha)
-
-
-async def lacks_replicas(client: Redis) -> bool:
-    """Returns whether the server refuses writes at the moment because it has fewer replicas than it needs."""
-    try:
-        await client.execute_command("EVAL", _WRITE_PROBE, 0)  # type: ignore[no-untyped-call]  # untyped in redis-py
-    except ResponseError as error:  # ``script_obstacle`` and the version explain others.
-        return (error.status_code or str(error).partition(" ")[0]) == "NOREPLICAS"
-    return False
 
 
 async def _obstacle(client: Redis, keys: str, command: str, script: str | bytes) -> str | None:

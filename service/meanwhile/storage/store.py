@@ -4,10 +4,7 @@ Each stream has one key, ``<prefix>:stream:<name>``, which holds its state as ``
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
-from importlib import resources
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,8 +13,9 @@ from redis.exceptions import ResponseError
 
 from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.shapes import NUMBER
-from meanwhile.core.state import MEMBERS, VERSION, State, Unreadable, decode, to_record
-from meanwhile.storage.commit_reply import Committed, RejectReason, decode_reply
+from meanwhile.core.state import VERSION, State, Unreadable, decode, to_record
+from meanwhile.storage.commit_reply import Committed, decode_reply
+from meanwhile.storage.commit_script import script
 from meanwhile.storage.redis_client import OutcomeUnknown, RedisClient, Script, StoreUnavailable
 from meanwhile.storage.stream_listing import StreamListing
 
@@ -64,26 +62,7 @@ class Swap(NamedTuple):
 NO_SWAPS: Mapping[str, Swap] = {}
 _FIRST_SUMS = 6  # The number of the ARGV that has the merged sums of the first swap.
 
-
 _encode = msgspec.msgpack.Encoder().encode
-
-
-@cache
-def script(flags: str = "") -> bytes:
-    """Returns the source of the script. ``flags`` are the script flags in its first line.
-
-    The numbers of Python replace the names of the members of a state and of the reject reasons. So a name costs no time
-    in a run, and each list exists only once.
-    """
-    idempotency, swap, commit = [
-        resources.files("meanwhile").joinpath("storage", f"{name}.lua").read_text()
-        for name in ("idempotency", "swap", "commit")
-    ]
-    numbers = {name.upper(): number for number, name in enumerate(MEMBERS, start=1)}
-    numbers |= {reason.name: reason.value for reason in RejectReason}
-    functions = f"local function idempotency(now)\n{idempotency}end\nlocal function swap(merge_head)\n{swap}end\n"
-    source = f"#!lua flags={flags}\n{functions}{commit}"
-    return re.sub(r"\b[A-Z_]+\b", lambda word: str(numbers.get(word[0], word[0])), source).encode()
 
 
 class Store:

@@ -34,8 +34,8 @@ from meanwhile.api.request import Request
 from meanwhile.api.routes.streams import single_value
 from meanwhile.core.errors import Invalid
 from meanwhile.core.stream_names import check_name, check_prefix
-from meanwhile.live.poller import Poller, TooManySubscribers
-from meanwhile.live.subscription import Position, Subscription
+from meanwhile.live.poller import Poller
+from meanwhile.live.subscription import Position, Subscription, TooManySubscribers
 from meanwhile.storage.reader import Reader
 from meanwhile.storage.redis_client import StoreUnavailable
 
