@@ -1,5 +1,6 @@
 """What the service says of an append-only file that is no longer what it was; Valkey itself says little or nothing."""
 
+import errno
 import json
 import os
 import shutil
@@ -188,3 +189,74 @@ def test_a_record_that_cannot_be_read_still_says_that_there_were_streams(record:
     (tmp_path / "meanwhile.record").write_bytes(record)
     with pytest.raises(EmbeddedError, match="are gone"):
         AppendOnlyFile(DataDir(tmp_path)).check()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENAMETOOLONG, errno.EPERM])
+def test_files_are_not_intact_whatever_the_error(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.parent.mkdir()
+    manifest.write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
+    (tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof").touch()
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.check()
+    assert files.damage() is None
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), str(manifest.parent))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    assert f"{manifest.parent} cannot be examined ({os.strerror(number)})" == files.damage()
+
+
+def test_a_named_pipe_in_place_of_a_file_does_not_block_the_check(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    os.mkfifo(tmp_path / "appendonlydir" / "appendonly.aof.manifest")
+    assert AppendOnlyFile(DataDir(tmp_path)).damage() is not None
+
+
+def test_a_file_that_is_truncated_just_before_the_end_is_reported_then_and_at_the_next_start() -> None:
+    with service() as running:
+        assert 200 == post(running, "s", 1.0).status_code
+        running.stop()
+        files = AppendOnlyFile(DataDir(running.data_dir))
+        assert files.damage() is None
+        files.save_record()
+        os.truncate(incremental(running), 0)
+        files.save_record()
+        assert files.damage() is not None
+        running.start()
+        assert "bytes shorter than when Valkey last ran on it" in running.log
+
+
+@pytest.mark.parametrize("left", [0, 500])
+def test_a_file_that_is_truncated_and_has_grown_again_by_the_next_look_is_noticed(left: int, tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
+    file = tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.check()
+    with file.open("ab", buffering=0) as server:
+        for number in range(100):
+            server.write(b"SET s %d\n" % number)
+            assert files.damage() is None
+            files.save_record()
+        os.truncate(file, left)
+        for number in range(100, 300):
+            server.write(b"SET s %d\n" % number)
+        assert files.damage() is not None
+        files.save_record()
+        assert files.damage() is not None
+
+
+def test_a_manifest_of_an_older_backup_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    files = AppendOnlyFile(DataDir(tmp_path))
+    files.check()
+    for number, is_intact in ((1, True), (3, True), (2, False), (3, True), (4, True)):
+        manifest.write_text(f"file appendonly.aof.{number}.incr.aof seq {number} type i\n")
+        (tmp_path / "appendonlydir" / f"appendonly.aof.{number}.incr.aof").touch()
+        assert is_intact == (files.damage() is None)
+        if is_intact:
+            files.save_record()

@@ -7,10 +7,7 @@ every second until it ends:
 - The server does not answer: the thread logs this after a few seconds. At the start of the service, an adopted server
   that does not answer is an error.
 - The socket is gone: nobody can connect, so the thread stops the server and starts it again.
-- The data directory is gone, or part of the append-only file was removed, replaced or truncated, or cannot be examined:
-  the server may still write to deleted files, or to one without its beginning, so the next start would not find what it
-  acknowledges. It has to refuse writes until it has saved all data from memory again, into files that are intact. It
-  also saves all data if the files are intact again before that, and if it is adopted while it refuses writes.
+- The data directory has moved, or its files are damaged: ``data_directory_watch.py`` saves all data again.
 """
 
 import logging
@@ -24,6 +21,7 @@ import redis
 
 from meanwhile.storage.append_only_file import AppendOnlyFile
 from meanwhile.storage.data_directory import DataDir, EmbeddedError, ServerLock
+from meanwhile.storage.data_directory_watch import DataDirectoryWatch
 from meanwhile.storage.valkey_server import Health, Valkey
 
 log = logging.getLogger(__name__)
@@ -43,6 +41,7 @@ class ValkeySupervisor:
         self._dir = data_dir
         self._valkey = valkey
         self._files = AppendOnlyFile(data_dir)
+        self._data = DataDirectoryWatch(data_dir, self._files, valkey)
         self._thread = threading.Thread(target=self._run, name="valkey-supervisor", daemon=True)
         self._stopping = threading.Event()
         self._settled = threading.Event()  # The first server is ready, or has failed to start.
@@ -50,8 +49,6 @@ class ValkeySupervisor:
         self._pid: int | None = None
         self._log_start = 0
         self._is_ours = False
-        self._refuses_writes = False  # Until all data has been saved again.
-        self._logged: set[str] = set()
 
     def start(self) -> None:
         """Returns when a server is ready, however long it takes to load its data. Raises ``EmbeddedError``."""
@@ -146,7 +143,7 @@ class ValkeySupervisor:
         self._log_start = self._dir.log.stat().st_size if self._dir.log.exists() else 0
         self._valkey.start(lock)
         self._is_ours = True
-        self._refuses_writes = False  # It has what is in the files.
+        self._data.refuses_writes = False  # The server has what is in the files.
 
     def _refuse_second(self) -> None:
         """Raises ``EmbeddedError`` if a server is running without the lock, which may have been removed."""
@@ -184,7 +181,8 @@ class ValkeySupervisor:
                     self._on_ready()
                     is_ready = True
                     self._settled.set()
-                is_stopping = not self._check()
+                self._dir.rotate_log()
+                is_stopping = not self._data.check() and self._replace()
                 check_at, report_at = now + _CHECK_INTERVAL, now + _SILENCE_LIMIT
             elif self._pid is not None and self._valkey.is_dead(self._pid):
                 is_stopping = lock.acquire() or self._kill_rewrite(self._pid)
@@ -206,22 +204,10 @@ class ValkeySupervisor:
             for name, value in self._valkey.correct_settings().items():
                 log.warning("the adopted Valkey had %s %r; changed it to what this service promises", name, value)
             self._pid = self._valkey.pid()
-            self._refuses_writes |= self._valkey.refuses_writes()
+            self._data.refuses_writes |= self._valkey.refuses_writes()
             log.info("Valkey on %s is ready, with %s", self._dir.path, self._valkey.keys())
         except redis.RedisError as error:
             raise EmbeddedError(f"The Valkey{_process_text(self._pid)} on {self._dir.path} refuses: {error}.") from None
-
-    def _check(self) -> bool:
-        """Checks the files of a server that answers. Returns False if the server has been told to stop."""
-        self._dir.rotate_log()
-        has_moved = self._dir.has_moved()
-        damage = self._files.damage()
-        if has_moved or damage is not None or self._refuses_writes:
-            return not (self._save_again(damage, has_moved=has_moved) and has_moved and self._replace())
-        if not self._dir.has_socket():
-            return not self._replace()
-        self._files.save_record()
-        return True
 
     def _kill_rewrite(self, pid: int) -> bool:
         """Kills a child of a server that has ended: it rewrites the append-only file and holds the lock."""
@@ -235,44 +221,6 @@ class ValkeySupervisor:
         log.error("the socket %s is gone; stopping Valkey, to start it again", self._dir.socket)
         _signal(self._pid, signal.SIGTERM)
         return True
-
-    def _save_again(self, damage: str | None, *, has_moved: bool) -> bool:
-        """Saves all data from memory again; the server refuses writes meanwhile. Returns whether that succeeded."""
-        if has_moved:
-            damage = f"the data directory {self._dir.path} was removed or moved while Valkey was running on it"
-        if damage is not None:
-            self._log_once(
-                f"{damage}. Some streams may only be in memory now; Valkey refuses writes until it has saved all data "
-                "again"
-            )
-        try:
-            self._refuses_writes = True
-            self._valkey.refuse_writes()
-            if has_moved:
-                self._dir.claim()
-            keys = self._save()
-            self._valkey.accept_writes()
-        except (EmbeddedError, OSError, redis.RedisError) as error:
-            self._log_once(f"saving the data again failed; retrying, and refusing writes until it succeeds: {error}")
-            return False
-        self._refuses_writes = False
-        log.warning("%s saved again in %s; Valkey accepts writes", keys, self._dir.path)
-        self._logged.clear()
-        return True
-
-    def _save(self) -> str:
-        """Saves all data and returns the number of keys, in words. Raises ``EmbeddedError`` if that did not help."""
-        self._valkey.save()
-        if damage := self._files.damage():
-            raise EmbeddedError(damage)
-        self._files.save_record()
-        return self._valkey.keys()
-
-    def _log_once(self, message: str) -> None:
-        first_line = message.partition("\n")[0]  # The rest, from the log of the server, differs each time.
-        if first_line not in self._logged:
-            self._logged.add(first_line)
-            log.error("%s", message)
 
     def _report(self, health: Health, seconds: float) -> None:
         """Logs that the server is not ready. Raises ``EmbeddedError`` at the start if an adopted server is silent."""
