@@ -1,6 +1,16 @@
 // The API key, if the service requires one: a dialog asks for it, and only the session storage of this tab keeps it.
 
 const SLOT = "meanwhile-key";
+document.body.insertAdjacentHTML("beforeend", `
+  <dialog id="key-dialog" aria-labelledby="key-title">
+    <form method="dialog" id="key-form">
+      <h2 id="key-title">This service needs an API key</h2>
+      <p id="key-reason"></p>
+      <label>Key <input type="password" name="key" required autocomplete="off" spellcheck="false"></label>
+      <p class="note">The key is kept in this tab until you close it, and is sent only to this service.</p>
+      <button class="main">Use key</button>
+    </form>
+  </dialog>`);
 const dialog = document.getElementById("key-dialog");
 const form = document.getElementById("key-form");
 const forget = document.getElementById("forget-key");
