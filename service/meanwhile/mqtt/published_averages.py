@@ -3,23 +3,19 @@
 All streams of the store are read in rounds, a second or more apart, so the averages of readings that came over HTTP are
 published, too. The topic is ``<prefix>/<stream>``; the payload is the average as JSON, for a number just that number.
 
-Home Assistant finds them by discovery messages: a sensor for each number, and for each component of an object or a
-vector of at most 16, with a template that takes it out of the payload. ``<prefix>/$state`` is "online", and when this
-process is gone the broker sets it to "offline" (the last will); no stream can have that name.
+Home Assistant finds them by its discovery messages (``home_assistant.py``).
 """
 
 import asyncio
-import json
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 import msgspec
 
 from meanwhile.core.shapes import Shape
 from meanwhile.core.state import State
+from meanwhile.mqtt import home_assistant
 from meanwhile.mqtt.broker import Broker
 from meanwhile.storage.redis_client import StoreUnavailable
 from meanwhile.storage.store import Store
@@ -28,15 +24,8 @@ log = logging.getLogger(__name__)
 
 _INTERVAL = 1.0  # Seconds from one round to the next.
 _PAGE = 200  # Streams that are read together.
-_MAX_COMPONENTS = 16  # Of a stream that has sensors in Home Assistant.
-_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]+")
 
 _encode = msgspec.json.Encoder().encode
-
-
-def state_topic(prefix: str) -> str:
-    """The topic that says whether this process is connected."""
-    return f"{prefix}/$state"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -111,34 +100,4 @@ class Averages:
             self.broker.publish(topic, b"")
 
     def _sensors(self, name: str, shape: Shape) -> Iterator[tuple[str, dict[str, object]]]:
-        """Home Assistant's discovery messages for a stream, as topic and content."""
-        if self.discovery is None or shape.components > _MAX_COMPONENTS:
-            return
-        for component in range(shape.components):
-            place = shape.pointer(component)
-            digest = sha256(f"{self.prefix} {name} {place}".encode()).hexdigest()[:8]
-            ident = f"meanwhile_{_NOT_IN_IDS.sub('_', name + place)[:100]}_{digest}"
-            config: dict[str, object] = {
-                "name": f"{name}{place.replace('/', ' ')}",
-                "unique_id": ident,
-                "state_topic": f"{self.prefix}/{name}",
-                "availability_topic": state_topic(self.prefix),
-                "state_class": "measurement",
-                "device": {"identifiers": [f"meanwhile_{self.prefix}"], "name": f"Meanwhile {self.prefix}"},
-            }
-            if place:
-                config["value_template"] = _template(shape, component)
-            yield f"{self.discovery}/sensor/{ident}/config", config
-
-
-def _template(shape: Shape, component: int) -> str:
-    """A Jinja template that takes a component out of the payload."""
-    path = ""
-    for name, length in shape.members:
-        if component < (length or 1):
-            path = (f"[{json.dumps(name, ensure_ascii=False)}]" if name is not None else "") + (
-                f"[{component}]" if length else ""
-            )
-            break
-        component -= length or 1
-    return f"{{{{ value_json{path} }}}}"
+        return iter(()) if self.discovery is None else home_assistant.sensors(self.prefix, self.discovery, name, shape)

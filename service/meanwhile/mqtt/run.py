@@ -13,9 +13,10 @@ from meanwhile.formats.mqtt_payload import Options
 from meanwhile.mqtt.bridge import Bridge
 from meanwhile.mqtt.broker import Broker
 from meanwhile.mqtt.broker_address import BrokerAddress
+from meanwhile.mqtt.home_assistant import state_topic
 from meanwhile.mqtt.journal import Journal
 from meanwhile.mqtt.outcomes import Outcomes
-from meanwhile.mqtt.published_averages import Averages, state_topic
+from meanwhile.mqtt.published_averages import Averages
 from meanwhile.mqtt.recorder import Recorder
 from meanwhile.settings import MqttSettings, Settings
 from meanwhile.storage import background_thread
