@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meanwhile.api.errors import BadEncoding, BodyTooLarge
 from meanwhile.api.gzip_inflation import PIECE, Inflater, inflate
+from meanwhile.api.refusals import BadEncoding, BodyTooLarge
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 EMPTY = gzip.compress(b"")

@@ -23,10 +23,10 @@ from uvicorn.server import ServerState
 from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.auth import Guard, Unauthorized
 from meanwhile.api.connection import ConnectionProtocol
-from meanwhile.api.errors import BadEncoding
 from meanwhile.api.exchange import Exchange
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.key_file import BadKeyFile, read_keys
+from meanwhile.api.refusals import BadEncoding
 from meanwhile.api.request_head import Headers
 from meanwhile.core import state
 from meanwhile.core.errors import Invalid

@@ -11,7 +11,7 @@ from meanwhile.core.errors import Invalid
 from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
-from meanwhile.live import discovery, poller, watch_list
+from meanwhile.live import new_streams, poller, watch_list
 from meanwhile.live.duration_estimate import DurationEstimate
 from meanwhile.live.poller import Poller
 from meanwhile.live.subscription import Subscription, TooManySubscribers
@@ -141,14 +141,14 @@ def test_one_slow_operation_at_most_doubles_what_it_is_thought_to_take() -> None
 async def test_a_key_of_another_type_is_not_announced_as_a_deleted_stream(
     live: Poller, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "_PAUSE", 0.0)
+    monkeypatch.setattr(new_streams, "_PAUSE", 0.0)
     runs = 0
-    new_streams = store.listing.new_streams
+    search = store.listing.new_streams
 
     async def counting(*arguments: Any) -> set[str]:
         nonlocal runs
         runs += 1
-        return await new_streams(*arguments)
+        return await search(*arguments)
 
     monkeypatch.setattr(store.listing, "new_streams", counting)
     pushing: Any = store._client.rpush(f"{store._keys}s/list", "a")

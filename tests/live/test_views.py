@@ -9,7 +9,7 @@ import pytest
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
-from meanwhile.live import discovery
+from meanwhile.live import new_streams
 from meanwhile.live.poller import Poller
 from meanwhile.live.subscription import Position, Subscription
 from meanwhile.storage.store import Store
@@ -17,7 +17,7 @@ from meanwhile.storage.store import Store
 
 @pytest.fixture
 async def live(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Poller]:
-    monkeypatch.setattr(discovery, "_PAUSE", 0.05)
+    monkeypatch.setattr(new_streams, "_PAUSE", 0.05)
     made = Poller(store, redis_timeout=5, max_subscribers=1_000)
     yield made
     await made.close()
@@ -101,18 +101,18 @@ async def test_new_streams_of_two_overlapping_prefixes_reach_both_subscribers(li
     await until(everybody_has_all)
 
 
-async def test_a_group_whose_round_comes_too_soon_takes_part_in_the_next_run_of_discovery(
+async def test_a_group_whose_round_comes_too_soon_takes_part_in_the_next_run(
     live: Poller, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Groups with short intervals took all runs, if the rounds of others came between two of them."""
     for prefix in ("seldom/", "often/"):
         await View(live, [], prefix, 3_600).connect()
     seldom, often = live._watch_list.groups.values()
-    monkeypatch.setattr(live._discovery, "_next", asyncio.get_running_loop().time() + 3_600)
+    monkeypatch.setattr(live._new_streams, "_next", asyncio.get_running_loop().time() + 3_600)
     await record(store, "seldom/1")
-    assert not await live._discovery.run([seldom])
-    monkeypatch.setattr(live._discovery, "_next", 0.0)
-    assert await live._discovery.run([often])
+    assert not await live._new_streams.run([seldom])
+    monkeypatch.setattr(live._new_streams, "_next", 0.0)
+    assert await live._new_streams.run([often])
     assert {"seldom/1"} == seldom.streams.keys()
 
 
@@ -135,7 +135,7 @@ async def test_a_new_stream_that_is_also_named_reaches_those_who_watch_its_prefi
     if is_again:
         await delete(store, "a/1")
         await until(lambda: both_have(0))
-    monkeypatch.setattr(live._discovery, "_next", asyncio.get_running_loop().time() + 3_600)
+    monkeypatch.setattr(live._new_streams, "_next", asyncio.get_running_loop().time() + 3_600)
     await record(store, "a/1", value=2.0)
     await until(lambda: both_have(1))
 

@@ -13,12 +13,12 @@ from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
 from meanwhile.core.state import State
 from meanwhile.storage.commit_reply import Committed
+from meanwhile.storage.commit_weight import MAX_WEIGHT, STREAM_WEIGHT
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.large_requests import PartlyRecorded, PartlyRefused
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
 from meanwhile.storage.store import NO_KEYS, Store, TooManyStreams
-from meanwhile.storage.weight import MAX_WEIGHT, STREAM_WEIGHT
 
 MANY = 2 * MAX_WEIGHT // STREAM_WEIGHT  # Streams of numbers: some slices.
 

@@ -16,11 +16,11 @@ from meanwhile.core.summary import summarize
 from meanwhile.storage import wide_streams
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed
+from meanwhile.storage.commit_weight import MAX_WEIGHT, STREAM_WEIGHT
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.redis_client import OutcomeUnknown
 from meanwhile.storage.rejections import KeyTooOld, ShapeConflict
 from meanwhile.storage.store import Store, Swap
-from meanwhile.storage.weight import MAX_WEIGHT, STREAM_WEIGHT
 
 WIDTH = 256  # With expansions of some thirty parts: a state of more than 100 KB.
 

@@ -10,7 +10,7 @@ page has no key.
 import re
 from collections.abc import Collection, Iterable
 
-from meanwhile.api.errors import Misdirected
+from meanwhile.api.refusals import Misdirected
 from meanwhile.api.request_head import Headers
 
 # RFC 6761, 6762, 8375; ICANN has reserved .internal, and home routers use .lan.

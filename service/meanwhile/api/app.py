@@ -26,7 +26,7 @@ from meanwhile.api.exchange import Exchange
 from meanwhile.api.key_file import COPY
 from meanwhile.api.large_bodies import BodyMemory, LargeBodySlots
 from meanwhile.api.openapi import document
-from meanwhile.api.openapi.operations import described
+from meanwhile.api.openapi.documented_routes import described
 from meanwhile.api.operation import Operation
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies

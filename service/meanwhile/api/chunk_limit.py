@@ -3,7 +3,7 @@
 Up to 10,000 chunks may have any size; beyond that, they must have 16 bytes on average.
 """
 
-from meanwhile.api.errors import NotHttp
+from meanwhile.api.refusals import NotHttp
 
 _MAX_ANY_SIZE = 10_000  # Chunks.
 _MIN_MEAN = 16  # Bytes.

@@ -1,6 +1,6 @@
 """HTTP connections with timeouts, ordered refusals of malformed requests, and responses in one write.
 
-**Requests** are received as ``receiving.py`` describes.
+**Requests** are received as ``request_parser.py`` describes.
 
 **Timeouts.** uvicorn limits only how long a connection may be idle after a response. Here each connection has one timer
 for everything that it waits for (``connection_timeouts.py``).
@@ -30,17 +30,17 @@ from starlette.types import Scope
 from meanwhile.api import request_head
 from meanwhile.api.connection_hold import Hold
 from meanwhile.api.connection_timeouts import Deadlines, Phase, Stall
-from meanwhile.api.errors import TooManyConnections
 from meanwhile.api.exchange import Exchange
 from meanwhile.api.problems import encode
-from meanwhile.api.receiving import ReceivingProtocol
+from meanwhile.api.refusals import TooManyConnections
+from meanwhile.api.request_parser import ParsingProtocol
 from meanwhile.api.response import ResponseEncoder
 
 _ABORT_DELAY = 0.5  # Seconds that a client has at shutdown to take the end of an endless response.
 _responses = ResponseEncoder()
 
 
-class ConnectionProtocol(ReceivingProtocol):
+class ConnectionProtocol(ParsingProtocol):
     """uvicorn's protocol with timeouts, limits, and responses in one write. uvicorn passes the arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

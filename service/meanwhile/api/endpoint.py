@@ -18,10 +18,10 @@ from starlette.types import Receive, Scope, Send
 
 from meanwhile.api import problems
 from meanwhile.api.auth import Guard, check_allowed_prefix
-from meanwhile.api.errors import Stopping
 from meanwhile.api.exchange import Exchange
 from meanwhile.api.open_event_stream import EventStream
 from meanwhile.api.operation import Halves, Operation
+from meanwhile.api.refusals import Stopping
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import ClientGone
 from meanwhile.api.response import Reply

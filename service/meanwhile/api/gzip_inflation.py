@@ -9,7 +9,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterator
 
-from meanwhile.api.errors import BadEncoding, BodyTooLarge
+from meanwhile.api.refusals import BadEncoding, BodyTooLarge
 
 PIECE = 64 * 1024  # Bytes of output.
 _GZIP = 16 + zlib.MAX_WBITS  # Tells zlib to accept only a gzip header and trailer.

@@ -2,7 +2,7 @@
 
 import base64
 
-from meanwhile.api.query import parameters
+from meanwhile.api.query_parameters import parameters
 from meanwhile.api.request import Request
 from meanwhile.api.request_head import Headers
 

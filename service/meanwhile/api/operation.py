@@ -1,7 +1,7 @@
 """Operations, in the sense of OpenAPI: one method of one path, with its handler, scope and documentation.
 
 An operation is a declaration: ``routes/`` defines the operations, ``endpoint.py`` answers their requests, and
-``openapi/operations.py`` documents them.
+``openapi/documented_routes.py`` documents them.
 """
 
 import asyncio

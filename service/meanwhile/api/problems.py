@@ -20,7 +20,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from meanwhile.api.auth import Forbidden, Unauthorized
-from meanwhile.api.errors import (
+from meanwhile.api.refusals import (
     BadCursor,
     BadEncoding,
     BadKey,

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Collection
 
-from meanwhile.api.errors import LengthRequired, UnsupportedMediaType
 from meanwhile.api.gzip_inflation import inflate, too_large
 from meanwhile.api.large_bodies import BodyMemory
+from meanwhile.api.refusals import LengthRequired, UnsupportedMediaType
 from meanwhile.api.request import Request
 from meanwhile.api.request_head import Headers
 from meanwhile.formats.json_pieces import SMALL

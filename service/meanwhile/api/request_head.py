@@ -7,7 +7,7 @@ host, at most one media type, and no transfer coding except chunked.
 
 from collections.abc import Callable, Sequence
 
-from meanwhile.api.errors import BadTransferCoding, HeaderTooLarge, NotHttp
+from meanwhile.api.refusals import BadTransferCoding, HeaderTooLarge, NotHttp
 
 MAX_HEAD = 64 * 1024  # Bytes.
 _VERSIONS = frozenset({"1.0", "1.1"})

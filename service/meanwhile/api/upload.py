@@ -30,10 +30,10 @@ from dataclasses import dataclass, field
 from os.path import commonprefix
 
 from meanwhile.api.auth import Forbidden, Guard, Unauthorized, check_allowed_prefix
-from meanwhile.api.errors import BadKey, BodyTooLarge, Interrupted, TooManyUploads
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.key_file import Grant
 from meanwhile.api.large_bodies import BodyMemory
+from meanwhile.api.refusals import BadKey, BodyTooLarge, Interrupted, TooManyUploads
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import ClientGone, is_gzipped, require_body
 from meanwhile.api.upload_lines import MAX_BLOCK, Connection, blocks, split

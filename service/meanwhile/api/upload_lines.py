@@ -15,9 +15,9 @@ from typing import Any
 from starlette.types import Message, Receive
 
 from meanwhile.api.connection_hold import Hold
-from meanwhile.api.errors import BodyTooLarge, Idle, Stopping
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.large_bodies import BodyMemory
+from meanwhile.api.refusals import BodyTooLarge, Idle, Stopping
 from meanwhile.api.request_body import ClientGone
 from meanwhile.formats.ndjson import EMPTY
 

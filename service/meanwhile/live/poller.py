@@ -7,7 +7,7 @@ write path does not depend on subscriptions. With Pub/Sub every commit would pub
 watched or not, and every process with a subscription would receive all of it, to throw most of it away, since a
 subscriber gets one event a stream and interval. ``make test-faults`` measures what polling costs.
 
-A subscription names streams, or a prefix, whose streams ``discovery.py`` finds in the same rounds. Subscriptions with
+A subscription names streams, or a prefix, whose streams ``new_streams.py`` finds in the same rounds. Subscriptions with
 the same interval are aligned, so that they share rounds; rounds take a third of the poller's time at most, however many
 streams there are.
 
@@ -25,8 +25,8 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from meanwhile.core.errors import Invalid
-from meanwhile.live.discovery import Discovery
 from meanwhile.live.duration_estimate import DurationEstimate
+from meanwhile.live.new_streams import NewStreams
 from meanwhile.live.subscription import Position, Subscription, Subscriptions, TooManySubscribers
 from meanwhile.live.watch_list import WatchList
 from meanwhile.live.watched_streams import PrefixGroup, Watched
@@ -52,7 +52,7 @@ class Poller:
         self._store = store
         self._redis_timeout = redis_timeout
         self._watch_list = WatchList()
-        self._discovery = Discovery(store, self._watch_list, redis_timeout)
+        self._new_streams = NewStreams(store, self._watch_list, redis_timeout)
         self._subscriptions = Subscriptions(max_subscribers)
         self._joined = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -161,7 +161,7 @@ class Poller:
     async def _discover(self, groups: Collection[PrefixGroup]) -> None:
         """Adds new streams to these groups, and ends the subscriptions that then watch too much."""
         try:
-            if not await self._discovery.run(groups):
+            if not await self._new_streams.run(groups):
                 return
         except Invalid:
             for one in self._subscriptions_to(groups):

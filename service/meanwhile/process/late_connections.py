@@ -10,8 +10,8 @@ import socket
 import threading
 from contextlib import suppress
 
-from meanwhile.api.errors import Stopping
 from meanwhile.api.problems import encode
+from meanwhile.api.refusals import Stopping
 
 _LINGER = 1.0  # Seconds for a client to read its reply; to close earlier could reset the connection.
 _POLL = 0.02  # Seconds.

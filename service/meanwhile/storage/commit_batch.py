@@ -16,8 +16,14 @@ from meanwhile.core.state import State
 from meanwhile.core.summary import summarize
 from meanwhile.storage.batcher import fail_all
 from meanwhile.storage.commit_reply import Rejection
+from meanwhile.storage.commit_weight import (
+    MAX_NUMBERS,
+    MAX_WEIGHT,
+    PARTS_PER_COMPONENT,
+    TIMESTAMPS_PER_COMPONENT,
+    weight_of,
+)
 from meanwhile.storage.rejections import error_of
-from meanwhile.storage.weight import MAX_NUMBERS, MAX_WEIGHT, PARTS_PER_COMPONENT, TIMESTAMPS_PER_COMPONENT, weight_of
 
 _SMALL_WEIGHT = 100  # Below this weight, a request may use the room that is reserved for small requests.
 _MAX_LARGE_WEIGHT = MAX_WEIGHT - 300  # Other requests may fill a batch up to this weight; a single one may exceed it.
@@ -92,8 +98,8 @@ class Group:
 class CommitBatch:
     """The requests of one commit.
 
-    ``deadline`` is on the clock of ``loop``. ``size`` is in readings, ``weight`` in units of ``weight.py``, ``numbers``
-    is the number of values in all readings, and ``groups`` is keyed by ``identity_of``.
+    ``deadline`` is on the clock of ``loop``. ``size`` is in readings, ``weight`` in units of ``commit_weight.py``,
+    ``numbers`` is the number of values in all readings, and ``groups`` is keyed by ``identity_of``.
     """
 
     loop: asyncio.AbstractEventLoop

@@ -4,9 +4,9 @@ Requests hand in their readings and wait. There is no timer: an idle service com
 service, dozens of requests arrive during a commit; the committer sums the readings of each stream first, and all of
 them need only one round trip, one merge per stream and one fsync. That makes "200 means on disk" affordable.
 
-A commit is a list of groups (``commit_batch.py``). Its **weight** is limited, so that the script takes a few
-milliseconds for it (``weight.py``). Requests beyond the limit wait for the next commit, where small requests do not
-wait behind them. A request that exceeds the limit alone is recorded in slices between the other commits
+A commit is a list of groups (``commit_batch.py``). Its **weight** is limited (``commit_weight.py``), so that the script
+takes a few milliseconds for it. Requests beyond the limit wait for the next commit, where small requests do not wait
+behind them. A request that exceeds the limit alone is recorded in slices between the other commits
 (``large_requests.py``), so a large request does not delay others. Only the script knows the size of the stored states;
 if necessary, it defers groups to the next commit.
 
@@ -36,12 +36,12 @@ from meanwhile.core.readings import Readings
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Batcher, Overloaded, fail_all
 from meanwhile.storage.commit_batch import CommitBatch, CommitOutcome, Group, Waiter, identity_of
+from meanwhile.storage.commit_weight import TIMESTAMPS_PER_COMPONENT, Measured, measure, split_by_weight
 from meanwhile.storage.large_requests import PAUSE, LargeRequest
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import error_of
 from meanwhile.storage.store import Store
 from meanwhile.storage.waiting_readings import WaitingReadings
-from meanwhile.storage.weight import TIMESTAMPS_PER_COMPONENT, Measured, measure, split_by_weight
 from meanwhile.storage.wide_streams import WideStreams
 from meanwhile.telemetry.counters import Counters
 

@@ -30,9 +30,7 @@ from meanwhile.core.summary import summarize
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed, Rejection
-from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
-from meanwhile.storage.store import Claim, Store
-from meanwhile.storage.weight import (
+from meanwhile.storage.commit_weight import (
     MAX_INLINE_NUMBERS,
     MAX_MERGE_WEIGHT,
     MAX_WEIGHT,
@@ -40,6 +38,8 @@ from meanwhile.storage.weight import (
     split_by_weight,
     weight_of,
 )
+from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
+from meanwhile.storage.store import Claim, Store
 from meanwhile.storage.wide_streams import WideStreams
 
 PAUSE = 0.05  # Seconds before a retry.

@@ -24,14 +24,13 @@ from math import isfinite
 from os.path import commonprefix
 
 from meanwhile.api.auth import check_allowed_prefix
-from meanwhile.api.errors import NoSuchStream
 from meanwhile.api.event_frames import EventFrames
 from meanwhile.api.open_event_stream import EventStream
 from meanwhile.api.openapi import document
 from meanwhile.api.operation import Operation
-from meanwhile.api.query import parameters
+from meanwhile.api.query_parameters import parameters, single_value
+from meanwhile.api.refusals import NoSuchStream
 from meanwhile.api.request import Request
-from meanwhile.api.routes.streams import single_value
 from meanwhile.core.errors import Invalid
 from meanwhile.core.stream_names import check_name, check_prefix
 from meanwhile.live.poller import Poller

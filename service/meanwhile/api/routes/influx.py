@@ -22,17 +22,16 @@ import msgspec
 
 from meanwhile.api import problems, timestamp_dedupe
 from meanwhile.api.auth import check_allowed_prefix
-from meanwhile.api.errors import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from meanwhile.api.influx_credentials import credentials
 from meanwhile.api.large_bodies import LargeBodySlots
 from meanwhile.api.openapi import document, models
 from meanwhile.api.operation import Handler, Operation
-from meanwhile.api.query import parameters
+from meanwhile.api.query_parameters import parameters, single_value
+from meanwhile.api.refusals import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type
 from meanwhile.api.request_head import Headers
 from meanwhile.api.response import Reply, json_reply
-from meanwhile.api.routes.streams import single_value
 from meanwhile.core.errors import Invalid, TooMany
 from meanwhile.core.readings import Limits
 from meanwhile.core.state import Unreadable

@@ -5,10 +5,9 @@ from typing import Any
 
 from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.operation import Operation
-from meanwhile.api.query import parameters
+from meanwhile.api.query_parameters import parameters, parse_limit, single_value
 from meanwhile.api.request import Request
 from meanwhile.api.response import Reply
-from meanwhile.api.routes.streams import parse_limit, single_value
 from meanwhile.core.errors import Invalid
 from meanwhile.core.state import State
 from meanwhile.core.stream_names import check_prefix

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from meanwhile.api.auth import check_allowed_prefix
-from meanwhile.api.errors import (
+from meanwhile.api.large_bodies import LargeBodySlots
+from meanwhile.api.openapi import document, models
+from meanwhile.api.operation import Halves, Operation
+from meanwhile.api.refusals import (
     BadEncoding,
     BadKey,
     BodyTooLarge,
@@ -15,9 +18,6 @@ from meanwhile.api.errors import (
     TooManyUploads,
     UnsupportedMediaType,
 )
-from meanwhile.api.large_bodies import LargeBodySlots
-from meanwhile.api.openapi import document, models
-from meanwhile.api.operation import Halves, Operation
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies, any_type, media_type
 from meanwhile.api.response import Reply, json_reply

@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 from meanwhile.api.auth import check_allowed_prefix
-from meanwhile.api.errors import BadCursor, NoSuchStream
 from meanwhile.api.openapi import models
 from meanwhile.api.operation import Halves, Operation
-from meanwhile.api.query import parameters
+from meanwhile.api.query_parameters import parameters, parse_limit, single_value
+from meanwhile.api.refusals import BadCursor, NoSuchStream
 from meanwhile.api.request import Request
 from meanwhile.api.response import TEXT, Reply, json_reply
 from meanwhile.core import times
@@ -218,28 +218,11 @@ def full_state(name: str, state: State) -> dict[str, Any]:
     }
 
 
-def single_value(query: dict[str, list[str]], name: str) -> str | None:
-    """Returns the value of a query parameter, or None. Raises ``Invalid`` if the parameter occurs more than once."""
-    values = query.get(name, [])
-    if len(values) > 1:
-        raise Invalid(f"Expected the parameter {name} at most once.")
-    return values[0] if values else None
-
-
 def _check_cursor(cursor: str | None, prefix: str) -> None:
     """Raises ``ValueError`` if a cursor contains a name that a listing of this prefix cannot have put there."""
     names = "" if cursor is None else cursor.partition(",")[2]
     if names and not all(name.startswith(prefix) for name in names.split(",")):
         raise ValueError("not a cursor of this prefix")
-
-
-def parse_limit(text: str | None, default: int, maximum: int) -> int:
-    """Returns the value of a parameter ``limit``. Raises ``Invalid`` if it is not an integer from 1 to ``maximum``."""
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= maximum):
-        raise Invalid(f"Expected limit to be an integer from 1 to {maximum}.")
-    return int(text)
 
 
 def _prefers_text(request: Request) -> bool:

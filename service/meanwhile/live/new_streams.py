@@ -1,6 +1,6 @@
-"""Discovery of the streams of prefixes, also of those that are new, by SCAN.
+"""Finds the streams of prefixes, also those that are new, by SCAN.
 
-SCAN looks at all keys, so discovery takes at most a tenth of the time, and all prefixes share one run. A group whose
+SCAN looks at all keys, so this takes at most a tenth of the time, and all prefixes share one run. A group whose
 round comes between two runs takes part in the next run, so groups with short intervals do not keep it waiting.
 """
 
@@ -16,7 +16,7 @@ from meanwhile.storage.store import Store
 _PAUSE = 0.5  # Seconds between two runs, at least.
 
 
-class Discovery:
+class NewStreams:
     """Adds streams to the groups that cover them.
 
     ``watch_list`` gets the streams that ``store`` has; ``redis_timeout`` is how long a run may take, in seconds.

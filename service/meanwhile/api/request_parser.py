@@ -1,4 +1,4 @@
-"""The receiving half of a connection: parses requests, and refuses malformed ones.
+"""The parsing half of a connection: parses requests as they arrive, and refuses malformed ones.
 
 uvicorn limits neither the size of a header nor the number of pipelined requests. Here, bytes without a byte of body (a
 header, a trailer, a chunk extension) are refused beyond 64 KiB, and a client may pipeline 1,000 requests.
@@ -17,15 +17,15 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meanwhile.api import chunk_limit, request_head, upgrade_offers
-from meanwhile.api.errors import NotHttp, Refused
 from meanwhile.api.exchange import Exchange, exchange_of
+from meanwhile.api.refusals import NotHttp, Refused
 from meanwhile.api.request_head import Headers
 from meanwhile.formats.json_pieces import SMALL
 
 MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
 
 
-class ReceivingProtocol(HttpToolsProtocol):
+class ParsingProtocol(HttpToolsProtocol):
     """uvicorn's protocol with other rules for requests. uvicorn passes the arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The exceptions of the HTTP layer. ``problems.py`` maps them to problem documents."""
+"""The refusals of the HTTP layer: exceptions, which ``problems.py`` maps to problem documents."""
 
 
 class Refused(Exception):
