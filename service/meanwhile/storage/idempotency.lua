@@ -1,6 +1,6 @@
--- idempotency.lua: what a stream remembers of the idempotency keys that it has counted, so that it counts nothing twice.
--- This is the body of a function, which commit.lua calls when it meets the first key. timestamps.lua does the same for
--- timestamps. core/idempotency_keys.py explains the rules.
+-- idempotency.lua: what a stream remembers of the idempotency keys that it has counted, so that it counts nothing
+-- twice. This is the body of a function, which commit.lua calls when it meets the first key. remembered_timestamps.lua
+-- does the same for timestamps. core/idempotency_keys.py explains the rules.
 --
 -- now       The time of the Redis server, in milliseconds since 1970
 -- Returns   {check, mark, is_well_formed}: functions on a state
@@ -159,7 +159,7 @@ local function is_list(list, kind, size)
   return true
 end
 
--- Returns whether the members of a state after its sums are well-formed, those of timestamps.lua, too.
+-- Returns whether the members of a state after its sums are well-formed, also those of timestamps.
 local function is_well_formed(state)
   local producers, retired, timestamps = state[PRODUCERS], state[RETIRED], state[TIMESTAMPS]
   if producers ~= nil and not is_list(producers, 'table') then return false end
