@@ -52,6 +52,7 @@ class Setting:
 
     def __init__(self, store: Store, file: Path, options: Options = _OPTIONS) -> None:
         self.store = store
+        self._file = file
         self.journal = Journal(file, 10, options)
         self.source = Deliveries()
         self.outcomes = Outcomes()
@@ -69,6 +70,12 @@ class Setting:
         content = payload.encode()
         delivery = Delivery(connection, mid, int(mid > 0), again, False, topic, content, None, None, at=1_000)
         self.source.waiting.append(delivery)
+
+    def after_a_kill(self, options: Options = _OPTIONS) -> "Setting":
+        """What starts again if the process is killed now: it finds the journal as it is."""
+        killed = self._file.with_name("killed")
+        killed.write_bytes(self._file.read_bytes())
+        return Setting(self.store, killed, options)
 
     async def finish(self) -> None:
         """Returns when everything that has arrived is recorded and acknowledged."""
@@ -143,15 +150,12 @@ async def test_in_a_new_session_the_same_identifiers_are_of_other_messages(
 
 
 @pytest.mark.parametrize("was_committed", [True, False])
-async def test_a_batch_of_a_killed_process_is_finished_with_its_key(
-    setting: Setting, store: Store, tmp_path: Path, was_committed: bool
-) -> None:
+async def test_a_batch_of_a_killed_process_is_finished_with_its_key(setting: Setting, was_committed: bool) -> None:
     batch = [Message(5, 1_000, "a", b"1"), Message(6, 1_000, "b", b'{"value": 1, "seq": 9}')]
     setting.journal.begin(batch)
-    (tmp_path / "begun").write_bytes((tmp_path / "journal").read_bytes())
+    again = setting.after_a_kill()
     if was_committed:
         await setting.bridge.recover()
-    again = Setting(store, tmp_path / "begun")
     assert batch == again.journal.batch
     await again.bridge.recover()
     again.arrive(1, 5, again=True)
@@ -167,16 +171,15 @@ async def test_a_batch_of_a_killed_process_is_finished_with_its_key(
     "options", [Options("new/"), Options(split=True), Options(sequence="other"), Options("new/", True)]
 )
 async def test_a_batch_of_a_killed_process_is_finished_with_its_options(
-    setting: Setting, store: Store, tmp_path: Path, was_committed: bool, options: Options
+    setting: Setting, store: Store, was_committed: bool, options: Options
 ) -> None:
     """With others, the same message was counted under its old and its new name."""
     payload = '{"value": 1, "other": 2, "seq": 9}'
     batch = [Message(5, 1_000, "a", b"1"), Message(6, 1_000, "b", payload.encode())]
     setting.journal.begin(batch)
-    (tmp_path / "begun").write_bytes((tmp_path / "journal").read_bytes())
+    again = setting.after_a_kill(options)
     if was_committed:
         await setting.bridge.recover()
-    again = Setting(store, tmp_path / "begun", options)
     await again.bridge.recover()
     again.arrive(1, 5, again=True)
     again.arrive(1, 6, payload, "b", again=True)
@@ -188,18 +191,15 @@ async def test_a_batch_of_a_killed_process_is_finished_with_its_options(
     assert [1, 1, 1] == [await setting.count(stream) for stream in streams]
 
 
-async def test_what_is_held_goes_to_the_stream_of_its_first_options(
-    setting: Setting, store: Store, tmp_path: Path
-) -> None:
+async def test_what_is_held_goes_to_the_stream_of_its_first_options(setting: Setting) -> None:
     setting.arrive(1, 1, topic="a")
     await setting.finish()
     setting.store._options = ("1", "0")
     pack = '[{"n": "a", "v": 1}, {"n": "b", "v": 1}]'
     setting.arrive(1, 2, pack)
     await setting.finish()
-    (tmp_path / "stopped").write_bytes((tmp_path / "journal").read_bytes())
+    again = setting.after_a_kill(Options("new/"))
     setting.store._options = ("0", "0")
-    again = Setting(store, tmp_path / "stopped", Options("new/"))
     await again.bridge.recover()
     again.arrive(1, 2, pack, again=True)
     await again.finish()
@@ -236,7 +236,7 @@ async def test_what_a_stream_cannot_take_now_is_held_and_goes_in_when_it_can(set
 
 
 async def test_a_message_of_several_streams_that_is_held_counts_once_in_each_even_after_a_crash(
-    setting: Setting, store: Store, tmp_path: Path
+    setting: Setting,
 ) -> None:
     setting.arrive(1, 1, topic="a")
     await setting.finish()
@@ -248,9 +248,8 @@ async def test_a_message_of_several_streams_that_is_held_counts_once_in_each_eve
     setting.arrive(1, 4, topic="a")
     await setting.finish()
     assert (4, 0) == (await setting.count("a"), await setting.count("b"))
-    (tmp_path / "killed").write_bytes((tmp_path / "journal").read_bytes())
+    again = setting.after_a_kill()
     setting.store._options = ("0", "0")
-    again = Setting(store, tmp_path / "killed")
     await again.bridge.recover()
     again.arrive(1, 2, pack, again=True)
     await again.finish()

@@ -1,6 +1,6 @@
 -- remembered_timestamps.lua: what a stream remembers of the timestamps that it has counted, so that it counts nothing
--- twice. This is the body of a function, which commit.lua calls when it meets the first timestamps. idempotency.lua does
--- the same for keys. core/idempotency_keys.py explains the rules.
+-- twice. This is the body of a function, which commit.lua calls when it meets the first timestamps. idempotency.lua
+-- does the same for keys. core/idempotency_keys.py explains the rules.
 --
 -- now       The time of the Redis server, in milliseconds since 1970
 -- Returns   {check, mark}: functions on a state
