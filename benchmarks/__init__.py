@@ -24,6 +24,8 @@ alike, and the *ratios* hold. A ratio is the median of the ratios of each round.
     honest.py        the honest clients, in another one
     raw_http.py      requests as bytes, for both
 
+    accuracy/        how exact averages and deviations are, compared with other programs: ``make accuracy``
+
 ``make bench`` runs it; ``make bench ARGS="--rounds 9 --seconds 5"`` runs it for longer. It listens on the loopback
 interface only, and ends by itself. A new figure is one more entry in ``plan.measurements``, and a new comparison one
 in ``bars.BARS``.
