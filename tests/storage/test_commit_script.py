@@ -42,20 +42,30 @@ MAGNITUDES = st.one_of(
 DOUBLES = st.builds(lambda magnitude, negative: -magnitude or 0.0 if negative else magnitude, MAGNITUDES, st.booleans())
 
 
+# Made once: hypothesis examines each new strategy, which takes longer than to draw from it.
+COUNTS = st.integers(1, 6)
+TIMES = st.tuples(*[st.integers(-(10**12), 17 * 10**11)] * 2)
+ROWS = {n: st.lists(DOUBLES, min_size=n, max_size=n) for n in range(1, 7)}
+PAIRS = {n: st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=3) for n in range(1, 7)}
+
+
 @st.composite
 def columns(draw: st.DrawFn, readings: int) -> list[float]:
     """As many doubles, in which some cancel others."""
-    values = draw(st.lists(DOUBLES, min_size=readings, max_size=readings))
-    for i, j in draw(st.lists(st.tuples(st.integers(0, readings - 1), st.integers(0, readings - 1)), max_size=3)):
+    values = draw(ROWS[readings])
+    for i, j in draw(PAIRS[readings]):
         values[i] = -values[j] or 0.0
     return values
 
 
+COLUMNS = {n: columns(n) for n in range(1, 7)}
+
+
 @st.composite
 def summaries(draw: st.DrawFn, components: int) -> Summary:
-    readings = draw(st.integers(1, 6))
-    first, last = sorted(draw(st.tuples(*[st.integers(-(10**12), 17 * 10**11)] * 2)))
-    return summarize([draw(columns(readings)) for _ in range(components)], first, last)
+    readings = draw(COUNTS)
+    first, last = sorted(draw(TIMES))
+    return summarize([draw(COLUMNS[readings]) for _ in range(components)], first, last)
 
 
 STREAMS: Mapping[str, Value] = {
@@ -66,10 +76,13 @@ STREAMS: Mapping[str, Value] = {
 SHAPES = {name: collect([value], 0, 0, Limits()).shape for name, value in STREAMS.items()}
 
 
+SUMMARIES = {name: summaries(shape.components) for name, shape in SHAPES.items()}
+NAMES = st.lists(st.sampled_from(sorted(STREAMS)), min_size=1, max_size=3, unique=True)
+
+
 @st.composite
 def groups(draw: st.DrawFn) -> dict[str, State]:
-    names = draw(st.lists(st.sampled_from(sorted(STREAMS)), min_size=1, max_size=3, unique=True))
-    return {name: State(SHAPES[name], draw(summaries(SHAPES[name].components))) for name in names}
+    return {name: State(SHAPES[name], draw(SUMMARIES[name])) for name in draw(NAMES)}
 
 
 def soon() -> float:

@@ -1,7 +1,11 @@
-"""Numbers to test the mathematics with, and the rational arithmetic that it is held to."""
+"""Numbers to test the mathematics with, and the rational arithmetic that it is held to.
+
+Strategies are made once: hypothesis examines each new one, which takes longer than to draw from it.
+"""
 
 import math
 from fractions import Fraction
+from functools import cache
 from random import Random
 
 from hypothesis import strategies as st
@@ -19,18 +23,28 @@ BORDERS = [
     math.nextafter(math.ldexp(1.0, 465), 0),
 ]
 
+_EXPONENTS = st.integers(-250, 400)
+_LEADING = st.integers(2**52, 2**53 - 1)
+_CRUMBS = st.integers(54, 210)
+_ENDS = st.sampled_from([(), (1,), (-1,), (1, -1)])
+_SIGNS = st.sampled_from([1.0, -1.0])
+_ORDERS = st.integers(0, 999)
+
 
 def signed(magnitudes: st.SearchStrategy[float]) -> st.SearchStrategy[float]:
     """Both signs of these."""
-    return st.builds(math.copysign, magnitudes, st.sampled_from([1.0, -1.0]))
+    return st.builds(math.copysign, magnitudes, _SIGNS)
 
 
-def pieces() -> st.SearchStrategy[list[float]]:
-    """One reading, or two that cancel, or some whose sum is hard to round."""
+@cache
+def pieces(smallest: int) -> st.SearchStrategy[list[list[float]]]:
+    """At least ``smallest`` of these: one reading, or two that cancel, or some whose sum is hard to round."""
     alone = numbers().map(lambda x: [x])
-    return st.one_of(alone, alone, numbers().map(lambda x: [x, -x or 0.0]), halfway())
+    piece = st.one_of(alone, alone, numbers().map(lambda x: [x, -x or 0.0]), halfway())
+    return st.lists(piece, min_size=smallest, max_size=6)
 
 
+@cache
 def numbers() -> st.SearchStrategy[float]:
     """Any double of the domain, the awkward ones often; the only zero is the positive one."""
     return st.one_of(
@@ -47,20 +61,20 @@ def numbers() -> st.SearchStrategy[float]:
 @st.composite
 def halfway(draw: st.DrawFn) -> list[float]:
     """Readings whose sum is half way between two doubles, or beside that by less than either can tell."""
-    exponent = draw(st.integers(-250, 400))
-    leading = math.ldexp(float(draw(st.integers(2**52, 2**53 - 1))), exponent - 52)
+    exponent = draw(_EXPONENTS)
+    leading = math.ldexp(float(draw(_LEADING)), exponent - 52)
     half = math.ldexp(1.0, exponent - 53)
-    crumb = math.ldexp(1.0, exponent - draw(st.integers(54, 210)))
-    terms = [leading, half, *draw(st.sampled_from([[], [crumb], [-crumb], [crumb, -crumb]]))]
-    sign = draw(st.sampled_from([1.0, -1.0]))
+    crumb = math.ldexp(1.0, exponent - draw(_CRUMBS))
+    terms = [leading, half, *(side * crumb for side in draw(_ENDS))]
+    sign = draw(_SIGNS)
     return [sign * term for term in terms]
 
 
 @st.composite
 def readings(draw: st.DrawFn, smallest: int = 0) -> list[float]:
     """At least ``smallest`` readings of the domain in any order; some of them cancel each other."""
-    values = [x for piece in draw(st.lists(pieces(), min_size=smallest, max_size=6)) for x in piece]
-    Random(draw(st.integers(0, 999))).shuffle(values)
+    values = [x for piece in draw(pieces(smallest)) for x in piece]
+    Random(draw(_ORDERS)).shuffle(values)
     return values
 
 
