@@ -18,7 +18,7 @@ _WATCH_POLICY = "addEventListener('securitypolicyviolation', (e) => console.erro
 async def chromium() -> AsyncIterator[Browser]:
     """Debian's, without a screen."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         await browser.close()
 
