@@ -393,7 +393,8 @@ def test_workers_are_replaced_after_the_directory_of_their_counters_was_removed(
         assert running.process is not None
         descriptors = Path(f"/proc/{running.process.pid}/fd").iterdir()
         (shared,) = {file.resolve() for file in descriptors if file.resolve().name.startswith("meanwhile-")}
-        doomed = worker_pids(running.process.pid)
+        eventually(lambda: len(workers_of(running)) == 2)
+        doomed = workers_of(running)
         eventually((shared / f"{len(doomed) - 1}.cells").exists)  # Both have started.
         shutil.rmtree(shared)
         assert 200 == calls.get(f"{running.url}/metrics").status_code
@@ -405,10 +406,6 @@ def test_workers_are_replaced_after_the_directory_of_their_counters_was_removed(
         assert f"{shared}, cannot be used (No such file or directory): this worker counts alone" in running.log
         assert "the parent process is gone" not in running.log
         assert 0 == running.stop()
-
-
-def worker_pids(parent: int) -> list[int]:
-    return [pid for pid in children(parent) if "spawn_main" in " ".join(psutil.Process(pid).cmdline())]
 
 
 def test_a_second_service_on_the_same_data_is_refused() -> None:
@@ -548,7 +545,7 @@ def test_workers_that_start_while_the_key_file_cannot_be_used_have_the_keys_as_t
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_sighup_that_comes_as_soon_as_it_says_where_it_listens_ends_nothing(workers: str) -> None:
-    with short_directory() as directory:
+    with processes.cold(), short_directory() as directory:
         running = Service(directory, arguments=("--workers", workers))
         running.start(until_live=False)
         assert running.process is not None

@@ -18,9 +18,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import util
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -32,6 +34,7 @@ _PRELOADED = [  # What the commands import when they run.
         "meanwhile.cli.terminal_table",
     ),
     *("meanwhile.mqtt.run", "meanwhile.process.server", "meanwhile.process.worker"),
+    *("multiprocessing.popen_spawn_posix", "multiprocessing.resource_tracker"),
     *("httpcore", "rich.progress", "rich.table", "typer.rich_utils", "uvicorn.loops.uvloop", "uvicorn.lifespan.on"),
 ]
 _LARGEST = 256 * 1024  # Bytes of a request: arguments and environment.
@@ -209,7 +212,59 @@ def _become(request: dict[str, Any], stdout: int, stderr: int, status: int) -> l
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     time.tzset()
+    util.spawnv_passfds = _spawn  # type: ignore[assignment]  # The names of the parameters differ.
     return list(request["arguments"])
+
+
+# The workers of a command -------------------------------------------------------------------------------------------
+
+_spawn_cold = util.spawnv_passfds
+
+
+def _spawn(path: bytes, arguments: Sequence[Any], files: Sequence[int]) -> int:
+    """Forks a worker, where multiprocessing would start an interpreter for it. Returns its process id."""
+    *_, code, flag = arguments
+    if "spawn_main" not in code:
+        return int(_spawn_cold(path, arguments, files))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = os.fork()
+    if pid == 0:
+        _be_a_worker(code, flag, set(files), mask)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def _be_a_worker(code: str, flag: str, files: set[int], mask: set[int | signal.Signals]) -> None:
+    """Runs what the interpreter would have run, in a process that has kept no more than it would have; ends it.
+
+    The stack still has the frames of the command, which clean up after the command. So none of them is returned to.
+    """
+    status = 1
+    try:
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.set_wakeup_fd(-1)
+        for one in [int(file.name) for file in Path("/proc/self/fd").iterdir()]:
+            if one > 2 and one not in files:
+                with contextlib.suppress(OSError):  # The one that listed them.
+                    os.close(one)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # For as long as the process lives.
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  # Likewise.
+        sys.argv = ["-c", flag]
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        exec(code, {})
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:  # noqa: BLE001  # As the interpreter does.
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":
