@@ -7,6 +7,7 @@ look ugly.
 """
 
 import hashlib
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -32,9 +33,10 @@ _HEADERS = {
 }
 
 
-def routes() -> list[Route]:
-    """Returns a route for each file."""
-    return [_route(path, file) for path, file in _files(resources.files("meanwhile").joinpath("web"), "/web")]
+@cache
+def routes() -> tuple[Route, ...]:
+    """Returns a route for each file; the files are read once in a process, however many applications it creates."""
+    return tuple(_route(path, file) for path, file in _files(resources.files("meanwhile").joinpath("web"), "/web"))
 
 
 def _files(directory: Traversable, path: str) -> list[tuple[str, Traversable]]:
