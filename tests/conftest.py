@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import certifi
 import httpx
 import pytest
+from _pytest.doctest import DoctestModule
 from redis.asyncio import Redis
 
 from meanwhile.api.app import create_app
@@ -38,6 +39,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Of a module, which may be skipped as a whole."""
     return _not_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Without the doctests of the tests, which have none: to look for them takes a third of the collection."""
+    return [one for one in (yield) if not isinstance(one, DoctestModule)]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
