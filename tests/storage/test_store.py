@@ -758,6 +758,12 @@ async def test_a_forged_cursor_is_a_value_error(store: Store, cursor: str) -> No
         await store.listing.page("", 10, cursor, soon())
 
 
+@pytest.mark.parametrize("cursor", ["0,q/1", "0,p/1,q/1", "0,p"])
+async def test_a_cursor_of_another_prefix_is_a_value_error(store: Store, cursor: str) -> None:
+    with pytest.raises(ValueError, match="prefix"):
+        await store.listing.page("p/", 10, cursor, soon())
+
+
 @pytest.mark.parametrize("position", [0, 7, 2**63, 2**64 - 1])
 @pytest.mark.parametrize("limit", [1, 3, 50])
 async def test_a_cursor_with_another_position_lists_from_there(store: Store, position: int, limit: int) -> None:

@@ -41,12 +41,12 @@ class StreamListing:
 
         A stream that exists throughout the listing is on at least one page; it can be on two if the server resizes its
         hash table meanwhile. The order is that of the server. A page can be short or empty if few of many streams have
-        the prefix. Raises ``StoreUnavailable``, or ``ValueError`` if the cursor is malformed.
+        the prefix. Raises ``StoreUnavailable``, or ``ValueError`` if the cursor is malformed or of another prefix.
 
         A SCAN can return more names than the limit, and repeating it may return others if the table was resized. So a
         cursor consists of the SCAN position and the surplus names, which start the next page.
         """
-        position, found = (0, []) if cursor is None else _parse_cursor(cursor)
+        position, found = (0, []) if cursor is None else _parse_cursor(cursor, prefix)
         at_end = cursor is not None and position == 0
         pattern = _escape_glob(self._keys) + prefix + "*"
         step = limit - len(found)
@@ -82,13 +82,16 @@ class StreamListing:
                 return found
 
 
-def _parse_cursor(cursor: str) -> tuple[int, list[str]]:
+def _parse_cursor(cursor: str, prefix: str) -> tuple[int, list[str]]:
+    """Returns the SCAN position and the names in a cursor. Raises ``ValueError`` if no page of ``prefix`` had it."""
     position, comma, rest = cursor.partition(",")
     names = rest.split(",") if rest else []
     if not (comma and position.isascii() and position.isdigit() and len(position) <= 20 and all(map(is_name, names))):
         raise ValueError("not a cursor")
     if int(position) >= 2**64:
         raise ValueError("not a cursor")
+    if not all(name.startswith(prefix) for name in names):
+        raise ValueError("not a cursor of this prefix")
     return int(position), names
 
 

@@ -75,7 +75,6 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
         limit = parse_limit(single_value(query, "limit"), _DEFAULT_LIMIT, MAX_NAMES)
         cursor = single_value(query, "cursor")
         try:
-            _check_cursor(cursor, prefix)
             page = await store.listing.page(prefix, limit, cursor, deadline())
         except ValueError:
             raise BadCursor("Expected the cursor of the page before.") from None
@@ -216,13 +215,6 @@ def full_state(name: str, state: State) -> dict[str, Any]:
         "first_reading_at": times.to_text(summary.first),
         "last_reading_at": times.to_text(summary.last),
     }
-
-
-def _check_cursor(cursor: str | None, prefix: str) -> None:
-    """Raises ``ValueError`` if a cursor contains a name that a listing of this prefix cannot have put there."""
-    names = "" if cursor is None else cursor.partition(",")[2]
-    if names and not all(name.startswith(prefix) for name in names.split(",")):
-        raise ValueError("not a cursor of this prefix")
 
 
 def _prefers_text(request: Request) -> bool:
