@@ -23,7 +23,7 @@ from meanwhile.api.auth import Guard
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.endpoint import Endpoint
 from meanwhile.api.exchange import Exchange
-from meanwhile.api.key_file import COPY
+from meanwhile.api.key_file import COPY, KeyFile
 from meanwhile.api.large_bodies import BodyMemory, LargeBodySlots
 from meanwhile.api.openapi import document
 from meanwhile.api.openapi.documented_routes import described
@@ -188,7 +188,8 @@ def create_app(settings: Settings | None = None, shared: Path | None = None) -> 
     poller = Poller(store, redis_timeout=settings.redis_timeout, max_subscribers=settings.max_subscribers)
     limits = Limits(settings.max_readings, settings.max_components, settings.max_names, settings.max_numbers)
     slots = LargeBodySlots(settings.redis_timeout)
-    guard = Guard(settings.api_keys, None if shared is None else shared / COPY)
+    copy = None if shared is None else shared / COPY
+    guard = Guard(None if settings.api_keys is None else KeyFile(settings.api_keys, copy))
     memory = BodyMemory(settings.max_receiving)
     bodies = Bodies(settings.max_body, memory)
     uploads = Uploads(

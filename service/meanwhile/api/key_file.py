@@ -13,27 +13,37 @@ and a constant-time comparison of digests follows, so the time of neither step d
 guessed key are right. With a key file without keys, for example an empty file, every request that needs a key is
 refused.
 
+SIGHUP makes each worker reload the file. If the file cannot be used then, the worker logs why, and the keys in use stay
+valid.
+
 A key also owns the producers of its idempotency keys: ``gateway:7`` from one key and ``gateway:7`` from another key are
 different. The owner is the key's ``name``, so that a new key with the same name continues the sequences of the old one.
 A key without a name has a separate owner.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
 import stat
+import threading
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+log = logging.getLogger(__name__)
+
 COPY = "api-keys.toml"  # The name of the copy that the workers of a service share.
 SCOPES = ("read", "write", "admin")
+_KEPT = "the API keys stay as they were: %s. To revoke all keys, empty the file"
 _PREFIX = "mw_"  # Lets people and secret scanners recognize a leaked key.
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _MAX_NAME = 64  # Characters; a stream stores it with each producer.
@@ -79,6 +89,69 @@ class Keys:
         digest = digest_of(secret)
         key = self._by_digest.get(digest)
         return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
+
+
+class KeyFile:
+    """A key file, and in ``keys`` its keys in use: those it contained when it could last be used.
+
+    ``copy`` is where the workers of a service keep a copy of the last key file that could be used, for workers that
+    start later. Without it, raises ``BadKeyFile`` if ``file`` cannot be used.
+    """
+
+    def __init__(self, file: Path, copy: Path | None = None) -> None:
+        self._file = file
+        self._copy = copy
+        self._reading = asyncio.Lock()
+        self.keys = self._read_first()
+
+    def _read_first(self) -> Keys:
+        try:
+            return read_keys(self._file, self._copy)
+        except BadKeyFile as error:
+            if self._copy is None:
+                raise
+            log.error(_KEPT, error)  # noqa: TRY400  # The message is complete without a traceback.
+        try:
+            return read_keys(self._copy)
+        except BadKeyFile:
+            log.error("a new worker refuses every request that needs a key, because it has no keys")  # noqa: TRY400
+            return Keys(())
+
+    async def reload(self) -> bool:
+        """Reads the file again, in a thread. If it cannot be used, logs why, keeps the keys, and returns False."""
+        async with self._reading:  # One at a time, so that the last file read wins.
+            try:
+                self.keys = await _in_a_thread(partial(read_keys, self._file, self._copy))
+            except BadKeyFile as error:
+                log.error(_KEPT, error)  # noqa: TRY400  # As above.
+                return False
+        if len(self.keys):
+            log.info("API keys in use: %d", len(self.keys))
+        else:
+            log.warning("the API key file contains no keys: every request that needs a key is refused")
+        return True
+
+
+async def _in_a_thread(read: Callable[[], Keys]) -> Keys:
+    """Calls ``read()`` in a daemon thread, so that a disk that does not answer cannot delay shutdown."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Keys] = loop.create_future()
+
+    def settle(keys: Keys | None, error: Exception | None) -> None:
+        if not result.done():
+            result.set_result(keys) if keys is not None else result.set_exception(error or BadKeyFile())
+
+    def work() -> None:
+        keys = failure = None
+        try:
+            keys = read()
+        except Exception as error:  # noqa: BLE001  # The caller raises it.
+            failure = error
+        with suppress(RuntimeError):  # The loop may be closed.
+            loop.call_soon_threadsafe(settle, keys, failure)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await result
 
 
 def read_keys(file: Path, copy: Path | None = None) -> Keys:
