@@ -2,7 +2,6 @@
 
 import csv
 import os
-import random
 import re
 import shlex
 import signal
@@ -10,21 +9,17 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
-from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import ValidationError
 
 from meanwhile.api.key_file import read_keys
-from meanwhile.cli.http_client import Client, Outcome, Unsent
 from meanwhile.settings import Settings
 from tests.support import calls, processes
 from tests.support.numbers import is_rounded_root
@@ -193,79 +188,6 @@ def test_another_limit_of_the_service_neither_doubles_nor_loses_readings(
         for limits, code in ((usual, 0), (small, 1), (usual, 0)):
             assert code == send_under(limits).returncode
             assert 50 == state(started, "a")["count"]
-
-
-@contextmanager
-def behind_a_proxy(running: Service, limits: Iterator[int]) -> Iterator[Client]:
-    """A client whose requests pass a proxy, which has the next of ``limits`` for each, in bytes."""
-    with Client(running.url) as client, calls.client(base_url=running.url) as direct:
-
-        def forward(request: httpx.Request) -> httpx.Response:
-            if len(request.content) > next(limits):
-                return httpx.Response(413, text="<html>")
-            key = {"Idempotency-Key": request.headers["Idempotency-Key"], "Content-Type": "application/json"}
-            reply = direct.post(request.url.path, content=request.content, headers=key)
-            return httpx.Response(reply.status_code, content=reply.content)
-
-        client._http.close()
-        client._http = httpx.Client(base_url=running.url, transport=httpx.MockTransport(forward))
-        yield client
-
-
-def test_whatever_the_limits_on_the_way_each_reading_is_counted_once(running: Service) -> None:
-    batches = [{f"limits/{name}": [float(place)] * 20 for name in "abcde"} for place in range(6)]
-    chance = random.Random(5)
-    for _ in range(20):
-        limits = iter(lambda: chance.choice([0, 150, 300, 10_000]), -1)
-        with suppress(Unsent), behind_a_proxy(running, limits) as client:
-            for number, batch in enumerate(batches):
-                client.record(batch, "send-limits", number * 10_000, Outcome())
-    outcome = Outcome()
-    with Client(running.url) as client:
-        for number, batch in enumerate(batches):
-            client.record(batch, "send-limits", number * 10_000, outcome)
-    assert dict.fromkeys(batches[0], 120) == outcome.recorded
-    assert [120] * 5 == [state(running, name)["count"] for name in batches[0]]
-
-
-def test_a_limit_of_a_proxy_is_said(running: Service) -> None:
-    said = r"413: .* 2 readings of a stream.* the proxy .*client_max_body_size"
-    with behind_a_proxy(running, repeat(10)) as client, pytest.raises(Unsent, match=said):
-        client.record({"limits/x": [1.0, 2.0]}, "send-p", 0, Outcome())
-
-
-def test_a_stream_that_has_refused_readings_gets_no_later_ones_so_that_they_can_be_sent_again(running: Service) -> None:
-    """Later readings made the key of the refused ones too old, and then they passed for recorded."""
-    batches = [{"hole/x": [float(place)], "hole/y": [1.0]} for place in range(4)]
-    calls.post(f"{running.url}/v1/streams/hole/x/readings", json={"value": [1.0, 2.0]})
-    outcome = Outcome()
-    with Client(running.url) as client:
-        for number, batch in enumerate(batches):
-            client.record(batch, "send-hole", number * 10_000, outcome)
-            if number == 1:
-                calls.delete(f"{running.url}/v1/streams/hole/x")
-        assert ({"hole/y": 4}, {"hole/x": 4}) == (outcome.recorded, outcome.refused)
-        again = Outcome()
-        for number, batch in enumerate(batches):
-            client.record(batch, "send-hole", number * 10_000, again)
-    assert ({"hole/x": 4, "hole/y": 4}, {}) == (again.recorded, again.refused)
-    assert [4, 4] == [state(running, name)["count"] for name in batches[0]]
-
-
-def test_a_file_with_more_batches_than_a_clock_has_days_is_sent_and_counted_once(running: Service) -> None:
-    with Client(running.url) as client:
-        outcome = Outcome()
-        for number in [*range(22_430, 22_480), *range(22_430, 22_480)]:  # About now in seconds, in steps of 80,000.
-            client.record({"g/many": [1.0]}, "send-g", number * 80_000, outcome)
-    assert (100, 50, {}) == (outcome.recorded["g/many"], outcome.duplicates, outcome.refused)
-    assert 50 == state(running, "g/many")["count"]
-
-
-def test_what_is_refused_whatever_the_readings_is_said_once(running: Service) -> None:
-    with Client(running.url) as client:
-        client._http.headers["Host"] = "evil.test"
-        with pytest.raises(Unsent, match=r"^421: .*MEANWHILE_ALLOWED_HOSTS"):
-            client.record({"g/421": [1.0, 2.0]}, "send-h", 0, Outcome())
 
 
 def test_many_files_for_one_stream_are_counted_once_each_even_two_at_a_time(running: Service, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from meanwhile.cli import reply_checks
 from meanwhile.cli.commands import app
-from meanwhile.cli.http_client import Client, Outcome, Unsent
+from meanwhile.cli.http_client import Client, Unsent
 
 HTML = {"Content-Type": "text/html"}
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
@@ -200,6 +200,6 @@ def test_any_retry_after_is_understood_and_bounded(retry_after: str, least: floa
         client._http.close()
         client._http = httpx.Client(base_url="http://meanwhile.test", transport=httpx.MockTransport(refuse))
         with pytest.raises(Unsent, match="503"):
-            client.record({"v": [1.0]}, "send-r", 0, Outcome())
+            client.send({"v": [1.0]}, "send-r:0")
     assert 59 == len(pauses)
     assert all(least <= pause <= most for pause in pauses)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from meanwhile.cli.csv_reader import Column
-    from meanwhile.cli.http_client import Client, Outcome
+    from meanwhile.cli.http_client import Client
+    from meanwhile.cli.sender import Outcome
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -30,7 +31,6 @@ _WHERE_STREAMS_ARE = (
     *("redis_url", "data_dir", "prefix", "redis_timeout", "durability", "replicas", "max_streams", "max_components"),
     *("max_names", "shutdown_timeout", "log_level"),
 )
-_BATCH = 10_000  # Readings in a request; fixed, so that each part of a file always has the same idempotency key.
 _UNLIMITED = 10_000  # Columns.
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -144,7 +144,8 @@ def send(
     from rich.progress import Progress
 
     from meanwhile.cli.csv_reader import CsvReader, Unusable, fingerprint
-    from meanwhile.cli.http_client import Outcome, Unsent
+    from meanwhile.cli.http_client import Unsent
+    from meanwhile.cli.sender import Outcome, Sender
 
     if not file.is_file():
         _fail(f"{file} is not a regular file. It must be one, because it is read twice.", 2)
@@ -160,9 +161,8 @@ def send(
             Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
         ):
             task = progress.add_task(file.name, total=reader.size)
-            for number, readings in enumerate(reader.batches(_BATCH)):
-                client.record(readings, producer, number * _BATCH, outcome)
-                progress.update(task, completed=reader.position)
+            for position in Sender(client, producer, outcome).send_file(reader):
+                progress.update(task, completed=position)
             columns = reader.columns
     except (Unsent, Unusable) as error:
         before = f"\nRecorded before that: {_number(outcome.total, 'reading')}." if outcome.recorded else ""
