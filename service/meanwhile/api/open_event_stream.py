@@ -1,4 +1,7 @@
-"""An open event stream: it is sent until the client disconnects, its API key is revoked, or the server shuts down."""
+"""An open event stream: it is sent until the client disconnects, its API key is revoked, or the server shuts down.
+
+It carries a comment every 15 seconds, so that clients and proxies can tell a quiet stream from a lost connection.
+"""
 
 import asyncio
 import logging
@@ -13,6 +16,8 @@ from meanwhile.api.request import Request
 
 log = logging.getLogger(__name__)
 
+_COMMENT_INTERVAL = 15.0  # Seconds.
+_COMMENT = b":\n\n"
 _HEADERS = [
     (b"content-type", f"{EVENTS}; charset=utf-8".encode()),
     (b"cache-control", b"no-store"),
@@ -23,11 +28,12 @@ _HEADERS = [
 class EventStream(NamedTuple):
     """A reply without an end.
 
-    ``part`` waits for the next bytes and returns None when the stream has ended. ``end`` ends it. ``is_within`` returns
-    whether the names of all its streams start with a prefix.
+    ``part`` waits for the next events, at most for a number of seconds, and returns their bytes: none if there are no
+    events, and None when the stream has ended. ``end`` ends it. ``is_within`` returns whether the names of all its
+    streams start with a prefix.
     """
 
-    part: Callable[[], Awaitable[bytes | None]]
+    part: Callable[[float], Awaitable[bytes | None]]
     end: Callable[[], None]
     is_within: Callable[[str], bool]
 
@@ -39,6 +45,8 @@ class EventStream(NamedTuple):
         """
         if request.connection is not None:
             request.connection.end_at_shutdown(self.end)
+        loop = asyncio.get_running_loop()
+        next_comment = loop.time() + _COMMENT_INTERVAL
         gone = asyncio.create_task(_await_end(request.receive, self.end))
 
         def authorize() -> None:
@@ -54,7 +62,10 @@ class EventStream(NamedTuple):
             with guard.watch(authorize):
                 authorize()  # The keys may have been reloaded since the request was authorized.
                 await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-                while not request.is_head and (part := await self.part()) is not None:
+                while not request.is_head and (part := await self.part(next_comment - loop.time())) is not None:
+                    if loop.time() >= next_comment:
+                        next_comment = loop.time() + _COMMENT_INTERVAL
+                        part += _COMMENT
                     if part:
                         await send({"type": "http.response.body", "body": part, "more_body": True})
         finally:

@@ -38,12 +38,10 @@ from meanwhile.live.subscription import Position, Subscription, TooManySubscribe
 from meanwhile.storage.reader import Reader
 from meanwhile.storage.redis_client import StoreUnavailable
 
-COMMENT_SECONDS = 15.0
 MIN_INTERVAL = 0.1  # Seconds.
 MAX_INTERVAL = 3600.0  # Seconds.
 MAX_NAMES = 1_000
 
-_COMMENT = b":\n\n"
 _PART = 16 * 1024  # Bytes of events after which other tasks run.
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?", re.ASCII)
 _ID = re.compile(rb"([0-9a-f]{8})-([0-9]{1,18})")
@@ -151,28 +149,21 @@ def operations(poller: Poller, reader: Reader) -> list[Operation]:
 
 def _parts(
     subscription: Subscription, frames: EventFrames, epoch: str, count: int
-) -> Callable[[], Awaitable[bytes | None]]:
-    """What to send, part by part: events, and comments in between."""
-    loop = asyncio.get_running_loop()
-    next_comment = loop.time() + COMMENT_SECONDS
+) -> Callable[[float], Awaitable[bytes | None]]:
+    """What to send, part by part."""
     is_ready = False
 
-    async def part() -> bytes | None:
-        nonlocal next_comment, is_ready
+    async def part(seconds: float) -> bytes | None:
+        nonlocal is_ready
         if not is_ready and not subscription.is_behind:
             is_ready = True
             return b'event: ready\ndata: {"streams":%d,"resumed":%b}\n\n' % (
                 count,
                 b"true" if subscription.is_resumed else b"false",
             )
-        await subscription.wait(next_comment - loop.time())
+        await subscription.wait(seconds)
         events = await _events(subscription, frames, epoch)
-        if subscription.is_over:
-            return None
-        if loop.time() >= next_comment:
-            next_comment = loop.time() + COMMENT_SECONDS
-            return events + _COMMENT
-        return events
+        return None if subscription.is_over else events
 
     return part
 
