@@ -23,11 +23,11 @@ from uvicorn.server import ServerState
 from meanwhile.api.allowed_hosts import Hosts
 from meanwhile.api.auth import Guard, Unauthorized
 from meanwhile.api.connection import ConnectionProtocol
-from meanwhile.api.exchange import Exchange
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.key_file import BadKeyFile, read_keys
 from meanwhile.api.refusals import BadEncoding
 from meanwhile.api.request_head import Headers
+from meanwhile.api.whole_request import WholeRequest
 from meanwhile.core import state
 from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import parse
@@ -224,15 +224,15 @@ _seen: list[tuple[str, bytes, bytes]] = []
 
 
 class _App:
-    """Answers all that it understands with "ok"; with ``exchanges``, without ASGI if it can."""
+    """Answers all that it understands with "ok"; with ``answers_whole``, without ASGI if it can."""
 
-    exchanges = True
+    answers_whole = True
 
-    def begin(self, connection: ConnectionProtocol, exchange: Exchange) -> bool:
-        if self.exchanges:
-            _seen.append((exchange.method, exchange.url, exchange.body))
-            _loop.call_soon(connection.end_exchange, exchange, 200, [(b"content-length", b"2")], b"ok")
-        return self.exchanges
+    def begin(self, connection: ConnectionProtocol, whole: WholeRequest) -> bool:
+        if self.answers_whole:
+            _seen.append((whole.method, whole.url, whole.body))
+            _loop.call_soon(connection.end_whole, whole, 200, [(b"content-length", b"2")], b"ok")
+        return self.answers_whole
 
     async def answer(self, connection: ConnectionProtocol, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -280,7 +280,7 @@ def connection(data: bytes) -> None:
         _converse(data[i : i + size] for i in range(0, len(data), size)),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_App, "exchanges", False)
+        patch.setattr(_App, "answers_whole", False)
         through_asgi, written_through_asgi = _loop.run_until_complete(_converse(iter([data])))
     shorter = min(len(whole), len(split))
     assert whole[:shorter] == split[:shorter]

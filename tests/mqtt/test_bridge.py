@@ -12,8 +12,8 @@ from meanwhile.core.state import State
 from meanwhile.formats.mqtt_payload import Options
 from meanwhile.mqtt.bridge import Bridge
 from meanwhile.mqtt.journal import Journal
+from meanwhile.mqtt.message_outcomes import Outcomes
 from meanwhile.mqtt.messages import Delivery, Message, NewSession
-from meanwhile.mqtt.outcomes import Outcomes
 from meanwhile.mqtt.recorder import Recorder
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.store import Store

@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
-from meanwhile.api.exchange import Exchange
+from meanwhile.api.whole_request import WholeRequest
 
 METHODS = {
     HttpToolsProtocol: "connection_made connection_lost data_received eof_received on_message_begin on_header "
@@ -47,9 +47,9 @@ def test_an_attribute_is_set(owner: type, name: str) -> None:
     assert f"self.{name}" in inspect.getsource(owner)
 
 
-def test_an_exchange_has_what_uvicorn_reads_of_a_cycle_that_has_arrived() -> None:
+def test_a_whole_request_has_what_uvicorn_reads_of_a_cycle_that_has_arrived() -> None:
     read = re.findall(r"(?:self\.|existing_)cycle\.(\w+)", inspect.getsource(HttpToolsProtocol))
-    assert set(Exchange.__slots__) >= set(read) - {"more_body"}  # Which it only reads of one that has not.
+    assert set(WholeRequest.__slots__) >= set(read) - {"more_body"}  # Which it only reads of one that has not.
 
 
 def test_the_options_and_exit_codes_are_there() -> None:

@@ -22,7 +22,6 @@ from meanwhile.api.allowed_hosts import MISDIRECTED, Hosts
 from meanwhile.api.auth import Guard
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.endpoint import Endpoint
-from meanwhile.api.exchange import Exchange
 from meanwhile.api.key_file import COPY, KeyFile
 from meanwhile.api.large_bodies import BodyMemory, LargeBodySlots
 from meanwhile.api.openapi import document
@@ -32,6 +31,7 @@ from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies
 from meanwhile.api.routes import events, health, influx, metrics, openapi_json, page, readings, streams
 from meanwhile.api.upload import Uploads
+from meanwhile.api.whole_request import WholeRequest
 from meanwhile.core.readings import Limits
 from meanwhile.core.stream_names import RESERVED
 from meanwhile.live.poller import Poller
@@ -117,13 +117,13 @@ class Meanwhile(FastAPI):
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         return super().__call__(scope, receive, send)
 
-    def begin(self, connection: ConnectionProtocol, exchange: Exchange) -> bool:
+    def begin(self, connection: ConnectionProtocol, whole: WholeRequest) -> bool:
         """Begins to answer a request that has arrived whole. Returns False if it must be answered through ASGI."""
-        request = Request.of_exchange(exchange, connection)
+        request = Request.of_whole(whole, connection)
         if self._hosts is not None and not self._hosts.allow(request.headers):
             return False
         endpoint = self._find(request)
-        return endpoint is not None and endpoint.begin(request, exchange)
+        return endpoint is not None and endpoint.begin(request, whole)
 
     def _find(self, request: Request) -> Endpoint | None:
         """Returns the endpoint of a request, and stores the stream name from the path in the request."""

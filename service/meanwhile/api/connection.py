@@ -18,7 +18,7 @@ otherwise shutdown would wait for them.
 **Uploads** may last for hours. An upload calls ``hold``: from then on it has its own timeouts (``connection_hold.py``).
 
 An application with a method ``answer``, as ``Meanwhile`` has, gets the connection as a parameter before those of ASGI.
-Its method ``begin`` answers requests that have arrived whole, without ASGI (``exchange.py``).
+Its method ``begin`` answers requests that have arrived whole, without ASGI (``whole_request.py``).
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from starlette.types import Scope
 from meanwhile.api import request_head
 from meanwhile.api.connection_hold import Hold
 from meanwhile.api.connection_timeouts import Deadlines, Phase, Stall
-from meanwhile.api.exchange import Exchange
 from meanwhile.api.problems import encode
 from meanwhile.api.refusals import TooManyConnections
 from meanwhile.api.request_parser import ParsingProtocol
 from meanwhile.api.response import ResponseEncoder
+from meanwhile.api.whole_request import WholeRequest
 
 _ABORT_DELAY = 0.5  # Seconds that a client has at shutdown to take the end of an endless response.
 _responses = ResponseEncoder()
@@ -161,25 +161,23 @@ class ConnectionProtocol(ParsingProtocol):
         self.on_response_complete()
         return True
 
-    def await_result(self, exchange: Exchange, result: "asyncio.Future[Any]") -> None:
-        """Registers what the response of an exchange waits for: after the shutdown timeout, uvicorn cancels it."""
-        exchange.result = result
+    def await_result(self, whole: WholeRequest, result: "asyncio.Future[Any]") -> None:
+        """Registers what the response of a whole request waits for: after the shutdown timeout, uvicorn cancels it."""
+        whole.result = result
         self.tasks.add(result)  # type: ignore[arg-type]  # uvicorn only waits for its tasks and cancels them.
 
-    def end_exchange(
-        self, exchange: Exchange, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
-    ) -> None:
-        """Writes the whole response of an exchange, whose headers include its length."""
-        if exchange.result is not None:
-            self.tasks.discard(exchange.result)
-            exchange.result = None
-        if exchange.disconnected:
+    def end_whole(self, whole: WholeRequest, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Writes the response to a whole request. Its headers include its length."""
+        if whole.result is not None:
+            self.tasks.discard(whole.result)
+            whole.result = None
+        if whole.disconnected:
             return
-        if not exchange.keep_alive:
+        if not whole.keep_alive:
             headers = [*headers, (b"connection", b"close")]
         self._write_response(status, headers, body)
-        exchange.response_started = exchange.response_complete = True
-        if not exchange.keep_alive:
+        whole.response_started = whole.response_complete = True
+        if not whole.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
@@ -214,7 +212,7 @@ class ConnectionProtocol(ParsingProtocol):
         status, headers, body = encode(error)
         headers = [*headers, (b"connection", b"close")]
         self._refusal = _responses.encode(status, self.server_state.default_headers, headers, body)
-        self._exchange = None
+        self._whole = None
         self._send_refusal()
 
     def _send_refusal(self) -> bool:

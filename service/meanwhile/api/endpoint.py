@@ -18,13 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from meanwhile.api import problems
 from meanwhile.api.auth import Guard, check_allowed_prefix
-from meanwhile.api.exchange import Exchange
 from meanwhile.api.open_event_stream import EventStream
 from meanwhile.api.operation import Halves, Operation
 from meanwhile.api.refusals import Stopping
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import ClientGone
 from meanwhile.api.response import Reply
+from meanwhile.api.whole_request import WholeRequest
 from meanwhile.core.stream_names import RESERVED
 from meanwhile.storage.redis_client import OutcomeUnknown
 from meanwhile.telemetry.counters import Counters
@@ -95,27 +95,27 @@ class Endpoint(Route):
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def begin(self, request: Request, exchange: Exchange) -> bool:
+    def begin(self, request: Request, whole: WholeRequest) -> bool:
         """Begins to answer a request that has arrived whole. Returns False if it needs a task."""
         if self._halves is None:
             return False
         started = perf_counter()
         try:
             self._authorize(request)
-            result = self._halves.begin(request, exchange.body)
+            result = self._halves.begin(request, whole.body)
         except Exception as error:  # noqa: BLE001  # As above.
-            self._end(request, exchange, started, self._refuse(error))
+            self._end(request, whole, started, self._refuse(error))
         else:
             if request.connection is not None:
-                request.connection.await_result(exchange, result)
-            result.add_done_callback(partial(self._finish, self._halves, request, exchange, started))
+                request.connection.await_result(whole, result)
+            result.add_done_callback(partial(self._finish, self._halves, request, whole, started))
         return True
 
     def _finish(
-        self, halves: Halves, request: Request, exchange: Exchange, started: float, result: "asyncio.Future[Any]"
+        self, halves: Halves, request: Request, whole: WholeRequest, started: float, result: "asyncio.Future[Any]"
     ) -> None:
         if result.cancelled():  # The shutdown timeout has passed, so the requests behind this one are not answered.
-            exchange.keep_alive = False
+            whole.keep_alive = False
             failure: BaseException | None = OutcomeUnknown() if request.method == "POST" else Stopping()
         else:
             failure = result.exception()
@@ -126,12 +126,12 @@ class Endpoint(Route):
                 response = _encode(halves.finish(request, result.result()))
             except Exception as error:  # noqa: BLE001  # As above.
                 response = self._refuse(error)
-        self._end(request, exchange, started, response)
+        self._end(request, whole, started, response)
 
-    def _end(self, request: Request, exchange: Exchange, started: float, response: Response) -> None:
+    def _end(self, request: Request, whole: WholeRequest, started: float, response: Response) -> None:
         self._answered(response[0], perf_counter() - started)
         if request.connection is not None:
-            request.connection.end_exchange(exchange, *response)
+            request.connection.end_whole(whole, *response)
 
     def _authorize(self, request: Request) -> None:
         if self._scope is not None:

@@ -20,7 +20,7 @@ from meanwhile.api.response import Reply
 
 
 class Halves(NamedTuple):
-    """The two halves of a handler that waits once: they answer an ``Exchange``, which has no task.
+    """The two halves of a handler that waits once: they answer a ``WholeRequest``, which has no task.
 
     ``begin`` gets the request and its body, and returns the future of a result. ``finish`` gets the request and the
     result, and returns the reply. Both may raise what the handler raises.

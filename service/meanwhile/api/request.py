@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from starlette.types import Message, Receive, Scope
 
 from meanwhile.api.connection import ConnectionProtocol
-from meanwhile.api.exchange import Exchange
 from meanwhile.api.key_file import UNRESTRICTED, Grant
 from meanwhile.api.request_head import Headers
+from meanwhile.api.whole_request import WholeRequest
 
 _NO_SCOPE: Scope = {}
 
@@ -29,7 +29,7 @@ class Request:
 
     ``method`` is GET if the request is HEAD. ``query`` is the query string, percent-encoded. ``connection`` is the
     connection of the request, or None if another ASGI server runs the application. ``scope`` and ``receive`` come from
-    the server, as ASGI defines them; an ``Exchange`` has neither.
+    the server, as ASGI defines them; a ``WholeRequest`` has neither.
 
     ``stream`` is the name in the path, not yet validated. ``grant`` is what the API key of the request allows, once the
     request is authorized; ``authorize`` does that. ``reserved`` bytes are reserved for its body; ``release``, if it is
@@ -59,12 +59,10 @@ class Request:
         return cls(method, scope["path"], scope["query_string"], headers, connection, scope, receive, is_head)
 
     @classmethod
-    def of_exchange(cls, exchange: Exchange, connection: ConnectionProtocol) -> "Request":
-        """Returns the request of an exchange."""
-        path, _, query = exchange.url.partition(b"?")
-        return cls(
-            exchange.method, path.decode("ascii"), query, exchange.headers, connection, _NO_SCOPE, _receive_nothing
-        )
+    def of_whole(cls, whole: WholeRequest, connection: ConnectionProtocol) -> "Request":
+        """Returns the request that has arrived as ``whole``."""
+        path, _, query = whole.url.partition(b"?")
+        return cls(whole.method, path.decode("ascii"), query, whole.headers, connection, _NO_SCOPE, _receive_nothing)
 
     def authorize_again(self) -> None:
         """Authorizes the request again, because the keys may have been reloaded. Raises what the guard raises."""

@@ -5,8 +5,8 @@ header, a trailer, a chunk extension) are refused beyond 64 KiB, and a client ma
 ``request_head.py`` and ``chunk_limit.py`` have the other rules, and ``upgrade_offers.py`` ignores offers of h2c.
 Trailers are ignored.
 
-A request that arrives whole can do without ASGI (``exchange.py``). So uvicorn's scope and cycle are created only when a
-request turns out to need them.
+A request that arrives whole can do without ASGI (``whole_request.py``). So uvicorn's scope and cycle are created only
+when a request turns out to need them.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meanwhile.api import chunk_limit, request_head, upgrade_offers
-from meanwhile.api.exchange import Exchange, exchange_of
 from meanwhile.api.refusals import NotHttp, Refused
 from meanwhile.api.request_head import Headers
+from meanwhile.api.whole_request import WholeRequest, whole_request_of
 from meanwhile.formats.json_pieces import SMALL
 
 MAX_PIPELINED = 1_000  # Requests of a connection that have no response yet.
@@ -30,11 +30,11 @@ class ParsingProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begin: Callable[[Any, Exchange], bool] | None = None
+        self._begin: Callable[[Any, WholeRequest], bool] | None = None
         if hasattr(self.app, "answer"):
             self._begin = self.app.begin
             self.app = partial(self.app.answer, self)
-        self._exchange: Exchange | None = None  # The last request, until it has arrived whole or must use ASGI.
+        self._whole: WholeRequest | None = None  # The last request, until it has arrived whole or must use ASGI.
         self._is_complete = False  # Whether the last request has arrived completely; False before the first request.
         self._unanswered = 0  # Requests that have begun and have no response; more than one if pipelined.
         self._bytes_without_body = 0  # Bytes since the last byte of a body, or since the previous request.
@@ -51,7 +51,7 @@ class ParsingProtocol(HttpToolsProtocol):
         self._request_bytes += self._last_bytes
         self._bytes_without_body += self._last_bytes
         self._feed(data)
-        if self._exchange is not None:  # The request has not arrived whole.
+        if self._whole is not None:  # The request has not arrived whole.
             self._start_cycle()
 
     def _feed(self, data: bytes | memoryview) -> None:
@@ -111,8 +111,8 @@ class ParsingProtocol(HttpToolsProtocol):
             and not (self.expect_100_continue or self.access_log or self.flow.write_paused)
             and self.parser.should_keep_alive()
         ):
-            self._exchange = exchange_of(method, self.url, headers)
-        if self._exchange is None:
+            self._whole = whole_request_of(method, self.url, headers)
+        if self._whole is None:
             self._start_cycle()
 
     def _start_cycle(self) -> None:
@@ -122,10 +122,10 @@ class ParsingProtocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = url, headers, is_expecting
         self.scope["headers"] = headers
         super().on_headers_complete()
-        if self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            if exchange.body:
-                super().on_body(exchange.body)
+        if self._whole is not None:
+            whole, self._whole = self._whole, None
+            if whole.body:
+                super().on_body(whole.body)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field has arrived. Ignores trailers."""
@@ -147,9 +147,9 @@ class ParsingProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Part of a body has arrived."""
         self._bytes_without_body = 0
-        if self._exchange is not None:
-            if not self._exchange.body:
-                self._exchange.body = body
+        if self._whole is not None:
+            if not self._whole.body:
+                self._whole.body = body
                 return
             self._start_cycle()  # A body in several chunks.
         super().on_body(body)
@@ -160,15 +160,15 @@ class ParsingProtocol(HttpToolsProtocol):
             return
         self._is_complete = True
         self._bytes_without_body = 0
-        if self._exchange is None or not self._has_begun(self._exchange):
+        if self._whole is None or not self._has_begun(self._whole):
             super().on_message_complete()
 
-    def _has_begun(self, exchange: Exchange) -> bool:
+    def _has_begun(self, whole: WholeRequest) -> bool:
         """Begins to answer the last request, which has arrived whole. Returns False if it is answered through ASGI."""
-        previous, self.cycle = self.cycle, exchange  # type: ignore[assignment]  # It stands in for a cycle.
-        if self._begin is not None and len(exchange.body) <= SMALL and self._begin(self, exchange):
-            self._exchange = None
-            exchange.body = b""  # The connection keeps the exchange until the next request.
+        previous, self.cycle = self.cycle, whole  # type: ignore[assignment]  # It stands in for a cycle.
+        if self._begin is not None and len(whole.body) <= SMALL and self._begin(self, whole):
+            self._whole = None
+            whole.body = b""  # The connection keeps the request until the next one.
             return True
         self.cycle = previous
         self._start_cycle()

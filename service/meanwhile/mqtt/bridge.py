@@ -22,8 +22,8 @@ from typing import Protocol
 
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.mqtt.journal import Journal
+from meanwhile.mqtt.message_outcomes import Outcomes
 from meanwhile.mqtt.messages import Delivery, Message, NewSession, PendingMessage
-from meanwhile.mqtt.outcomes import Outcomes
 from meanwhile.mqtt.recorder import Recorder
 
 log = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from meanwhile.core.readings import Limits, Readings
 from meanwhile.core.state import Unreadable
 from meanwhile.formats.mqtt_payload import Decoded, Options, decode
 from meanwhile.formats.strict_json import Malformed
+from meanwhile.mqtt.message_outcomes import Outcomes
 from meanwhile.mqtt.messages import Message, PendingMessage
-from meanwhile.mqtt.outcomes import Outcomes
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.committer import Committer

@@ -15,7 +15,7 @@ from meanwhile.mqtt.broker import Broker
 from meanwhile.mqtt.broker_address import BrokerAddress
 from meanwhile.mqtt.home_assistant import state_topic
 from meanwhile.mqtt.journal import Journal
-from meanwhile.mqtt.outcomes import Outcomes
+from meanwhile.mqtt.message_outcomes import Outcomes
 from meanwhile.mqtt.published_averages import Averages
 from meanwhile.mqtt.recorder import Recorder
 from meanwhile.settings import MqttSettings, Settings

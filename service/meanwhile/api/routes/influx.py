@@ -9,8 +9,8 @@ form of InfluxDB's errors, for both versions in one, because its clients act on 
     503    not recorded: clients keep the points and send them again
     504    unknown: clients send again, and recorded points count twice, unless they are deduplicated
 
-With ``dedupe=timestamp``, a stream counts each timestamp once (``timestamp_dedupe.py``), so a client can safely send a
-request again.
+With ``dedupe=timestamp``, a stream counts each timestamp once (``line_protocol_dedupe.py``), so a client can safely
+send a request again.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from meanwhile.api import problems, timestamp_dedupe
+from meanwhile.api import line_protocol_dedupe, problems
 from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.influx_credentials import credentials
 from meanwhile.api.large_bodies import LargeBodySlots
@@ -64,9 +64,9 @@ _REFUSALS = (
 
 
 _REASONS: dict[type[Exception], str] = {
-    ShapeConflict: timestamp_dedupe.SHAPE,
-    StreamFull: timestamp_dedupe.FULL,
-    TooManyStreams: timestamp_dedupe.TOO_MANY,
+    ShapeConflict: line_protocol_dedupe.SHAPE,
+    StreamFull: line_protocol_dedupe.FULL,
+    TooManyStreams: line_protocol_dedupe.TOO_MANY,
 }
 
 
@@ -144,7 +144,7 @@ class Writer:
             async with self.slots.decoded(_decode_batches, *arguments) as (batches, refused):
                 for batch in batches:
                     check_allowed_prefix(batch.stream, prefix)
-                every = refused + await timestamp_dedupe.record_once(self.committer, batches)
+                every = refused + await line_protocol_dedupe.record_once(self.committer, batches)
                 wrong = (
                     await background_thread.run(_in_order, every) if len(every) > _MAX_SHOWN_LINES else _in_order(every)
                 )
@@ -162,7 +162,7 @@ class Writer:
                 points = await background_thread.run(line_protocol.without, points, lines, reason, self.limits)
             except PartlyRefused as error:
                 lines = {line for stream in error.refused for line in points.gathered[stream].places}
-                reason = _REASONS.get(type(error.reason), timestamp_dedupe.SHAPE)
+                reason = _REASONS.get(type(error.reason), line_protocol_dedupe.SHAPE)
                 return [*points.wrong, *(Wrong(line, reason) for line in sorted(lines))]
             else:
                 break
@@ -175,8 +175,8 @@ def _in_order(wrong: list[Wrong]) -> list[Wrong]:
 
 def _decode_batches(
     body: bytes, unit: int, now: int, pattern: str, limits: Limits
-) -> tuple[list[timestamp_dedupe.TimestampedBatch], list[Wrong]]:
-    return timestamp_dedupe.batches_of(line_protocol.decode(body, unit, now, pattern, limits))
+) -> tuple[list[line_protocol_dedupe.TimestampedBatch], list[Wrong]]:
+    return line_protocol_dedupe.batches_of(line_protocol.decode(body, unit, now, pattern, limits))
 
 
 def operations(store: Store, writer: Writer, version: str) -> list[Operation]:

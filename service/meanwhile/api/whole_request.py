@@ -2,8 +2,8 @@
 
 For each request, uvicorn creates a scope, a cycle, an event and a task before the body has arrived. Together they take
 as long as recording a reading. But an ordinary request arrives in one piece, and its handler waits only once, for
-Redis. Such a request and its response are an ``Exchange``. It stands in for uvicorn's cycle on its connection, so later
-requests on the connection wait for its response, and so does shutdown.
+Redis. Such a request is a ``WholeRequest``. It stands in for uvicorn's cycle on its connection, so later requests on
+the connection wait for its response, and so does shutdown.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _PLAIN_URL = re.compile(rb"/[!\"$&-~]*")  # A path, and perhaps a query, that ne
 _NEVER_AWAITED = asyncio.Event()
 
 
-class Exchange:
+class WholeRequest:
     """A request that has arrived whole, and the state of its response.
 
     Its ``body`` is empty until it arrives; ``result`` is what its response waits for. uvicorn uses the attributes from
@@ -41,9 +41,9 @@ class Exchange:
         self.disconnected = self.response_started = self.response_complete = False
 
 
-def exchange_of(method: bytes, url: bytes, headers: Headers) -> Exchange | None:
-    """Returns the exchange of a request, if its head allows that."""
+def whole_request_of(method: bytes, url: bytes, headers: Headers) -> WholeRequest | None:
+    """Returns what to answer without a task if the request arrives whole; None if its head does not allow that."""
     known = _METHODS.get(method)
     if known is None or headers.get(b"content-encoding") is not None or not _PLAIN_URL.fullmatch(url):
         return None
-    return Exchange(known, url, headers)
+    return WholeRequest(known, url, headers)

@@ -195,7 +195,7 @@ async def test_a_connection_that_is_idle_holds_no_body(shared_valkey: Valkey, pr
         assert [b""] == [one.cycle.body for one in held]
 
 
-def test_after_the_shutdown_timeout_an_exchange_is_answered_and_nothing_behind_it() -> None:
+def test_after_the_shutdown_timeout_a_whole_request_is_answered_and_nothing_behind_it() -> None:
     with service("--shutdown-timeout", "1") as running, embedded(running) as admin, connect(running) as connection:
         pause(admin, 4_000)
         connection.sendall(post(b"/v1/streams/late/readings", b'{"value": 1}') * 20)
