@@ -7,7 +7,6 @@ from benchmarks.workloads import sensor_batch
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.shapes import Value, shape_of
 from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
 from tests.support.servers import valkey
@@ -30,7 +29,7 @@ async def _measure(url: str) -> dict[str, float]:
         async def record(stream: str, values: Sequence[Value]) -> None:
             readings = collect(values, 1_767_225_600_000, 1_767_225_600_000, Limits())
             assert readings.shape == shape_of(values[0])
-            state = State(readings.shape, summarize(readings.columns, readings.first, readings.last))
+            state = State(readings.shape, readings.summarize())
             await store.commit([{stream: state}], asyncio.get_running_loop().time() + 60)
 
         async def look(stream: str, name: str) -> None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import pytest
 from redis.asyncio import Redis
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.state import State
@@ -66,7 +65,7 @@ async def counts(server: Valkey, streams: Sequence[str]) -> list[int]:
     found = []
     for state in states:
         assert isinstance(state, State)
-        total, denominator = ratio(state.summary.sums[0])
+        total, denominator = state.summary.sums.ratios(1)[0]
         assert 1 == denominator
         digits = [total >> 2 * digit & 3 for digit in range(DIGITS)]
         assert state.summary.count == sum(digits), "a reading was counted four times or more"

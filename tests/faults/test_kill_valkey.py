@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.state import State
 from meanwhile.storage.committer import Committer
@@ -98,7 +97,7 @@ async def counted(server: Valkey, streams: Sequence[str]) -> dict[str, list[int]
             found[stream] = [0] * DIGITS
             continue
         assert isinstance(state, State)
-        total, denominator = ratio(state.summary.sums[0])
+        total, denominator = state.summary.sums.ratios(1)[0]
         assert 1 == denominator
         found[stream] = [total >> 2 * digit & 3 for digit in range(DIGITS)]
         assert state.summary.count == sum(found[stream])

@@ -15,7 +15,6 @@ import pytest
 import redis
 from paho.mqtt.enums import CallbackAPIVersion
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.state import decode
 from tests.faults.conftest import Row
 from tests.support.brokers import Bridge, Mosquitto, bridge, mosquitto
@@ -92,7 +91,7 @@ def counted(server: Valkey, publisher: Publisher) -> tuple[int, int]:
             summary = None if stored is None else decode(stored).summary
             count = 0 if summary is None else summary.count
             if topic.startswith("unique/") and summary is not None:
-                total, denominator = ratio(summary.sums[0])
+                total, denominator = summary.sums.ratios(1)[0]
                 assert 1 == denominator
                 digits = [total >> 2 * digit & 3 for digit in range(messages)]
                 assert sum(digits) == count, "counted four times or more"

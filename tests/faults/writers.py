@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.state import State
 from meanwhile.storage.redis_client import connect
 from meanwhile.storage.store import Store
@@ -117,7 +116,7 @@ class Load:
             if state is None:
                 continue
             assert isinstance(state, State)
-            total, denominator = ratio(state.summary.sums[0])
+            total, denominator = state.summary.sums.ratios(1)[0]
             assert 1 == denominator
             digits = {(writer, part * DIGITS + digit): total >> 2 * digit & 3 for digit in range(DIGITS)}
             assert state.summary.count == sum(digits.values()), "counted more than three times"

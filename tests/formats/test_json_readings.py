@@ -535,13 +535,13 @@ def test_what_is_no_time_is_refused(time: str) -> None:
 
 
 def test_a_reading_has_its_own_time_or_else_the_servers() -> None:
-    assert (NOW, NOW) == decode(b'{"value":1}', NOW, FEW)[2:]
-    assert (NOW, NOW) == decode(b'{"values":[1,2]}', NOW, FEW)[2:]
-    assert (1500, 1500) == decode(b'{"value":1,"time":1.5}', NOW, FEW)[2:]
-    assert (0, 0) == decode(b'{"value":1,"time":0}', NOW, FEW)[2:]
-    assert (0, 0) == decode(b'{"value":1,"time":-0e-5}', NOW, FEW)[2:]
-    assert (-1, -1) == decode(b'{"value":1,"time":"1970-01-01T00:59:59.9999+01:00"}', NOW, FEW)[2:]
-    assert (0, 0) == decode(b'{"value":1,"time":"1970-01-01T00\\u003a00:00Z"}', NOW, FEW)[2:]
+    assert (NOW, NOW) == decode(b'{"value":1}', NOW, FEW)[2:4]
+    assert (NOW, NOW) == decode(b'{"values":[1,2]}', NOW, FEW)[2:4]
+    assert (1500, 1500) == decode(b'{"value":1,"time":1.5}', NOW, FEW)[2:4]
+    assert (0, 0) == decode(b'{"value":1,"time":0}', NOW, FEW)[2:4]
+    assert (0, 0) == decode(b'{"value":1,"time":-0e-5}', NOW, FEW)[2:4]
+    assert (-1, -1) == decode(b'{"value":1,"time":"1970-01-01T00:59:59.9999+01:00"}', NOW, FEW)[2:4]
+    assert (0, 0) == decode(b'{"value":1,"time":"1970-01-01T00\\u003a00:00Z"}', NOW, FEW)[2:4]
     batch = decode_batch(b'{"a":{"value":1,"time":7},"b":{"value":1}}', NOW, FEW)
     assert {"a": 7000, "b": NOW} == {name: readings.last for name, readings in batch.items()}
 

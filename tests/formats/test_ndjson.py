@@ -59,7 +59,7 @@ def test_each_line_is_a_reading_of_its_stream() -> None:
         (3, "o", {"x:": 1.0, "y": [2.0]}, NOW + 1_000),
     ] == rows(chunk)
     assert (4, None) == (chunk.lines, chunk.wrong)
-    assert ([1.0, -25.0], 1_500, NOW) == chunk.readings["a"][1:]
+    assert ([1.0, -25.0], 1_500, NOW, -2) == chunk.readings["a"][1:]  # The first one is the latest.
 
 
 def test_the_usual_lines_are_left_to_the_fast_reader(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +176,9 @@ def test_a_part_of_a_chunk_keeps_the_numbers_of_its_lines() -> None:
         some = columns.rows_between(chunk.gathered, start, stop, starts)
         return {name: one[1:] for name, one in columns.of_rows(chunk.gathered, chunk.readings, some).items()}
 
-    assert {"a": ([2.0, 4.0], 2_000, 4_000), "b": ([3.0], 3_000, 3_000)} == part(2, 5, {})
-    assert {"a": ([4.0], 4_000, 4_000), "b": ([1.0, 3.0], 1_000, 3_000)} == part(1, 5, {"a": 3})
-    assert {"b": ([3.0], 3_000, 3_000)} == part(2, 4, {"a": 4})
+    assert {"a": ([2.0, 4.0], 2_000, 4_000, -1), "b": ([3.0], 3_000, 3_000, -1)} == part(2, 5, {})
+    assert {"a": ([4.0], 4_000, 4_000, -1), "b": ([1.0, 3.0], 1_000, 3_000, -1)} == part(1, 5, {"a": 3})
+    assert {"b": ([3.0], 3_000, 3_000, -1)} == part(2, 4, {"a": 4})
     assert {} == part(2, 2, {})
 
 

@@ -34,7 +34,6 @@ from meanwhile.core.idempotency_keys import parse
 from meanwhile.core.readings import Limits, Readings
 from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.stream_names import check_name
-from meanwhile.core.summary import summarize
 from meanwhile.formats import json_pieces, json_readings, line_protocol, mqtt_payload, ndjson, senml
 from meanwhile.formats.line_protocol_names import DEFAULT
 from meanwhile.formats.strict_json import Malformed
@@ -292,7 +291,7 @@ def connection(data: bytes) -> None:
 
 def _stored() -> bytes:
     readings = Readings(shape_from_text('{"a":2,"t":0}'), [1.0, -2.5, 3.0] * 3, NOW, NOW)
-    return state.encode(state.State(readings.shape, summarize(readings.columns, NOW, NOW)))
+    return state.encode(state.State(readings.shape, readings.summarize()))
 
 
 def _journal() -> bytes:

@@ -10,13 +10,13 @@ from meanwhile.api.event_frames import EventFrames
 from meanwhile.core.errors import Invalid
 from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.live import new_streams, poller, watch_list
 from meanwhile.live.duration_estimate import DurationEstimate
 from meanwhile.live.poller import Poller
 from meanwhile.live.subscription import Subscription, TooManySubscribers
 from meanwhile.storage.store import Store
 from tests.support.clock import Clock
+from tests.support.summaries import summary_of
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def live(store: Store) -> AsyncIterator[Poller]:
 
 async def record(store: Store, *names: str, components: int = 1, value: float = 1.0) -> None:
     columns = [[value]] * components
-    state = State(shape_from_text(str(components)), summarize(columns, 0, 0))
+    state = State(shape_from_text(str(components)), summary_of(columns, 0, 0))
     await store.commit([dict.fromkeys(names, state)], asyncio.get_running_loop().time() + 5)
 
 
@@ -118,7 +118,7 @@ async def test_states_that_wait_for_subscribers_have_a_limit(
 
 async def test_a_wide_state_is_one_frame_made_once_for_all(live: Poller, store: Store) -> None:
     columns = [[10.0**i for i in range(-130, 130, 3)]] * 64
-    state = State(shape_from_text("64"), summarize(columns, 0, 0))
+    state = State(shape_from_text("64"), summary_of(columns, 0, 0))
     await store.commit([{"w": state}], asyncio.get_running_loop().time() + 5)
     subscriptions = [(await live.subscribe(["w"], None, 0.1))[0] for _ in range(5)]
     encoder = EventFrames()

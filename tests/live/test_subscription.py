@@ -8,11 +8,11 @@ import pytest
 
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.live import new_streams
 from meanwhile.live.poller import Poller
 from meanwhile.live.subscription import Position, Subscription
 from meanwhile.storage.store import Store
+from tests.support.summaries import summary_of
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ async def live(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[P
 
 
 async def record(store: Store, *names: str, value: float = 1.0) -> None:
-    state = State(NUMBER, summarize([[value]], 0, 0))
+    state = State(NUMBER, summary_of([[value]], 0, 0))
     await store.commit([dict.fromkeys(names, state)], asyncio.get_running_loop().time() + 5)
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import NUMBER, Value, shape_of
@@ -63,7 +62,7 @@ async def total(store: Store, stream: str) -> tuple[int, Fraction]:
     if found is None:
         return 0, Fraction()
     assert isinstance(found, State)
-    return found.summary.count, Fraction(*ratio(found.summary.sums[0]))
+    return found.summary.count, Fraction(*found.summary.sums.ratios(1)[0])
 
 
 async def calls(redis: "Redis", command: str) -> int:
@@ -552,7 +551,7 @@ async def test_a_stream_is_exact_at_step_a_million_and_no_larger_than_at_step_10
     expected = sum((Fraction(value) * times for value, times in Counter(values).items()), Fraction()) / 1_000_000
     assert 1_000_000 == state.summary.count
     assert [float(expected)] == state.summary.averages()
-    assert expected * 1_000_000 == Fraction(*ratio(state.summary.sums[0]))
+    assert expected * 1_000_000 == Fraction(*state.summary.sums.ratios(1)[0])
     assert late - early <= 32
     assert (min(values), max(values)) == (state.summary.minimums[0], state.summary.maximums[0])
 

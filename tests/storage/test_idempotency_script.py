@@ -13,32 +13,30 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import MAX_SEQUENCE, Key, parse
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.storage.commit_reply import Rejection, RejectReason
 from meanwhile.storage.committer import Committer
 from meanwhile.storage.rejections import KeyTooOld, PartlyCounted
 from meanwhile.storage.store import Store
 from tests.support.keys import MALFORMED, digits, soon
+from tests.support.states import fields_of, with_fields
+from tests.support.summaries import summary_of
 
 DAY = 24 * 60 * 60 * 1000
 WIDTH = 64
 
 
 def one(value: float) -> State:
-    return State(NUMBER, summarize([[value]], 0, 0))
+    return State(NUMBER, summary_of([[value]], 0, 0))
 
 
 def readings(*values: float) -> Readings:
@@ -219,7 +217,7 @@ class Upload:
         values: dict[str, list[float]] = {}
         for number in range(start, end):
             values.setdefault(self.lines[number], []).append(4.0**number)
-        states = {stream: State(NUMBER, summarize([column], 0, 0)) for stream, column in values.items()}
+        states = {stream: State(NUMBER, summary_of([column], 0, 0)) for stream, column in values.items()}
         return states, Key("p", self.first + end - 1, self.first + start)
 
     async def send(self, store: Store, start: int, end: int) -> None:
@@ -355,7 +353,7 @@ async def test_one_stream_below_its_window_refuses_the_batch_and_records_nothing
 async def test_another_shape_refuses_the_key_too(store: Store) -> None:
     await store.commit([{"a": one(1.0)}], soon(), {0: Key("p", 1)})
     vector = collect([[1.0, 2.0]], 0, 0, Limits())
-    other = State(vector.shape, summarize(vector.columns, 0, 0))
+    other = State(vector.shape, vector.summarize())
     refused = await store.commit([{"a": other, "b": one(1.0)}], soon(), {0: Key("p", 2)})
     assert [[Rejection("a", NUMBER)]] == refused.rejections
     committed = await store.commit([{"a": one(4.0), "b": one(1.0)}], soon(), {0: Key("p", 2)})
@@ -448,7 +446,7 @@ async def test_however_producers_come_and_go_nothing_counts_twice_and_what_is_ne
             total += 4**number
     (state,) = await store.read(["s"], soon())
     assert isinstance(state, State)
-    assert (total, 1) == ratio(state.summary.sums[0])
+    assert (total, 1) == state.summary.sums.ratios(1)[0]
 
 
 async def test_a_stream_remembers_a_thousand_producers_that_made_room_and_then_asks_to_wait(
@@ -469,11 +467,11 @@ async def test_a_stream_remembers_a_thousand_producers_that_made_room_and_then_a
     print(f"a state with 16 producers and 1,000 that made room: {size} bytes")
     assert size <= 110 + 16 * 50 + 1_000 * 19
 
-    stored = await stored_members(redis, prefix)
+    stored = await redis.get(f"{prefix}:stream:s")
+    assert isinstance(stored, bytes)
     for hours in (-2, 2, 10 * 365 * 24):  # Idle for over an hour; or a clock that was wrong says otherwise.
-        aged = [*stored]
-        aged[10] = [part + hours if place == 2 else part for place, part in enumerate(stored[10])]
-        await redis.set(f"{prefix}:stream:s", msgspec.msgpack.encode(aged))
+        retired = [part + hours if place == 2 else part for place, part in enumerate(fields_of(stored)["retired"])]
+        await redis.set(f"{prefix}:stream:s", with_fields(stored, retired=retired))
         asked = {0: Key("one-more", 7), 1: Key("p1", 7), 2: Key("p0", 7)}
         committed = await store.commit([{"s": one(1.0)} for _ in asked], soon(), asked)
         assert [frozenset(), frozenset({"s"})] == committed.duplicates[:2]  # p0 is forgotten, and p1 is not.
@@ -485,10 +483,12 @@ async def test_a_producer_that_a_wrong_clock_put_into_the_future_keeps_nobody_ou
 ) -> None:
     keys = {n: Key(f"p{n}", 1) for n in range(16)}
     await store.commit([{"s": one(1.0)} for _ in keys], soon(), keys)
-    stored = await stored_members(redis, prefix)
-    for entry in stored[9]:
+    stored = await redis.get(f"{prefix}:stream:s")
+    assert isinstance(stored, bytes)
+    producers = fields_of(stored)["producers"]
+    for entry in producers:
         entry[4] += 10 * 365 * DAY
-    await redis.set(f"{prefix}:stream:s", msgspec.msgpack.encode(stored))
+    await redis.set(f"{prefix}:stream:s", with_fields(stored, producers=producers))
 
     for sequence in (3, 2, 3, 2, 1):  # Out of order: both keep their windows.
         keys = {0: Key("new", sequence), 1: Key("newer", sequence)}
@@ -497,14 +497,6 @@ async def test_a_producer_that_a_wrong_clock_put_into_the_future_keeps_nobody_ou
     (state,) = await store.read(["s"], soon())
     assert isinstance(state, State)
     assert 16 + 2 * 3 == state.summary.count
-
-
-async def stored_members(redis: "Redis", prefix: str) -> list[Any]:
-    """The state of the stream s as it is stored, as a list."""
-    stored = await redis.get(f"{prefix}:stream:s")
-    assert isinstance(stored, bytes)
-    members: list[Any] = msgspec.msgpack.decode(stored)
-    return members
 
 
 async def test_producers_that_come_in_one_commit_are_counted_one_after_the_other(store: Store) -> None:

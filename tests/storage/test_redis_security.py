@@ -25,15 +25,15 @@ from redis.exceptions import NoPermissionError
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.shapes import NUMBER
 from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.store import Store
 from tests.support import calls
 from tests.support.paths import ROOT
 from tests.support.servers import Service, Valkey, free_port, service, short_directory
+from tests.support.summaries import summary_of
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-ONE = State(NUMBER, summarize([[1.0]], 5, 5))
+ONE = State(NUMBER, summary_of([[1.0]], 5, 5))
 
 
 def acl() -> str:

@@ -13,7 +13,7 @@ from meanwhile.storage.store import Store
 from tests.support.keys import soon
 from tests.support.servers import Valkey, valkey
 
-ONE = State(NUMBER, summarize([[1.0]], 0, 0))
+ONE = State(NUMBER, summarize([1.0], 1, 0, 0))
 
 
 @pytest.fixture

@@ -25,23 +25,23 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.idempotency_keys import Key
 from meanwhile.core.readings import Limits, collect
 from meanwhile.core.shapes import NUMBER, Value, shape_of
 from meanwhile.core.state import State, Unreadable, decode, encode
-from meanwhile.core.summary import summarize
 from meanwhile.storage.commit_reply import Rejection, RejectReason
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable, connect
 from meanwhile.storage.store import Store
 from tests.support.clock import Clock
 from tests.support.peers import peer
 from tests.support.servers import Valkey, eventually, valkey
+from tests.support.states import with_checksum
+from tests.support.summaries import summary_of
 
-pack = msgspec.msgpack.encode
+pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 
-ONE = State(NUMBER, summarize([[1.0]], 5, 5))
-PAIR = State(shape_of([1.0, 1.0]), summarize([[1.0], [1.0]], 5, 5))
+ONE = State(NUMBER, summary_of([[1.0]], 5, 5))
+PAIR = State(shape_of([1.0, 1.0]), summary_of([[1.0], [1.0]], 5, 5))
 
 
 def soon(seconds: float = 10.0) -> float:
@@ -50,7 +50,7 @@ def soon(seconds: float = 10.0) -> float:
 
 def state(*values: Value, at: int = 0) -> State:
     readings = collect(values, at, at, Limits())
-    return State(readings.shape, summarize(readings.columns, at, at))
+    return State(readings.shape, readings.summarize())
 
 
 async def count(store: Store, name: str) -> int:
@@ -70,19 +70,23 @@ values: st.SearchStrategy[Value] = members | st.dictionaries(member_names, membe
 @given(value=values, times=st.tuples(st.integers(-(10**13), 10**13), st.integers(0, 10**13)))
 def test_decode_is_the_inverse_of_encode(value: Value, times: tuple[int, int]) -> None:
     readings = collect([value, value], times[0], times[0] + times[1], Limits())
-    written = State(readings.shape, summarize(readings.columns, readings.first, readings.last))
+    written = State(readings.shape, readings.summarize())
 
     assert repr(written) == repr(decode(encode(written)))
 
 
 def test_a_stored_state_is_the_documented_array() -> None:
-    written = State(shape_of({"b": 2.5, "a": [0.1, 4.0]}), summarize([[0.1, 0.2], [4.0, 4.0], [2.5, 3.5]], 7, 9))
+    written = State(shape_of({"b": 2.5, "a": [0.1, 4.0]}), summary_of([[0.1, 0.2], [4.0, 4.0], [2.5, 3.5]], 7, 9))
 
     assert [
-        *(1, '{"a":2,"b":0}', 2, 7, 9, [0.1, 4.0, 2.5], [0.2, 4.0, 3.5]),
-        [[-2.7755575615628914e-17, 0.30000000000000004], [8.0], [6.0]],
-        [list(part) for part in written.summary.squares],
-    ] == msgspec.msgpack.decode(encode(written))
+        *(2, '{"a":2,"b":0}', 2, 7, 9, [0.2, 4.0, 3.5], [0.1, 4.0, 2.5], [0.2, 4.0, 3.5]),
+        *(-2, [0xCCCCCE00, 0x4CCCCCCC, 0, 0, 0, 8, 0, 0, 6]),
+        *(written.summary.squares.low, list(written.summary.squares.limbs)),
+    ] == unpack(encode(written)[:-8])
+
+
+def test_a_stored_state_ends_with_the_documented_checksum() -> None:
+    assert with_checksum(encode(PAIR)[:-8]) == encode(PAIR)
 
 
 FOREIGN = {
@@ -94,10 +98,12 @@ FOREIGN = {
     "a map": pack({1: 1}),
     "nested too deeply": b"\x91" * 20_000,
     "more promised than there is": b"\xdd\xff\xff\xff\xff",
-    "version 2": pack([2, *msgspec.msgpack.decode(encode(ONE))[1:]]),
-    "version 0": pack([0, *msgspec.msgpack.decode(encode(ONE))[1:]]),
+    "version 3": with_checksum(pack([3, *unpack(encode(ONE)[:-8])[1:]])),
+    "version 1 with the array of version 2": pack([1, *unpack(encode(ONE)[:-8])[1:]]),
     "a state cut short": encode(ONE)[:-1],
     "a state and more": encode(ONE) + b"\x00",
+    "a state without its checksum": encode(ONE)[:-8],
+    "only a checksum": with_checksum(b""),
     "another program's array": pack([1, "foreign"]),
     "another program's numbers": pack([1, 5]),
     "only a version": pack([1]),
@@ -106,6 +112,10 @@ FOREIGN = {
     "no component": pack([1, "", 1, 5, 5, [], [], [], []]),
     "too few components": pack([1, "", 1, 5, 5, [1.0], [1.0], [[1.0]], []]),
     "text for a number": pack([1, "", 1, 5, 5, [1.0], [1.0], [["x"]], [[1.0]]]),
+    "infinity": pack([1, "", 1, 5, 5, [1.0], [1.0], [[float("inf")]], [[1.0]]]),
+    "NaN": pack([1, "", 1, 5, 5, [1.0], [1.0], [[1.0]], [[float("nan")]]]),
+    "a sum above the maximum": pack([1, "", 1, 5, 5, [1.0], [1.0], [[2.0]], [[4.0]]]),
+    "squares that are too small": pack([1, "", 1, 5, 5, [1.0], [1.0], [[1.0]], [[0.5]]]),
     "a count of zero": pack([1, "", 0, 5, 5, [1.0], [1.0], [[1.0]], [[1.0]]]),
     "text for a count": pack([1, "", "x", 5, 5, [1.0], [1.0], [[1.0]], [[1.0]]]),
     "half a reading": pack([1, "", 1.5, 5, 5, [1.0], [1.0], [[1.0]], [[1.0]]]),
@@ -126,15 +136,24 @@ def test_what_is_not_a_state_of_this_version_is_unreadable(stored: bytes) -> Non
         lambda tree: pack([1, *tree] if isinstance(tree, list) else tree)
     )
 )
-@example(pack([1, "[1]", 1, 0, 0, [1.0], [1.0], [[1.0]], [[1.0]]]))
+@example(with_checksum(pack([2, "[1]", *unpack(encode(ONE)[:-8])[2:]])))
 @example(pack([1, "{}", 1, 0, 0, [1.0], [1.0], [[1.0]], [[1.0]]]))
 @example(pack([1, '{"a":"b"}', 1, 0, 0, [1.0], [1.0], [[1.0]], [[1.0]]]))
-@example(pack([1, "[" * 100_000, 1, 0, 0, [1.0], [1.0], [[1.0]], [[1.0]]]))
+@example(with_checksum(pack([2, "[" * 100_000, *unpack(encode(ONE)[:-8])[2:]])))
 @example(pack([1, "-1", 1, 0, 0, [1.0], [1.0], [[1.0]], [[1.0]]]))
 def test_whatever_is_stored_decode_returns_a_state_or_says_that_it_is_unreadable(stored: bytes) -> None:
     with suppress(Unreadable):
         shape, summary = decode(stored)
         shape.value(summary.averages())
+
+
+def test_a_state_with_any_bit_changed_is_unreadable() -> None:
+    stored = encode(PAIR)
+    for bit in range(8 * len(stored)):
+        damaged = bytearray(stored)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Unreadable):
+            decode(bytes(damaged))
 
 
 # Groups ----------------------------------------------------------------------------------------------------------
@@ -164,7 +183,7 @@ async def test_a_key_that_holds_something_else_is_refused_with_its_group_and_kep
 async def test_a_window_that_is_none_is_refused_with_its_group_and_kept(
     store: Store, redis: "Redis", prefix: str, producers: Any
 ) -> None:
-    stored = pack([*msgspec.msgpack.decode(encode(ONE)), producers])
+    stored = pack([1, "", 1, 5, 5, [1.0], [1.0], [[1.0]], [[1.0]], producers])  # Version 1 has no checksum.
     await redis.set(f"{prefix}:stream:foreign", stored)
     committed = await store.commit([{"foreign": ONE}, {"other": ONE}], soon(), {0: Key("p", 1)})
     assert [[Rejection("foreign", None, RejectReason.UNREADABLE)], []] == committed.rejections
@@ -636,7 +655,7 @@ async def test_a_write_to_a_stopped_server_is_given_up_in_time_and_runs_at_most_
         own.process.send_signal(signal.SIGCONT)
 
         shape, summary = (await store.commit([{"s": state(4.0**3)}], soon())).states["s"]
-        total, _ = ratio(summary.sums[0])
+        total, _ = summary.sums.ratios(1)[0]
         assert shape == NUMBER
         assert total in {0b01_00_00_01, 0b01_00_01_01}, "each reading is one digit to the base 4"
 
@@ -662,7 +681,7 @@ async def test_writes_go_on_while_scripts_are_flushed_and_nothing_is_lost_or_dou
         every_once = sum(4**step for step in range(100))
         for found in await store.read([f"s{writer}" for writer in range(16)], soon()):
             assert isinstance(found, State)
-            assert (every_once, 1) == ratio(found.summary.sums[0])
+            assert (every_once, 1) == found.summary.sums.ratios(1)[0]
         calls = await operator.info("commandstats")
         print("sent whole after a flush:", calls["cmdstat_eval"]["calls"], "of 1600")
         assert calls["cmdstat_eval"]["calls"] > 10, "the scripts were not flushed under the writers"

@@ -20,7 +20,7 @@ STAMPS = st.lists(st.integers(0, 120), min_size=1, max_size=90, unique=True).map
 
 
 def one(value: float) -> State:
-    return State(NUMBER, summarize([[value]], 0, 0))
+    return State(NUMBER, summarize([value], 1, 0, 0))
 
 
 def timestamps_of(times: Sequence[int], digest: int = 1, *, completes: bool = True) -> Timestamps:

@@ -12,7 +12,6 @@ from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import Value
 from meanwhile.core.state import State, Unreadable
-from meanwhile.core.summary import summarize
 from meanwhile.storage import wide_streams
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed
@@ -36,7 +35,7 @@ def readings(values: list[Value], at: int = 0) -> Readings:
 
 def state_of(values: list[Value], at: int = 0) -> State:
     one = readings(values, at)
-    return State(one.shape, summarize(one.columns, at, at))
+    return State(one.shape, one.summarize())
 
 
 def committer_of(store: Store) -> Committer:
@@ -137,13 +136,13 @@ async def test_many_writers_on_one_wide_stream_lose_and_double_nothing(
     parts = [vectors(seed, 2) for seed in range(10, 22)]
     await asyncio.gather(
         *(
-            committer_of(stores[number % 3]).record({"s": readings(part, 9)}, Key(f"w{number}", 1))
+            committer_of(stores[number % 3]).record({"s": readings(part, 9 + number)}, Key(f"w{number}", 1))
             for number, part in enumerate(parts)
         ),
     )
     summary = wide.summary
-    for part in parts:
-        summary = summary.merge(state_of(part, 9).summary)
+    for number, part in enumerate(parts):
+        summary = summary.merge(state_of(part, 9 + number).summary)
     assert repr(State(wide.shape, summary)) == repr(await state(store))
 
 
@@ -205,12 +204,15 @@ async def test_requests_at_once_are_each_merged_once(
     committer = committer_of(store)
     parts = [vectors(seed, 1) for seed in range(100, 112)]
     await asyncio.gather(
-        *(committer.record({"s": readings(part, 9)}, Key(f"w{number}", 1)) for number, part in enumerate(parts))
+        *(
+            committer.record({"s": readings(part, 9 + number)}, Key(f"w{number}", 1))
+            for number, part in enumerate(parts)
+        )
     )
     assert len(parts) == len(merges)
     summary = wide.summary
-    for part in parts:
-        summary = summary.merge(state_of(part, 9).summary)
+    for number, part in enumerate(parts):
+        summary = summary.merge(state_of(part, 9 + number).summary)
     assert repr(State(wide.shape, summary)) == repr(await state(store))
 
 

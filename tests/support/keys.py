@@ -2,7 +2,6 @@
 
 import asyncio
 
-from meanwhile.core.exact_sums import ratio
 from meanwhile.core.state import State
 from meanwhile.storage.store import Store
 
@@ -17,7 +16,7 @@ async def digits(store: Store, stream: str) -> list[int]:
     if state is None:
         return []
     assert isinstance(state, State)
-    total, denominator = ratio(state.summary.sums[0])
+    total, denominator = state.summary.sums.ratios(1)[0]
     assert 1 == denominator
     found = [digit for digit in range(240) for _ in range(total >> 2 * digit & 3)]
     assert state.summary.count == len(found)

@@ -1,189 +1,204 @@
 """Exact sums of doubles: they keep every average correctly rounded, at step 10 and at step 10^12.
 
-A running mean kept as one double drifts, because every addition rounds. A *floating-point expansion* does not drift: it
-is a short list of doubles whose exact sum is the sum of everything added so far. Adding a double to an expansion is a
-chain of two-sums. Each two-sum splits ``a + b`` into the rounded sum and the exact rounding error, so nothing is lost.
-The expansions of real streams have two or three parts; the exponent range of the domain limits any expansion to about
-forty.
+A running mean kept as one double drifts, because every addition rounds. But a double is an integer times a power of
+two, so a sum of doubles is one, too. **A sum is kept as that integer.** Python adds integers in C, exactly, however
+large they are, and its true division of integers rounds correctly, so an average takes one line. Each sum is one
+integer, so two states that summarize the same readings are equal bit by bit, whatever the order, batching or merging
+that produced them. (This is Kulisch's accumulator, cut down to the bits in use.)
 
-Every expansion is kept in **canonical form**: the smallest part comes first, and each part is the correctly rounded
-double of the sum of itself and all smaller parts. Each sum has exactly one canonical expansion. Therefore two states
-that summarize the same readings are equal part by part, whatever the order, batching or merging that produced them, and
-the size of a state depends only on its sums, not on how they were added up.
+Outside of Python, an integer is a row of **limbs** on a fixed grid: limb ``i`` weighs ``2**(32 * (low + i))`` and is
+from 0 to 2^32 - 1, but the highest limb is signed (two's complement). All components of a value share ``low`` and the
+number of limbs, so the sums of a vector are one flat row of numbers, component by component:
 
-``math.fsum`` returns the correctly rounded sum of its arguments, so it finds the parts: the largest part is
-``fsum(values)``, the next is ``fsum(values, minus the largest)``, and so on until the rest is zero. Ordinary data takes
-three passes in C. ``commit.lua`` computes the same list in the server with two-sums.
+    low = -1, two components of 2 limbs      limbs = (0, 3,   2147483648, -1)
+    component 0                              (0 + 3 * 2**32) * 2**-32  = 3.0
+    component 1                              (2**31 - 2**32) * 2**-32  = -0.5
 
-The domain is 0 or 1e-140 <= abs(x) <= 1e140. In this domain squares neither overflow nor lose bits to underflow: the
-last bit of the square of 1e-140 is 2^-1036, above the smallest subnormal 2^-1074. The same holds for sums of up to 2^53
-squares.
+``low`` is as high as possible and the number of limbs as small as possible without loss, so a row, too, has one form.
+``commit.lua`` adds such rows: the doubles of Lua hold a limb, its carry, and 20 bits more.
+
+The domain is 0 or 1e-140 <= abs(x) <= 1e140. Therefore a sum of 2^53 doubles takes at most 1,040 bits and a sum of
+their squares 2,080. Those of a thermometer take about 80 and 130.
 
 Sources
 -------
-- J. R. Shewchuk, "Adaptive Precision Floating-Point Arithmetic and Fast Robust Geometric Predicates", Discrete &
-  Computational Geometry 18, 1997: expansions, two-sum, grow-expansion.
-- T. J. Dekker, "A floating-point technique for extending the available precision", Numerische Mathematik 18, 1971,
-  with G. W. Veltkamp's splitting: the exact square.
-- D. M. Priest, "On Properties of Floating Point Arithmetics", 1992: renormalization to a unique form.
+- U. Kulisch, "An axiomatic approach to rounded computations", Numerische Mathematik 18, 1971: the exact accumulator.
+- R. M. Neal, "Fast exact summation using small and large superaccumulators", 2015, arXiv:1505.05571.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache, reduce
 from itertools import repeat
-from math import frexp, fsum, isqrt, ldexp
-from operator import mul
-
-Expansion = tuple[float, ...]
+from math import frexp, isqrt, ldexp
+from operator import lshift, mul, or_, rshift
+from struct import Struct
+from typing import NamedTuple
 
 SMALLEST = 1e-140
 LARGEST = 1e140
 
-_SPLITTER = 134217729.0  # 2**27 + 1 splits 53 bits into two halves of at most 26 bits (Veltkamp).
+LIMB = 32  # Bits.
+_LIMB_BYTES = LIMB // 8
+_LIMB_MASK = (1 << LIMB) - 1
+_MANY = 2_048  # From this many numbers on, it takes longer to add larger integers than to shift their sums.
 _DIGITS = 53  # Binary digits of a double.
-_MAX_FSUM_PARTS = 5  # Above this many parts, integers are faster than fsum; ordinary data has two or three parts.
-_SCALE = 1_074 + _DIGITS  # The smallest double is 2**-1074.
-_MIN_INTEGER_VALUES = 16  # From this many values on, integers are faster than square terms: twice at ten thousand.
-_SAFE_BITS = 1_000  # An integer of this many bits is smaller than the largest double.
-_ERROR_BOUND = 2.0**-100  # Relative to a quotient: far above the error of its remainder, far below half a unit.
 _ROOT_BITS = 112  # Twice the 53 bits of a double and its guard bits, rounded up, so that a root is rounded only once.
 
 
-def expansion(terms: Iterable[float]) -> Expansion:
-    """Returns the canonical expansion of the exact sum of ``terms``, which are finite doubles in any order.
+class Sums(NamedTuple):
+    """The exact sums of all components of a value, as a row of limbs.
 
-    >>> expansion([1.0, 1e100, 1.0, -1e100])
-    (2.0,)
-    >>> expansion([0.1, 0.2])
-    (-2.7755575615628914e-17, 0.30000000000000004)
-    >>> expansion([])
-    ()
+    ``low`` is the index of the lowest limb. ``limbs`` has the limbs of the first component from the lowest to the
+    highest, then those of the second, and so on. If all sums are 0, there are no limbs, and ``low`` is 0.
     """
-    rest = list(terms)
-    parts: list[float] = []
-    while part := fsum(rest):
-        parts.append(part)
-        rest.append(-part)
-        if len(parts) == _MAX_FSUM_PARTS:  # Every further part makes each pass slower.
-            return (*_from_integer(sum(map(_scaled, rest)), _SCALE), *reversed(parts))
-    parts.reverse()
-    return tuple(parts)
+
+    low: int
+    limbs: tuple[int, ...]
+
+    def integers(self, components: int) -> list[int]:
+        """Returns the sum of each component in units of ``2**(32 * low)``. Raises ``struct.error`` for other numbers.
+
+        >>> Sums(-1, (0, 3, 2147483648, -1)).integers(2)
+        [12884901888, -2147483648]
+        """
+        if not self.limbs:
+            return [0] * components
+        size = len(self.limbs) // components
+        if size == 1:
+            return [*self.limbs]
+        packed = _rows(size, components).pack(*self.limbs)
+        if components == 1:
+            return [int.from_bytes(packed, "little", signed=True)]
+        length = size * _LIMB_BYTES
+        pieces = [packed[start : start + length] for start in range(0, len(packed), length)]
+        return [int.from_bytes(piece, "little", signed=True) for piece in pieces]
+
+    def ratios(self, components: int) -> list[tuple[int, int]]:
+        """Returns the sum of each component as (numerator, denominator); the denominator is a power of two."""
+        shift = LIMB * self.low
+        if shift < 0:
+            return [(total, 1 << -shift) for total in self.integers(components)]
+        return [(total << shift, 1) for total in self.integers(components)]
+
+    def means(self, components: int, count: int) -> list[float]:
+        """Returns the correctly rounded mean of each component, for count >= 1.
+
+        >>> sums, _ = power_sums([1e16, 1.0, -1e16], 1)
+        >>> sums.means(1, 3)
+        [0.3333333333333333]
+        """
+        shift = LIMB * self.low
+        if shift < 0:
+            divisor = count << -shift
+            return [total / divisor for total in self.integers(components)]
+        return [(total << shift) / count for total in self.integers(components)]
+
+    def plus(self, other: "Sums", components: int) -> "Sums":
+        """Returns the sums of both.
+
+        >>> half, large, minus_large = (power_sums([x], 1)[0] for x in (0.5, 1e100, -1e100))
+        >>> half.plus(large, 1).plus(minus_large, 1) == half
+        True
+        """
+        low, high = (self, other) if self.low <= other.low else (other, self)
+        shift = LIMB * (high.low - low.low)
+        pairs = zip(low.integers(components), high.integers(components), strict=True)
+        return sums_of([a + (b << shift) for a, b in pairs], LIMB * low.low)
 
 
-def _scaled(x: float) -> int:
-    """Returns ``x * 2**_SCALE``, which is an integer."""
-    mantissa, exponent = frexp(x)
-    return int(ldexp(mantissa, _DIGITS)) << (exponent - _DIGITS + _SCALE)
+@lru_cache(maxsize=64)
+def _rows(size: int, components: int) -> Struct:
+    """Returns the form of ``components`` integers of ``size`` limbs each."""
+    return Struct("<" + f"{size - 1}Ii" * components)
 
 
-def square(x: float) -> Expansion:
-    """Returns the canonical expansion of the exact square of ``x``, which is inside the domain.
+def sums_of(integers: Sequence[int], exponent: int) -> Sums:
+    """Returns the sums ``integers[i] * 2**exponent``.
 
-    This is Dekker's two-product: ``x`` is split into halves of at most 26 bits, so every partial product is exact, and
-    so is the rounding error of ``x*x``.
-
-    >>> square(3.0), square(0.1), square(0.0)
-    ((9.0,), (-8.326672684688674e-19, 0.010000000000000002), ())
+    >>> sums_of([3 << 40, -(1 << 39)], -40)
+    Sums(low=-1, limbs=(0, 3, 2147483648, -1))
     """
-    rounded = x * x
-    scaled = _SPLITTER * x
-    high = scaled - (scaled - x)
-    low = x - high
-    error = ((high * high - rounded) + 2.0 * high * low) + low * low if low else 0.0
-    if error:
-        return error, rounded
-    return (rounded,) if rounded else ()
+    together = integers[0] if len(integers) == 1 else reduce(or_, integers)
+    if not together:
+        return Sums(0, ())
+    low = (exponent + (together & -together).bit_length() - 1) // LIMB  # Of the lowest bit of all integers.
+    shift = exponent - LIMB * low
+    if shift > 0:
+        integers = [*map(lshift, integers, repeat(shift))]
+    elif shift < 0:
+        integers = [*map(rshift, integers, repeat(-shift))]
+    if len(integers) == 1:
+        return Sums(low, _limbs(integers[0]))
+    highest, lowest = max(integers), min(integers)
+    size = max(highest, ~lowest).bit_length() // LIMB + 1  # With one bit more, for the sign.
+    if size == 1:
+        return Sums(low, tuple(integers))
+    length = size * _LIMB_BYTES
+    packed = b"".join([total.to_bytes(length, "little", signed=True) for total in integers])
+    return Sums(low, _rows(size, len(integers)).unpack(packed))
 
 
-def power_sums(values: Sequence[float]) -> tuple[Expansion, Expansion]:
-    """Returns the canonical expansions of the exact sum of ``values`` and of their squares.
+def _limbs(total: int) -> tuple[int, ...]:
+    """Returns the limbs of an integer."""
+    size = max(total, ~total).bit_length() // LIMB + 1
+    if size == 1:
+        return (total,)
+    return _rows(size, 1).unpack(total.to_bytes(size * _LIMB_BYTES, "little", signed=True))
 
-    Each value is inside the domain.
 
-    >>> power_sums([1.0, 2.0, 0.5])
-    ((3.5,), (5.25,))
+def power_sums(numbers: Sequence[float], components: int) -> tuple[Sums, Sums]:
+    """Returns the exact sums of readings, and the exact sums of their squares.
+
+    ``numbers`` has the components of the readings, one reading after another. All are inside the domain.
+
+    >>> sums, squares = power_sums([1.0, 0.0, 2.0, 0.0, 0.5, 3.0], 2)
+    >>> sums.means(2, 1), squares.means(2, 1)
+    ([3.5, 3.0], [5.25, 9.0])
     """
-    if len(values) == 1:
-        return (tuple(values) if values[0] else ()), square(values[0])
-    if len(values) < _MIN_INTEGER_VALUES:
-        return expansion(values), expansion([term for x in values for term in square(x)])
-    return _power_sums_of_integers(values)
+    if len(numbers) == 1:
+        return _power_sums_of_one(numbers[0])
+    exponent = _exponent(numbers)
+    totals = [*map(int, map(mul, numbers, repeat(ldexp(1.0, -exponent))))]
+    squares = [*map(mul, totals, totals)]
+    if len(numbers) > components:
+        totals = [sum(totals[i::components]) for i in range(components)]
+        squares = [sum(squares[i::components]) for i in range(components)]
+    return sums_of(totals, exponent), sums_of(squares, 2 * exponent)
 
 
-def _power_sums_of_integers(values: Sequence[float]) -> tuple[Expansion, Expansion]:
-    """Does the work of ``power_sums`` with integers: doubles of similar magnitude are small integers times 2**n.
+def _power_sums_of_one(number: float) -> tuple[Sums, Sums]:
+    """Does the work of ``power_sums`` for the most frequent case, in half the time."""
+    total, denominator = number.as_integer_ratio()
+    exponent = 1 - denominator.bit_length()
+    square = total * total
+    if not square & _LIMB_MASK:  # The lowest limb is higher up.
+        return sums_of([total], exponent), sums_of([square], 2 * exponent)
+    sums = Sums(exponent // LIMB, _limbs(total << exponent % LIMB))
+    exponent *= 2
+    return sums, Sums(exponent // LIMB, _limbs(square << exponent % LIMB))
 
-    Python multiplies and adds integers exactly and in C, in one pass, and keeps no object per square. For ten thousand
-    thermometer readings this takes half the time of three passes over values and square terms.
+
+def _exponent(numbers: Sequence[float]) -> int:
+    """Returns an exponent for which all numbers divided by ``2**exponent`` are integers, and doubles.
+
+    If possible, it is that of a limb, so that the integers need not be shifted.
     """
-    exponent = 0
-    if not all(map(float.is_integer, values)):
-        exponent = _DIGITS - frexp(min(map(abs, filter(None, values))))[1]
-    integers = list(map(int, map(mul, values, repeat(ldexp(1.0, exponent)))))
-    return _from_integer(sum(integers), exponent), _from_integer(sum(map(mul, integers, integers)), 2 * exponent)
+    if all(map(float.is_integer, numbers)):
+        return 0
+    exponent = frexp(min(map(abs, filter(None, numbers))))[1] - _DIGITS
+    return exponent // LIMB * LIMB if len(numbers) < _MANY else exponent
 
 
-def _from_integer(total: int, exponent: int) -> Expansion:
-    """Returns the canonical expansion of ``total / 2**exponent``."""
-    parts: list[float] = []
-    while total:
-        bits = total.bit_length()
-        shift = bits - _SAFE_BITS if bits > _SAFE_BITS else 0
-        part = total / (1 << shift)  # Correctly rounded, even if the integer is larger than any double.
-        parts.append(ldexp(part, shift - exponent))
-        total -= int(part) << shift
-    parts.reverse()
-    return tuple(parts)
-
-
-def ratio(parts: Expansion) -> tuple[int, int]:
-    """Returns the exact sum of ``parts`` as (numerator, denominator); the denominator is a power of two.
-
-    >>> ratio((0.25, 1.0))
-    (5, 4)
-    """
-    fractions = [part.as_integer_ratio() for part in parts]
-    denominator = max((d for _, d in fractions), default=1)
-    return sum(n * (denominator // d) for n, d in fractions), denominator
-
-
-def mean(total: Expansion, count: int) -> float:
-    """Returns the correctly rounded double of ``total / count``, for 1 <= count <= 2**53.
-
-    If the sum has one part, the hardware's division is correctly rounded. Otherwise the quotient is computed to about
-    106 bits, as a rounded quotient and a remainder (Dekker's double-length division). If it rounds to the same double
-    with and without the largest possible error, that double is the result (Ziv, "Fast evaluation of elementary
-    mathematical functions with correctly rounded last bit", 1991). Otherwise, which is rare, integers decide: Python's
-    true division of integers is correctly rounded.
-
-    >>> mean(expansion([1e16, 1.0, -1e16]), 3)
-    0.3333333333333333
-    """
-    if len(total) < 2:
-        return total[0] / count if total else 0.0
-    high, low = total[-1], total[-2]  # All other parts are below the error bound.
-    quotient = high / count
-    product = quotient * count
-    scaled, scaled_count = _SPLITTER * quotient, _SPLITTER * count
-    a, b = scaled - (scaled - quotient), scaled_count - (scaled_count - count)
-    c, d = quotient - a, count - b
-    error = ((a * b - product) + a * d + c * b) + c * d  # The exact error of the product.
-    rest = ((high - product) - error + low) / count
-    error_bound = quotient * _ERROR_BOUND
-    rounded = quotient + (rest - error_bound)
-    if rounded == quotient + (rest + error_bound):
-        return rounded
-    numerator, denominator = ratio(total)
-    return numerator / (denominator * count)
-
-
-def variance(total: Expansion, squares: Expansion, count: int) -> tuple[int, int]:
+def variance(total: tuple[int, int], squares: tuple[int, int], count: int) -> tuple[int, int]:
     """Returns the exact sample variance ``(n*Q - S*S) / (n*(n-1))`` as (numerator, denominator), for count >= 2.
 
-    >>> variance(expansion([1.0, 2.0]), expansion([1.0, 4.0]), 2)
+    ``total`` is the sum S and ``squares`` the sum of squares Q, each as (numerator, denominator).
+
+    >>> variance((3, 1), (5, 1), 2)
     (1, 2)
     """
-    s, s_denominator = ratio(total)
-    q, q_denominator = ratio(squares)
+    s, s_denominator = total
+    q, q_denominator = squares
     numerator = count * q * s_denominator**2 - s**2 * q_denominator
     return numerator, q_denominator * s_denominator**2 * count * (count - 1)
 

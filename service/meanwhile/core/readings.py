@@ -9,6 +9,7 @@ from meanwhile.core.errors import Invalid
 from meanwhile.core.exact_sums import LARGEST, SMALLEST
 from meanwhile.core.shapes import NUMBER, Shape, Value, is_member_name, shape_of
 from meanwhile.core.stream_names import MAX_NAME_LENGTH
+from meanwhile.core.summary import Summary, summarize
 
 
 class Limits(NamedTuple):
@@ -27,13 +28,15 @@ class Readings(NamedTuple):
     """Readings of one stream.
 
     ``numbers`` is a flat list of components, one reading after another. ``first`` and ``last`` are the times of the
-    earliest and the latest reading, in milliseconds since 1970 (UTC).
+    earliest and the latest reading, in milliseconds since 1970 (UTC). ``latest`` is the position of the latest reading;
+    a negative one counts from the end.
     """
 
     shape: Shape
     numbers: list[float]
     first: int
     last: int
+    latest: int = -1
 
     @property
     def size(self) -> int:
@@ -48,11 +51,23 @@ class Readings(NamedTuple):
         [[1.0, 3.0], [2.0, 4.0]]
         """
         components = self.shape.components
-        return [self.numbers] if components == 1 else [self.numbers[i::components] for i in range(components)]
+        return [self.numbers[i::components] for i in range(components)]
+
+    def summarize(self) -> Summary:
+        """Returns the summary of the readings."""
+        return summarize(self.numbers, self.shape.components, self.first, self.last, self.latest)
+
+    def extend(self, more: "Readings") -> "Readings":
+        """Returns these readings followed by ``more``. Takes ownership of the numbers of both."""
+        shape, numbers, first, last, latest = self
+        if more.last >= last:  # Of equal times, the later request has the latest reading.
+            last, latest = more.last, self.size + more.latest % more.size
+        numbers.extend(more.numbers)
+        return Readings(shape, numbers, min(first, more.first), last, latest)
 
 
-def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> Readings:
-    """Returns ``values`` as readings of one shape.
+def collect(values: Sequence[Value], first: int, last: int, limits: Limits, latest: int = -1) -> Readings:
+    """Returns ``values`` as readings of one shape. ``latest`` is the position of the latest one.
 
     Raises ``Invalid`` if a value has another shape than the first one, or is outside ``limits`` or the domain of the
     exact sums. The pointer of the error is relative to ``values``.
@@ -66,7 +81,7 @@ def collect(values: Sequence[Value], first: int, last: int, limits: Limits) -> R
         raise Invalid(f"Expected the shape of the first value, {shape}.", f"/{odd}")
     numbers = list(chain.from_iterable(map(shape.flatten, values)))
     _check_domain(numbers, shape)
-    return Readings(shape, numbers, first, last)
+    return Readings(shape, numbers, first, last, latest)
 
 
 def is_plain_number(value: object) -> TypeGuard[float]:

@@ -1,32 +1,49 @@
-"""The state of a stream and its encoding in Redis: a MessagePack array
+"""The state of a stream and its encoding in Redis: a MessagePack array, followed by a checksum
 
-    [format, shape, count, first, last, minimums, maximums, sums, squares,
-     producers?, retired?, timestamps?, batches?]
+    format        integer, 2
+    shape         string, ``Shape.text``
+    count         integer, the number of readings
+    first, last   integers, the times of the earliest and the latest reading, in milliseconds since 1970 (UTC)
+    latest        array of c doubles, the latest reading; empty if it is not known
+    minimums      array of c doubles
+    maximums      array of c doubles
+    sum_low       integer, the index of the lowest limb of the sums
+    sums          array of c * k integers, the limbs of the sums
+    square_low    integer, the index of the lowest limb of the sums of squares
+    squares       array of c * m integers, the limbs of the sums of squares
+    producers     array, see ``idempotency.lua``; only once the stream has counted an idempotency key
+    retired       array, this and the next ones only once a producer has retired or a timestamp has been counted
+    timestamps    array
+    batches       array
 
-``format`` is 1 and ``shape`` is ``Shape.text``. The fields from ``count`` to ``squares`` are those of ``Summary``:
-arrays have one entry per component, and the entries of ``sums`` and ``squares`` are canonical expansions. A float that
-is whole or fits in 32 bits may be stored as an integer or a 32-bit float, which does not change its value. The state of
-a scalar stream takes about 110 bytes. ``producers`` is present once the stream has counted an idempotency key and takes
-about 40 bytes per producer; the members after it are present once a producer has retired or a timestamp has been
-counted. Only ``idempotency.lua`` reads these four. Readers ignore further members, so later versions may append some;
-any other change of the format changes the version.
+    checksum      8 characters after the array: the first 32 bits of its SHA-1 in hexadecimal
 
-A delta has the same form as a state: to record readings is to merge their summary into the stored one.
+for c components, with k limbs in each sum and m in each sum of squares (``exact_sums.py``). The fields from ``count``
+to ``squares`` are those of ``Summary``. A double that is whole or fits in 32 bits may be stored as an integer or a
+32-bit float, which does not change its value. The state of a scalar stream takes about 100 bytes; each producer takes
+about 40 more. Only ``idempotency.lua`` reads the last four fields of the array. Readers ignore further ones, so later
+versions may append some; any other change of the format changes the version. ``state_version_1.py`` reads the states of
+version 1.
+
+The checksum proves that the service has written the state and that no bit of it has changed since, on disk or in a
+backup. So nothing else needs to be checked.
+
+A delta has the same fields as a state, without a checksum: to record readings is to merge their summary into the stored
+one.
 """
 
+from hashlib import sha1
 from typing import Any, NamedTuple
 
 import msgspec
 
-from meanwhile.core.exact_sums import LARGEST, Expansion
+from meanwhile.core import state_version_1
+from meanwhile.core.exact_sums import Sums
 from meanwhile.core.shapes import Shape, shape_from_text
 from meanwhile.core.summary import Summary
-from meanwhile.core.times import EARLIEST, LATEST
 
-VERSION = 1
-MAX_COUNT = 2**53 - 1
-_HALF_ULP = 2.0**-53  # At most half a unit in the last place of a double, relative to the double.
-_SLACK = 1 + 2.0**-40  # Allows for rounding where doubles that approximate exact sums are compared.
+VERSION = 2
+_CHECKSUM_LENGTH = 8  # Characters.
 
 
 class Unreadable(Exception):
@@ -40,97 +57,74 @@ class State(NamedTuple):
     summary: Summary
 
 
-class _Stored(msgspec.Struct, array_like=True):
-    format: int | float  # This and the next numbers are whole, in either type: Lua does not distinguish them.
+class _Fields(msgspec.Struct, array_like=True):
+    format: int
     shape: str
-    count: int | float
-    first: int | float
-    last: int | float
+    count: int
+    first: int
+    last: int
+    latest: tuple[float, ...]
     minimums: tuple[float, ...]
     maximums: tuple[float, ...]
-    sums: tuple[Expansion, ...]
-    squares: tuple[Expansion, ...]
+    sum_low: int
+    sums: tuple[int, ...]
+    square_low: int
+    squares: tuple[int, ...]
 
 
-# The members of a state in order; the script uses the same names. Only idempotency.lua reads the last four.
-MEMBERS = (*_Stored.__struct_fields__, "producers", "retired", "timestamps", "batches")
+# The fields of a state in order; the script uses the same names. Only idempotency.lua reads the last four.
+FIELDS = (*_Fields.__struct_fields__, "producers", "retired", "timestamps", "batches")
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Stored).decode
+_decode = msgspec.msgpack.Decoder(_Fields).decode
 _raw = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def to_record(state: State) -> tuple[Any, ...]:
     """Returns a state as an array, to be encoded alone or with others."""
-    return (VERSION, state.shape.text, *state.summary)
+    (text, _, _), (count, first, last, latest, minimums, maximums, sums, squares) = state
+    return (VERSION, text, count, first, last, latest, minimums, maximums, *sums, *squares)
 
 
 def encode(state: State) -> bytes:
     """Returns the stored form of a state; ``decode`` is the inverse."""
-    return _encode(to_record(state))
+    array = _encode(to_record(state))
+    return array + _checksum(array)
 
 
-def encode_sums(summary: Summary) -> bytes:
-    """Returns the members from ``minimums`` to ``squares``, concatenated as in a stored state."""
-    return b"".join(map(_encode, summary[3:]))
+def _checksum(array: bytes) -> bytes:
+    return sha1(array, usedforsecurity=False).hexdigest()[:_CHECKSUM_LENGTH].encode()
+
+
+def encode_sums(state: State) -> bytes:
+    """Returns the members from ``latest`` to ``squares``, concatenated as in a stored state."""
+    return b"".join(map(_encode, to_record(state)[5:]))
 
 
 def dedupe_offset(stored: bytes) -> int:
-    """Returns the offset in bytes of the members after ``squares``. ``stored`` is a readable state."""
-    members = _raw(stored)
-    return len(_header(stored)) + sum(len(memoryview(member)) for member in members[:9])
-
-
-def _header(stored: bytes) -> bytes:
-    """Returns the MessagePack header of the array, which gives its type and length."""
-    return stored[: {0xDC: 3, 0xDD: 5}.get(stored[0], 1)]
+    """Returns the offset in bytes of the fields after ``squares``. ``stored`` is a readable state."""
+    if stored[-_CHECKSUM_LENGTH:] == _checksum(stored[:-_CHECKSUM_LENGTH]):
+        stored, fields = stored[:-_CHECKSUM_LENGTH], len(_Fields.__struct_fields__)
+    else:
+        fields = state_version_1.FIELDS
+    header = {0xDC: 3, 0xDD: 5}.get(stored[0], 1)  # The bytes that give the type and the length of the array.
+    return header + sum(len(memoryview(field)) for field in _raw(stored)[:fields])
 
 
 def decode(stored: bytes, *, is_checked: bool = False) -> State:
     """Decodes a stored state. Raises ``Unreadable``.
 
-    ``is_checked`` says that the state comes from ``commit.lua``, which has checked that its numbers are possible.
+    ``is_checked`` says that the state comes directly from ``commit.lua``, so its checksum is right.
     """
+    array = stored[:-_CHECKSUM_LENGTH]
     try:
-        it = _decode(stored)
-        shape = shape_from_text(it.shape)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        if is_checked or stored[-_CHECKSUM_LENGTH:] == _checksum(array):
+            it = _decode(array)
+            if it.format != VERSION:
+                raise Unreadable
+            sums, squares = Sums(it.sum_low, it.sums), Sums(it.square_low, it.squares)
+            summary = Summary(it.count, it.first, it.last, it.latest, it.minimums, it.maximums, sums, squares)
+            return State(shape_from_text(it.shape), summary)
+        return State(*state_version_1.decode(stored))
+    except (ValueError, RecursionError) as error:
         raise Unreadable from error
-    sizes_agree = len(it.minimums) == len(it.maximums) == len(it.sums) == len(it.squares) == shape.components
-    if it.format != VERSION or not sizes_agree:
-        raise Unreadable
-    if not (is_checked or _is_possible(it)):
-        raise Unreadable
-    return State(
-        shape, Summary(int(it.count), int(it.first), int(it.last), it.minimums, it.maximums, it.sums, it.squares)
-    )
-
-
-def _is_possible(it: _Stored) -> bool:
-    """Returns whether any readings can have these numbers, as far as doubles can tell. Returns False for NaN.
-
-    The highest part of an expansion is its rounded sum, and rounding is monotonic, so the limit of the sum needs no
-    slack. ``commit.lua`` makes the same comparisons: both must accept and refuse the same states.
-    """
-    count = it.count
-    is_whole = not (count % 1 or it.first % 1 or it.last % 1)
-    if not (is_whole and 1 <= count <= MAX_COUNT and EARLIEST <= it.first <= LATEST and EARLIEST <= it.last <= LATEST):
-        return False
-    for low, high, total, squares in zip(it.minimums, it.maximums, it.sums, it.squares, strict=True):
-        if not -LARGEST <= low <= high <= LARGEST:
-            return False
-        largest = high if high > -low else -low  # noqa: FURB136  # max() would take half of the time of this function.
-        limit = largest * count
-        for part in total[::-1]:  # Each part is much smaller than the one above it, and none is 0.
-            if not (0 < part <= limit or 0 > part >= -limit):
-                return False
-            limit = part * _HALF_ULP if part > 0 else -part * _HALF_ULP
-        limit = largest * largest * count * _SLACK
-        for part in squares[::-1]:
-            if not (0 < part <= limit or 0 > part >= -limit):
-                return False
-            limit = part * _HALF_ULP if part > 0 else -part * _HALF_ULP
-        mean = total[-1] / count if total else 0.0
-        if not mean * mean <= (squares[-1] / count if squares else 0.0) * _SLACK:
-            return False
-    return True

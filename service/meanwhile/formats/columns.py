@@ -45,7 +45,7 @@ def readings(gathered: Mapping[str, Columns], limits: Limits) -> dict[str, Readi
 def _readings(columns: Columns, limits: Limits) -> Readings:
     values, times, places = columns
     try:
-        return collect(values, min(times), max(times), limits)
+        return collect(values, min(times), max(times), limits, _latest(times))
     except Invalid as error:
         row, slash, inside = (error.pointer or "/0").removeprefix("/").partition("/")
         raise Misplaced(places[int(row)], Invalid(error.detail, slash + inside)) from None
@@ -83,9 +83,15 @@ def of_rows(
             whole[name].numbers[some.start * whole[name].shape.components : some.stop * whole[name].shape.components],
             min(gathered[name].times[some]),
             max(gathered[name].times[some]),
+            _latest(gathered[name].times[some]),
         )
         for name, some in rows.items()
     }
+
+
+def _latest(times: list[int]) -> int:
+    """Returns the position of the latest time; of equal ones, the last. Counts from the end."""
+    return -1 - times[::-1].index(max(times))
 
 
 def first_place(gathered: Mapping[str, Columns], names: Collection[str]) -> int:

@@ -1,8 +1,8 @@
 -- commit.lua: merges summaries of readings into the stored states of their streams, and deletes streams. Every write of
--- the service is one run of this script. commit_script.py puts idempotency.lua, remembered_timestamps.lua and swap.lua
--- in front of it, in functions; Lua creates functions again in every run, so their inner functions are only created if
--- needed. The members of a state and the reject reasons appear here by name; commit_script.py replaces the names with
--- the numbers that Python uses.
+-- the service is one run of this script. commit_script.py puts the other scripts in front of it, in functions; Lua
+-- creates functions again in every run, so their inner functions are only created if needed. The fields of a state and
+-- the reject reasons appear here by name; commit_script.py replaces the names with the numbers that Python uses, and the
+-- names of constants with their values.
 --
 -- KEYS[i]   The key of a stream. All keys are different.
 -- ARGV[1]   MessagePack: an array of groups. A group is
@@ -21,7 +21,7 @@
 --           have the readings that were sent again.
 -- ARGV[4]   The number of new streams for which earlier groups of the request have reserved room, to check only; empty
 --           or nil to record. A check writes nothing and replies with the rejections. In a check, a delta has the
---           members FORMAT to LAST, and the number of components in place of MINIMUMS.
+--           fields FORMAT to LAST, and the number of components in place of LATEST.
 -- ARGV[5]   '1' to merge a state however wide it is
 -- Reply     {replies, state_1, ..., state_n}
 --           replies: MessagePack, one reply per group: {rejections, duplicates, number of new streams}. If there are
@@ -35,16 +35,18 @@
 --             {i, TOO_WIDE}: the state takes too long to merge
 --             {i, STATE_CHANGED}: the state does not have the digest of the swap
 --           duplicates: the i of the streams that had counted the key or the timestamps before
---           state_i: MessagePack, the state of KEYS[i] after this commit, or its last state if it was deleted; nil if
---           every group was refused or the stream to delete does not exist
+--           state_i: the stored state of KEYS[i] after this commit, or its last state if it was deleted; nil if every
+--           group was refused or the stream to delete does not exist
 --
--- A delta has the form of a state (core/state.py); the names of the members are the same. Sums are canonical
--- expansions, smallest part first (core/exact_sums.py). The law is that of Summary.merge, and the results have the same
--- bits. The numbers of Lua are IEEE doubles, and cmsgpack preserves every one of them. No number may pass through
--- tostring, which keeps only 14 digits.
+-- A delta has the fields of a state (core/state.py), but no checksum. Sums are rows of limbs (core/exact_sums.py): limb
+-- i of a component weighs 2^(32 * (low + i - 1)) and is from 0 to 2^32 - 1, except that the highest one is signed. The
+-- law is that of Summary.merge, and the results have the same bits. The numbers of Lua are IEEE doubles, so they hold a
+-- limb, its carry, and 20 bits more, and cmsgpack preserves every one of them. No number may pass through tostring, which
+-- keeps only 14 digits.
 --
--- The times of readings only affect the first and last time of the stream. A time more than ten minutes ahead of the
--- Redis clock is replaced by now, so that one wrong clock cannot fix the last time of a stream in the future.
+-- The times of readings only affect the first and last time and the latest reading of the stream. A time more than ten
+-- minutes ahead of the Redis clock is replaced by now, so that one wrong clock cannot fix the last time of a stream in
+-- the future.
 --
 -- The script reads, checks and encodes everything before its first write, so an error before that leaves nothing half
 -- written. If the server refuses the first write, the reply is the error UNWRITTEN: nothing was recorded.
@@ -53,280 +55,180 @@ local clock = redis.pcall('TIME')
 if clock.err then return redis.error_reply('UNWRITTEN ' .. clock.err) end
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)  -- Milliseconds since 1970.
 
-local VERSION = 1  -- Format version.
-local UNREADABLE_STATE, WIDE_STATE, CHANGED_STATE = {}, {}, {}  -- Markers in place of a state.
-
-local NEW, DUPLICATE = 'new', 'duplicate'  -- The same strings as in idempotency.lua.
 local MAX_COUNT = 2 ^ 53 - 1
 local MAX_WORK = 60000  -- Bytes of states that one run reads before it defers the remaining groups.
 local MAX_STATE = 100000  -- Bytes of a state that this script merges.
 local STREAM_WORK, ABSENT_WORK = 250, 50  -- Base cost of reading a stream, or of finding none, in bytes.
 local MAX_AHEAD = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead of the Redis clock.
-local EARLIEST, LATEST = -62135596800000, 253402300799999  -- The years 1 to 9999.
-local LARGEST = 1e140  -- The largest magnitude of a number in a reading.
-local HALF_ULP = 2 ^ -53  -- At most half a unit in the last place of a double, relative to the double.
-local SLACK = 1 + 2 ^ -40  -- Allows for rounding where doubles that approximate exact sums are compared.
-
-local of_keys, of_timestamps
-
--- Returns the functions of idempotency.lua for a producer, those of remembered_timestamps.lua for timestamps.
-local function dedupe(producer)
-  if type(producer) == 'table' then
-    of_timestamps = of_timestamps or deduplication(now, true)
-    return of_timestamps
-  end
-  of_keys = of_keys or deduplication(now)
-  return of_keys
-end
-
--- Adds x to the expansion e, smallest part first, in place: a chain of exact two-sums (Shewchuk's grow-expansion).
-local function grow(e, x)
-  local size, kept = #e, 0
-  for i = 1, size do
-    local y = e[i]
-    if math.abs(x) < math.abs(y) then x, y = y, x end
-    local sum = x + y
-    local err = y - (sum - x)
-    if err ~= 0 then
-      kept = kept + 1
-      e[kept] = err
-    end
-    x = sum
-  end
-  if x ~= 0 then
-    kept = kept + 1
-    e[kept] = x
-  end
-  for i = kept + 1, size do e[i] = nil end
-end
-
--- Returns the canonical form of the expansion e and destroys e: takes the correctly rounded sum of all parts (like the
--- last step of math.fsum, ties to even), then the correctly rounded sum of the rest, and so on.
-local function canonical(e)
-  local n = #e
-  if n < 2 then return e end
-  local descending, count = {}, 0
-  while n > 0 do
-    local high, low = e[n], 0
-    n = n - 1
-    while n > 0 and low == 0 do
-      local y = e[n]
-      n = n - 1
-      local sum = high + y
-      low = y - (sum - high)
-      high = sum
-    end
-    if n > 0 and ((low < 0 and e[n] < 0) or (low > 0 and e[n] > 0)) then
-      local twice = 2 * low  -- high + low may be a tie that the remaining parts break the other way.
-      local up = high + twice
-      if up - high == twice then
-        high = up
-        low = -low
-      end
-    end
-    count = count + 1
-    descending[count] = high
-    if low ~= 0 then
-      n = n + 1
-      e[n] = low
-    end
-  end
-  local ascending = {}
-  for i = 1, count do ascending[i] = descending[count + 1 - i] end
-  return ascending
-end
-
-local function add(totals, deltas)
-  for component = 1, #totals do
-    local total, delta = totals[component], deltas[component]
-    for part = 1, #delta do grow(total, delta[part]) end
-    totals[component] = canonical(total)
-  end
-end
-
-local function in_time(milliseconds)
-  return milliseconds > now + MAX_AHEAD and now or milliseconds
-end
-
--- Merges the count and the times of a delta.
-local function merge_head(state, delta)
-  state[COUNT] = state[COUNT] + delta[COUNT]
-  state[FIRST] = math.min(state[FIRST], delta[FIRST])
-  state[LAST] = math.max(in_time(state[LAST]), delta[LAST])
-  return state
-end
-
-local function merge(state, delta)
-  merge_head(state, delta)
-  local minimums, maximums = state[MINIMUMS], state[MAXIMUMS]
-  for component = 1, #minimums do
-    minimums[component] = math.min(minimums[component], delta[MINIMUMS][component])
-    maximums[component] = math.max(maximums[component], delta[MAXIMUMS][component])
-  end
-  add(state[SUMS], delta[SUMS])
-  add(state[SQUARES], delta[SQUARES])
-  return state
-end
-
--- Returns whether these are the parts of an expansion that is at most limit: each part is much smaller than the next
--- larger one, and none is 0.
-local function is_expansion(parts, limit)
-  if type(parts) ~= 'table' then return false end
-  local size = #parts
-  for i = size, 1, -1 do
-    local part = parts[i]
-    if type(part) ~= 'number' then return false end
-    if part < 0 then part = -part end
-    if not (0 < part and part <= limit) then return false end
-    limit = part * HALF_ULP
-  end
-  return size > 0 or next(parts) == nil
-end
-
--- Returns whether any readings can have these sums. Makes the same comparisons of doubles as _is_possible in
--- core/state.py, so that Python can read every state recorded here. Every comparison is false for NaN.
-local function is_possible(count, low, high, sum, square)
-  if type(low) ~= 'number' or type(high) ~= 'number' then return false end
-  if not (-LARGEST <= low and low <= high and high <= LARGEST) then return false end
-  local largest = high > -low and high or -low
-  if not is_expansion(sum, largest * count) then return false end
-  if not is_expansion(square, largest * largest * count * SLACK) then return false end
-  local mean = (sum[#sum] or 0) / count
-  return mean * mean <= (square[#square] or 0) / count * SLACK
-end
-
-local function is_whole(number, from, to)
-  return type(number) == 'number' and from <= number and number <= to and number % 1 == 0
-end
-
-local function is_state(state)
-  if type(state) ~= 'table' or state[FORMAT] ~= VERSION or type(state[SHAPE]) ~= 'string' then return false end
-  if state[SHAPE]:find('[\128-\255]') then
-    local rest = state[SHAPE]
-    for _, sequence in ipairs({  -- The well-formed sequences beyond ASCII (Unicode, table 3-7).
-      '[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '[\225-\236\238\239][\128-\191][\128-\191]',
-      '\237[\128-\159][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
-      '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
-    }) do rest = rest:gsub(sequence, ' ') end
-    if rest:find('[\128-\255]') then return false end
-  end
-  local count, lows, highs, sums, squares = state[COUNT], state[MINIMUMS], state[MAXIMUMS], state[SUMS], state[SQUARES]
-  if not is_whole(count, 1, MAX_COUNT) then return false end
-  if not is_whole(state[FIRST], EARLIEST, LATEST) or not is_whole(state[LAST], EARLIEST, LATEST) then return false end
-  for member = MINIMUMS, SQUARES do
-    if type(state[member]) ~= 'table' or #state[member] ~= #lows then return false end
-  end
-  for i = 1, #lows do
-    if not is_possible(count, lows[i], highs[i], sums[i], squares[i]) then return false end
-  end
-  if #lows == 0 then return false end
-  for member = PRODUCERS, BATCHES do
-    if state[member] ~= nil then return dedupe().is_well_formed(state) end
-  end
-  return true
-end
-
-local work = 0
-local wide_shapes = {}  -- By key.
-
-local function load(key, is_bounded)
-  work = work + ABSENT_WORK
-  local stored = redis.pcall('GET', key)
-  if not stored then return nil end
-  work = work + STREAM_WORK
-  if type(stored) ~= 'string' then return UNREADABLE_STATE end
-  if is_bounded and #stored > MAX_STATE then
-    wide_shapes[key] = select(SHAPE + 1, cmsgpack.unpack_limit(stored, SHAPE, 1))  -- Behind the offset.
-    return WIDE_STATE
-  end
-  work = work + #stored
-  local ok, state, more = pcall(cmsgpack.unpack, stored)
-  return ok and more == nil and is_state(state) and state or UNREADABLE_STATE
-end
+local BASE, HALF = 2 ^ 32, 2 ^ 31  -- A limb is below BASE, and the highest one is below HALF.
+local CHECKSUM_LENGTH = 8  -- Characters.
+local ARRAY_16 = 0xDC  -- The first byte of a MessagePack array of 16 or more members.
 
 local limit, always_store, reserved = tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
-local loaded, states, changed, forgotten, answered = {}, {}, {}, {}, {}
-
-local swapping
-
-local function load_swapped(i, delta, swapped)
-  swapping = swapping or swap(merge_head)
-  local state, bytes, reason = swapping.read(KEYS[i], swapped)
-  work = work + STREAM_WORK + bytes / 16
-  if state then state.components = delta[MINIMUMS] end
-  return reason == UNREADABLE and UNREADABLE_STATE or reason == STATE_CHANGED and CHANGED_STATE or state
-end
-
-local function load_stream(i, delta, swapped)
-  loaded[i] = true
-  if swapped then
-    states[i] = load_swapped(i, delta, swapped)
-  else
-    states[i] = load(KEYS[i], delta and ARGV[5] ~= '1')
-  end
-end
-
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
+local work = 0
+local states = {}  -- By i: the state so far, false if the stream does not exist, or the reason why it cannot be merged.
+local shapes = {}  -- By i: the shape of a state that was not read because it is too wide.
+local changed, answered = {}, {}  -- By i: whether to write the state, and whether to reply with it.
+local lazy = {}  -- The other scripts, once they are needed.
 
--- Checks the key or the timestamps of a group against the stream at KEYS[i]. Returns what check of idempotency.lua or
--- remembered_timestamps.lua returns.
-local function check_key(i, producer, sequence, first)
-  if not producer then return NEW end
-  return dedupe(producer).check(states[i], producer, sequence, first)
+-- Adds the row of sums of a delta to that of a state; at is the member that has the lowest limb.
+local function add(state, delta, at, components)
+  local low, limbs, more_low, more = state[at], state[at + 1], delta[at], delta[at + 1]
+  local size, more_size = #limbs / components, #more / components
+  if more_size == 0 then return end
+  if size == 0 then
+    state[at], state[at + 1] = more_low, more
+    return
+  end
+  if more_low < low or more_low + more_size > low + size then
+    lazy.rows = lazy.rows or rows()
+    low, limbs, size = lazy.rows.widen(low, limbs, size, components, more_low, more_size)
+    state[at], state[at + 1] = low, limbs
+  end
+  local is_low_used, is_high_used, is_too_small = false, false, false
+  for component = 0, components - 1 do
+    local lowest, highest, last = component * size + 1, component * size + size, component * more_size + more_size
+    local i, carry = lowest + more_low - low, 0
+    for j = last - more_size + 1, last - 1 do
+      local limb = limbs[i] + more[j] + carry
+      if limb >= BASE then
+        limbs[i], carry = limb - BASE, 1
+      else
+        limbs[i], carry = limb, 0
+      end
+      i = i + 1
+    end
+    carry = carry + more[last]
+    while carry ~= 0 and i < highest do
+      local limb = limbs[i] + carry
+      carry = limb >= BASE and 1 or limb < 0 and -1 or 0
+      limbs[i] = limb - carry * BASE
+      i = i + 1
+    end
+    local top = limbs[highest]
+    if carry ~= 0 then
+      top = top + carry
+      limbs[highest] = top
+    end
+    if top >= HALF or top < -HALF then
+      is_too_small = true
+    elseif (top ~= 0 and top ~= -1) or size == 1 or (limbs[highest - 1] >= HALF) ~= (top < 0) then
+      is_high_used = true
+    end
+    if limbs[lowest] ~= 0 then is_low_used = true end
+  end
+  if is_too_small or not (is_low_used and is_high_used) then
+    lazy.rows = lazy.rows or rows()
+    state[at], state[at + 1] = lazy.rows.trim(low, limbs, size, components, is_too_small)
+  end
 end
 
-local function rejection_of(i, delta, producer, sequence, first)
-  local state = states[i]
-  if state == UNREADABLE_STATE then return {i, UNREADABLE} end
-  if state == WIDE_STATE then
-    local shape = wide_shapes[KEYS[i]]
-    return type(shape) == 'string' and shape ~= delta[SHAPE] and {i, shape} or {i, TOO_WIDE}
+-- Merges the count, the times and the latest reading of a delta.
+local function merge_head(state, delta)
+  state[COUNT] = state[COUNT] + delta[COUNT]
+  if delta[FIRST] < state[FIRST] then state[FIRST] = delta[FIRST] end
+  if state[LAST] > now + MAX_AHEAD then state[LAST] = now end
+  if delta[LAST] >= state[LAST] then
+    state[LAST], state[LATEST] = delta[LAST], delta[LATEST]
   end
-  if state == CHANGED_STATE then return {i, STATE_CHANGED} end
+end
+
+-- Reads the state of a stream for the first time in this run.
+local function load(i, delta, swapped)
+  work = work + ABSENT_WORK
+  if swapped then
+    lazy.swap = lazy.swap or swap(merge_head)
+    states[i], work = lazy.swap.read(KEYS[i], delta, swapped, work)
+    return
+  end
+  local stored = redis.pcall('GET', KEYS[i])
+  if not stored then
+    states[i] = false
+    return
+  end
+  work = work + STREAM_WORK
+  if type(stored) ~= 'string' then
+    states[i] = UNREADABLE
+    return
+  end
+  if #stored > MAX_STATE and delta and ARGV[5] ~= '1' then
+    local header = string.byte(stored) == ARRAY_16 and 3 or 1  -- Bytes.
+    shapes[i], states[i] = select(SHAPE + 2, pcall(cmsgpack.unpack_limit, stored, SHAPE, header)), TOO_WIDE
+    return
+  end
+  work = work + #stored
+  local packed = string.sub(stored, 1, -CHECKSUM_LENGTH - 1)
+  if packed ~= '' and string.sub(redis.sha1hex(packed), 1, CHECKSUM_LENGTH) == string.sub(stored, -CHECKSUM_LENGTH) then
+    local state = cmsgpack.unpack(packed)
+    states[i] = state[FORMAT] == VERSION and state or UNREADABLE
+  else
+    lazy.rows = lazy.rows or rows()
+    lazy.version_1 = lazy.version_1 or version_1(lazy.rows.trim)
+    states[i] = lazy.version_1(stored) or UNREADABLE
+  end
+end
+
+-- Returns the functions for what a stream remembers of timestamps, or of the keys of a producer.
+local function memory_of(producer)
+  if type(producer) == 'table' then
+    lazy.timestamps = lazy.timestamps or remembered_timestamps(now)
+    return lazy.timestamps
+  end
+  lazy.keys = lazy.keys or idempotency(now)
+  return lazy.keys
+end
+
+-- Examines an entry. Returns a rejection, or nil and whether the stream has counted the key before.
+local function examine(i, delta, producer, sequence, first)
+  local state = states[i]
+  if type(state) == 'number' then
+    local shape = shapes[i]
+    return {i, type(shape) == 'string' and shape ~= delta[SHAPE] and shape or state}
+  end
   if not delta then
     local shape, components = unpack(first)
     if state and state[SHAPE] ~= shape then return {i, state[SHAPE]} end
     return state and #state[MINIMUMS] ~= components and {i, UNREADABLE} or nil
   end
-  if state and state[SHAPE] ~= delta[SHAPE] then return {i, state[SHAPE]} end
   if state then
-    local known, components = state.components or #state[MINIMUMS], delta[MINIMUMS]
-    if known ~= (type(components) == 'table' and #components or components) then return {i, UNREADABLE} end
+    if state[SHAPE] ~= delta[SHAPE] then return {i, state[SHAPE]} end
+    local components = delta[MINIMUMS] and #delta[MINIMUMS] or delta[LATEST]
+    if (state.components or #state[MINIMUMS]) ~= components then return {i, UNREADABLE} end
   end
-  local outcome, highest, ahead, new = check_key(i, producer, sequence, first)
-  if outcome == DUPLICATE then return end
-  if outcome == PARTLY_COUNTED then return {i, outcome, highest} end
-  if outcome == MIXED_TIMESTAMPS then
-    local refused = {i, outcome, #highest, #ahead}
-    for _, positions in ipairs({highest, ahead, new}) do
-      for _, position in ipairs(positions) do refused[#refused + 1] = position end
-    end
-    return refused
+  if producer then
+    local rejection, is_duplicate = memory_of(producer).examine(i, state, producer, sequence, first)
+    if rejection or is_duplicate then return rejection, is_duplicate end
   end
-  if outcome ~= NEW then return {i, outcome} end
   if state and state[COUNT] + delta[COUNT] > MAX_COUNT then return {i, STREAM_FULL} end
 end
 
--- Merges or deletes one stream. Returns true if it had counted this key before.
+-- Merges or deletes one stream.
 local function apply(i, delta, swapped, producer, sequence, first)
-  answered[i] = true
-  if delta and check_key(i, producer, sequence, first) == DUPLICATE then
-    changed[i] = changed[i] or always_store
-    return true
+  local state = states[i]
+  if not delta then
+    changed[i] = state and 'DEL'
+    return
   end
-  if delta then
-    delta[FIRST] = in_time(delta[FIRST])
-    delta[LAST] = math.max(delta[FIRST], in_time(delta[LAST]))
-    if swapped then
-      states[i] = swapping.merge(states[i], delta, swapped)
-    else
-      states[i] = states[i] and merge(states[i], delta) or delta
+  if delta[FIRST] > now + MAX_AHEAD then delta[FIRST] = now end
+  if delta[LAST] > now + MAX_AHEAD then delta[LAST] = math.max(delta[FIRST], now) end
+  if swapped then
+    state = lazy.swap.merge(state, delta, swapped)
+  elseif state then
+    merge_head(state, delta)
+    local minimums, maximums, lows, highs = state[MINIMUMS], state[MAXIMUMS], delta[MINIMUMS], delta[MAXIMUMS]
+    local components = #minimums
+    for c = 1, components do
+      if lows[c] < minimums[c] then minimums[c] = lows[c] end
+      if highs[c] > maximums[c] then maximums[c] = highs[c] end
     end
-    if producer then dedupe(producer).mark(states[i], producer, sequence, first) end
+    add(state, delta, SUM_LOW, components)
+    add(state, delta, SQUARE_LOW, components)
   else
-    forgotten[i] = true
+    state = delta
   end
-  changed[i] = states[i] ~= nil
+  if producer then memory_of(producer).mark(state, producer, sequence, first) end
+  states[i], changed[i] = state, 'SET'
 end
 
 local NONE = {}
@@ -340,33 +242,38 @@ local function with(list, item)
 end
 
 -- Commits one group, or only checks it. Returns the reply to the group.
-local function commit_group(entries, producer, sequence, first)
+local function commit_group(entries, producer, sequence, range_first)
   local rejections, duplicates, new = NONE, NONE, NONE
   for _, entry in ipairs(entries) do
     local i, delta = entry[STREAM], entry[DELTA]
-    if not loaded[i] then load_stream(i, delta, entry[SWAPPED]) end
-    local rejected = rejection_of(i, delta, producer, sequence, entry[OWN_FIRST] or first)
-    if rejected then rejections = with(rejections, rejected) end
+    if states[i] == nil then load(i, delta, entry[SWAPPED]) end
+    local rejection = examine(i, delta, producer, sequence, entry[OWN_FIRST] or range_first)
+    if rejection then rejections = with(rejections, rejection) end
     if delta and not states[i] then new = with(new, {i, TOO_MANY_STREAMS}) end
   end
-  if #new > 0 and #new > room then
+  if #new > room then
     for _, rejection in ipairs(new) do rejections = with(rejections, rejection) end
   end
-  if rejections == NONE then
-    room = room - #new
-    for _, entry in ipairs(reserved and NONE or entries) do
-      local is_duplicate =
-        apply(entry[STREAM], entry[DELTA], entry[SWAPPED], producer, sequence, entry[OWN_FIRST] or first)
-      if is_duplicate then duplicates = with(duplicates, entry[STREAM]) end
+  if rejections ~= NONE then return {rejections, NONE, #new} end
+  room = room - #new
+  for _, entry in ipairs(reserved and NONE or entries) do
+    local i, delta, first = entry[STREAM], entry[DELTA], entry[OWN_FIRST] or range_first
+    answered[i] = true
+    local is_duplicate = producer and select(2, examine(i, delta, producer, sequence, first))
+    if is_duplicate then
+      duplicates = with(duplicates, i)
+      changed[i] = changed[i] or always_store and 'SET'
+    else
+      apply(i, delta, entry[SWAPPED], producer, sequence, first)
     end
   end
-  return {rejections, duplicates, #new}
+  return {NONE, duplicates, #new}
 end
 
 local replies = {}
 for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   if work > MAX_WORK then
-    replies[g] = {{{0, DEFERRED}}, {}, 0}
+    replies[g] = {{{0, DEFERRED}}, NONE, 0}
   else
     replies[g] = commit_group(group[ENTRIES], group[PRODUCER], group[SEQUENCE], group[RANGE_FIRST])
   end
@@ -377,17 +284,18 @@ for i = 1, #KEYS do
   local state = answered[i] and states[i]
   if not state then
     reply[i + 1] = false
-  elseif state.sums then
-    reply[i + 1] = swapping.encode(state)
+  elseif state.stored then  -- Unchanged.
+    reply[i + 1] = state.stored
   else
-    reply[i + 1] = state.stored or cmsgpack.pack(state)
+    local packed = state.sums and lazy.swap.pack(state) or cmsgpack.pack(state)
+    reply[i + 1] = packed .. string.sub(redis.sha1hex(packed), 1, CHECKSUM_LENGTH)
   end
 end
 local write = redis.pcall  -- Only an error of the first write proves that nothing was written.
 for i, key in ipairs(KEYS) do
   if changed[i] then
     local done
-    if forgotten[i] then done = write('DEL', key) else done = write('SET', key, reply[i + 1]) end
+    if changed[i] == 'DEL' then done = write('DEL', key) else done = write('SET', key, reply[i + 1]) end
     if type(done) == 'table' and done.err then return redis.error_reply('UNWRITTEN ' .. done.err) end
     write = redis.call
   end

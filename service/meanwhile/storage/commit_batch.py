@@ -13,13 +13,12 @@ from typing import NamedTuple
 from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Readings
 from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.storage.batcher import fail_all
 from meanwhile.storage.commit_reply import Rejection
 from meanwhile.storage.commit_weight import (
+    LIMBS_PER_COMPONENT,
     MAX_NUMBERS,
     MAX_WEIGHT,
-    PARTS_PER_COMPONENT,
     TIMESTAMPS_PER_COMPONENT,
     weight_of,
 )
@@ -59,19 +58,12 @@ class Group:
         """Adds the readings of another request. Takes ownership of its numbers."""
         self.size += size
         for name, more in readings.items():
-            shape, numbers, first, last = self.readings[name]
-            numbers.extend(more.numbers)
-            if more.first < first or more.last > last:
-                first, last = min(first, more.first), max(last, more.last)
-                self.readings[name] = Readings(shape, numbers, first, last)
+            self.readings[name] = self.readings[name].extend(more)
 
     def sum(self) -> dict[str, State]:
         """Returns the readings of each stream as a state."""
         if self.states is None:
-            self.states = {
-                name: State(one.shape, summarize(one.columns, one.first, one.last))
-                for name, one in self.readings.items()
-            }
+            self.states = {name: State(one.shape, one.summarize()) for name, one in self.readings.items()}
         return self.states
 
     def weight(self) -> int:
@@ -145,7 +137,7 @@ class CommitBatch:
 
     def may_exceed_limit(self) -> bool:
         """Returns whether the batch may exceed one run of the script: a number adds up to three parts to the sums."""
-        return self.weight + 3 * self.numbers // PARTS_PER_COMPONENT > MAX_WEIGHT
+        return self.weight + 3 * self.numbers // LIMBS_PER_COMPONENT > MAX_WEIGHT
 
     def fail(self, error: Exception) -> None:
         """Fails all groups with the same error."""

@@ -4,25 +4,39 @@ import re
 from functools import cache
 from importlib import resources
 
-from meanwhile.core.state import MEMBERS
+from meanwhile.core.state import FIELDS, VERSION
 from meanwhile.storage.commit_reply import RejectReason
+
+# The files whose text is the body of a function, with its parameters. commit.lua calls these functions.
+_FUNCTIONS = {
+    "idempotency": "now",
+    "remembered_timestamps": "now",
+    "swap": "merge_head",
+    "rows": "",
+    "version_1": "trim",
+}
+_NAMES, _NUMBERS = r"[A-Z_0-9]+(?:, [A-Z_0-9]+)*", r"[-+*^.\dexA-F ]+(?:, [-+*^.\dexA-F ]+)*"
+_CONSTANTS = re.compile(rf"^local ({_NAMES}) = ({_NUMBERS}?)(?:  --.*)?\n", re.MULTILINE)
 
 
 @cache
 def script(flags: str = "") -> bytes:
     """Returns the source of the script. ``flags`` are the script flags in its first line.
 
-    The numbers of Python replace the names of the members of a state and of the reject reasons. So a name costs no time
-    in a run, and each list exists only once.
+    Numbers replace the names of the fields of a state, of the reject reasons, and of the constants in the script
+    itself. So a name costs no time in a run, and each list exists only once.
     """
-    idempotency, timestamps, swap, commit = [
-        resources.files("meanwhile").joinpath("storage", f"{name}.lua").read_text()
-        for name in ("idempotency", "remembered_timestamps", "swap", "commit")
+    functions = [
+        f"local function {name}({parameters})\n{_with_numbers(name)}end\n" for name, parameters in _FUNCTIONS.items()
     ]
-    numbers = {name.upper(): number for number, name in enumerate(MEMBERS, start=1)}
-    numbers |= {reason.name: reason.value for reason in RejectReason}
-    deduplication = (
-        f"local function deduplication(now, timestamps)\nif timestamps then\n{timestamps}end\n{idempotency}end\n"
-    )
-    source = f"#!lua flags={flags}\n{deduplication}local function swap(merge_head)\n{swap}end\n{commit}"
-    return re.sub(r"\b[A-Z_]+\b", lambda word: str(numbers.get(word[0], word[0])), source).encode()
+    return f"#!lua flags={flags}\n{''.join(functions)}{_with_numbers('commit')}".encode()
+
+
+def _with_numbers(name: str) -> str:
+    """Returns the text of a file with numbers in place of names. A constant has the form ``local NAME = number``."""
+    source = resources.files("meanwhile").joinpath("storage", f"{name}.lua").read_text()
+    numbers = {field.upper(): str(number) for number, field in enumerate(FIELDS, start=1)}
+    numbers |= {reason.name: str(reason.value) for reason in RejectReason} | {"VERSION": str(VERSION)}
+    for names, values in _CONSTANTS.findall(source):
+        numbers |= zip(names.split(", "), [f"({value})" for value in values.split(", ")], strict=True)
+    return re.sub(r"\b[A-Z_0-9]+\b", lambda word: numbers.get(word[0], word[0]), _CONSTANTS.sub("", source))

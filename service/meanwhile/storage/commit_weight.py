@@ -16,7 +16,7 @@ MAX_WEIGHT = 1_500  # Of a commit.
 MAX_MERGE_WEIGHT = 2 * MAX_WEIGHT  # The worker merges readings of one stream above this weight (``wide_streams.py``).
 STREAM_WEIGHT = 7  # Of a stream without its components.
 TIMESTAMPS_PER_COMPONENT = 4  # This many integers of timestamps weigh as much as a component of most sensors.
-PARTS_PER_COMPONENT = 5  # This many parts of exact sums weigh as much as a component of most sensors.
+LIMBS_PER_COMPONENT = 8  # This many limbs of exact sums weigh as much as a component of most sensors.
 MAX_NUMBERS = 2 * 4_096  # In a commit.
 MAX_INLINE_NUMBERS = 4_096  # A request with more numbers is summed in a thread, not on the event loop.
 
@@ -36,7 +36,7 @@ class Measured(NamedTuple):
 def measure(readings: Mapping[str, Readings]) -> Measured:
     """Measures a request."""
     size = weight = numbers = 0
-    for shape, values, _, _ in readings.values():
+    for shape, values, _, _, _ in readings.values():
         weight += STREAM_WEIGHT + shape.components
         numbers += len(values)
         size += len(values) // shape.components
@@ -46,7 +46,7 @@ def measure(readings: Mapping[str, Readings]) -> Measured:
 def weight_of(state: State) -> int:
     """Returns the weight of merging ``state`` into a stored state."""
     summary = state.summary
-    return STREAM_WEIGHT + (sum(map(len, summary.sums)) + sum(map(len, summary.squares))) // PARTS_PER_COMPONENT
+    return STREAM_WEIGHT + (len(summary.sums.limbs) + len(summary.squares.limbs)) // LIMBS_PER_COMPONENT
 
 
 def split_by_weight(items: Sequence[T], weights: Iterable[int]) -> tuple[list[T], list[T]]:

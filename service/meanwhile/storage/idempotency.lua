@@ -3,7 +3,7 @@
 -- does the same for timestamps. core/idempotency_keys.py explains the rules.
 --
 -- now       The time of the Redis server, in milliseconds since 1970
--- Returns   {check, mark, is_well_formed}: functions on a state
+-- Returns   {examine, mark}: functions on a state
 -- KEYS, ARGV and the reply are those of commit.lua; this function uses none of them.
 --
 -- A state that has counted keys has up to two more members:
@@ -22,7 +22,7 @@
 local NAME, HIGHEST, NEAR_WINDOW, FAR_WINDOW, COUNTED_AT, FLOOR = 1, 2, 3, 4, 5, 6
 local MAX_PRODUCERS, MAX_RETIRED = 16, 1000
 
-local NEW, DUPLICATE = 'new', 'duplicate'
+local NEW, DUPLICATE = 'new', 'duplicate'  -- Outcomes of a check.
 
 local ALL = 2 ^ 32 - 1  -- Half a window in which every sequence is counted.
 local DAY = 24 * 60 * 60  -- Seconds.
@@ -149,29 +149,11 @@ local function mark(state, producer, sequence, first)
   entry[COUNTED_AT] = now
 end
 
--- Returns whether list is a table whose entries have this type and, if size is given, this number.
-local function is_list(list, kind, size)
-  if type(list) ~= 'table' or (size and #list ~= size) then return false end
-  if #list == 0 and next(list) ~= nil then return false end  -- A map whose content would be lost.
-  for i = 1, #list do
-    if type(list[i]) ~= kind then return false end
-  end
-  return true
+-- Examines a key for the stream at KEYS[i]. Returns a rejection, or nil and whether the stream has counted it before.
+local function examine(i, state, producer, sequence, first)
+  local outcome, highest = check(state, producer, sequence, first)
+  if outcome == NEW or outcome == DUPLICATE then return nil, outcome == DUPLICATE end
+  return {i, outcome, highest}
 end
 
--- Returns whether the members of a state after its sums are well-formed, also those of timestamps.
-local function is_well_formed(state)
-  local producers, retired, timestamps = state[PRODUCERS], state[RETIRED], state[TIMESTAMPS]
-  if producers ~= nil and not is_list(producers, 'table') then return false end
-  for _, entry in ipairs(producers or {}) do
-    if type(entry[NAME]) ~= 'string' then return false end
-    local numbers = {entry[HIGHEST], entry[NEAR_WINDOW], entry[FAR_WINDOW], entry[COUNTED_AT]}
-    if not is_list(numbers, 'number', 4) then return false end
-    if entry[FLOOR] ~= nil and type(entry[FLOOR]) ~= 'number' then return false end
-  end
-  if retired ~= nil and not (is_list(retired, 'number') and #retired % 3 == 0) then return false end
-  if timestamps ~= nil and not (is_list(timestamps, 'number') and #timestamps % 2 == 0) then return false end
-  return state[BATCHES] == nil or is_list(state[BATCHES], 'number')
-end
-
-return {check = check, mark = mark, is_well_formed = is_well_formed}
+return {examine = examine, mark = mark}

@@ -26,7 +26,6 @@ from itertools import islice
 from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.readings import Readings
 from meanwhile.core.state import State
-from meanwhile.core.summary import summarize
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed, Rejection
@@ -167,7 +166,7 @@ class LargeRequest:
 
     def _sum(self, names: list[str]) -> dict[str, State]:
         chosen = {name: self.readings[name] for name in names}
-        return {name: State(one.shape, summarize(one.columns, one.first, one.last)) for name, one in chosen.items()}
+        return {name: State(one.shape, one.summarize()) for name, one in chosen.items()}
 
     async def _send(self, states: dict[str, State]) -> list[str]:
         """Records these streams and returns those that were deferred. Raises ``PartlyRecorded`` if Redis fails."""

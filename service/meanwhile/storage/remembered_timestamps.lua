@@ -3,7 +3,7 @@
 -- does the same for keys. core/idempotency_keys.py explains the rules.
 --
 -- now       The time of the Redis server, in milliseconds since 1970
--- Returns   {check, mark}: functions on a state
+-- Returns   {examine, mark}: functions on a state
 -- KEYS, ARGV and the reply are those of commit.lua; this function uses none of them.
 --
 -- A state that has counted timestamps has PRODUCERS and RETIRED, which may be empty, and two more members:
@@ -17,7 +17,7 @@
 
 local MAX_TIMESTAMPS, MAX_BATCHES = 64, 16
 
-local NEW, DUPLICATE = 'new', 'duplicate'  -- The same strings as in commit.lua.
+local NEW, DUPLICATE = 'new', 'duplicate'  -- Outcomes of a check.
 
 local BEFORE_ALL = -(2 ^ 53)  -- Seconds of a floor below all timestamps.
 local DAY = 24 * 60 * 60  -- Seconds.
@@ -77,4 +77,16 @@ local function mark(state, timestamps, digest, completes)
   end
 end
 
-return {check = check, mark = mark}
+-- Examines timestamps and the digest of their batch for the stream at KEYS[i]. Returns a rejection, or nil and whether
+-- the stream has counted all of them before.
+local function examine(i, state, timestamps, digest)
+  local outcome, unknown, ahead, new = check(state, timestamps, digest)
+  if outcome ~= MIXED_TIMESTAMPS then return nil, outcome == DUPLICATE end
+  local rejection = {i, outcome, #unknown, #ahead}
+  for _, positions in ipairs({unknown, ahead, new}) do
+    for _, position in ipairs(positions) do rejection[#rejection + 1] = position end
+  end
+  return rejection
+end
+
+return {examine = examine, mark = mark}

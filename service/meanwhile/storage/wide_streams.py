@@ -107,7 +107,7 @@ def _merge(states: Mapping[str, State], stored: Sequence[bytes | None]) -> dict[
     swaps = {}
     for (name, state), before in zip(states.items(), stored, strict=True):
         if before is None:
-            swaps[name] = Swap("", 0, encode_sums(state.summary))
+            swaps[name] = Swap("", 0, encode_sums(state))
             continue
         try:
             shape, summary = decode(before)
@@ -115,5 +115,5 @@ def _merge(states: Mapping[str, State], stored: Sequence[bytes | None]) -> dict[
             return None
         # If the shapes differ, the script refuses the readings.
         merged = summary.merge(state.summary) if shape == state.shape else summary
-        swaps[name] = Swap(_digest(before), dedupe_offset(before), encode_sums(merged))
+        swaps[name] = Swap(_digest(before), dedupe_offset(before), encode_sums(State(shape, merged)))
     return swaps
