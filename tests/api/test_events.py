@@ -40,7 +40,7 @@ def test_a_stream_is_given_at_once_and_at_each_change(running: Service, here: st
         assert ("ready", {"streams": 1, "resumed": False}) == events.next()
         post(running.url, here + "a", 6.0)
         event, data = events.next()
-        assert ("state", 3, 3.0) == (event, data["count"], data["average"])
+        assert ("state", 3, 3.0, 6.0) == (event, data["count"], data["average"], data["latest"])
 
 
 def test_an_unknown_stream_has_no_events_of_its_own_but_can_be_waited_for(running: Service, here: str) -> None:

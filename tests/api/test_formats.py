@@ -111,3 +111,33 @@ async def test_a_pack_stands_or_falls_with_the_shapes_of_its_streams(client: htt
     reply = await client.post("/v1/readings", content=b'[{"n": "a", "v": 1}, {"n": "b", "v": 1}]', headers=headers)
     assert 409 == reply.status_code
     assert ["b"] == (await client.get("/v1/streams")).json()["streams"]
+
+
+@pytest.mark.parametrize("key", [None, "gateway:1"])
+async def test_the_latest_value_is_that_of_the_latest_time_in_every_format(
+    client: httpx.AsyncClient, key: str | None
+) -> None:
+    timed = [(20.0, 2_000_000_010), (21.0, 2_000_000_030), (22.0, 2_000_000_030), (23.0, 2_000_000_020)]
+    timed = [(value, time - 300_000_000) for value, time in timed]
+    bodies = {
+        "application/x-ndjson": "".join(
+            json.dumps({"stream": "ndjson", "value": value, "time": time}) + "\n" for value, time in timed
+        ).encode(),
+        "application/senml+json": json.dumps(
+            [{"n": "senml-json", "v": value, "t": time} for value, time in timed]
+        ).encode(),
+        "application/senml+cbor": cbor2.dumps([{0: "senml-cbor", 2: value, 6: time} for value, time in timed]),
+    }
+    for media_type, body in bodies.items():
+        headers = {"content-type": media_type} | ({} if key is None else {"idempotency-key": key})
+        assert 200 == (await client.post("/v1/readings", content=body, headers=headers)).status_code
+    streams = ["ndjson", "senml-json", "senml-cbor"]
+    if key is None:  # Line protocol takes no key.
+        for dedupe in ("off", "timestamp"):
+            distinct = [one for one in timed if dedupe == "off" or one[0] != 21.0]
+            lines = "\n".join(f"line {dedupe}={value} {time}000000000" for value, time in distinct)
+            assert 204 == (await client.post("/write", params={"dedupe": dedupe}, content=lines)).status_code
+            streams.append(f"line/{dedupe}")
+    for stream in streams:
+        state = (await client.get(f"/v1/streams/{stream}")).json()
+        assert (22.0, "2023-11-14T22:13:50.000Z") == (state["latest"], state["last_reading_at"]), stream

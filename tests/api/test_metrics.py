@@ -16,6 +16,7 @@ from meanwhile.api.problems import REASONS
 from meanwhile.api.routes.metrics import MAX_AVERAGES
 from meanwhile.core.readings import Limits
 from tests.conftest import Api
+from tests.support.paths import VERSION_1
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -114,21 +115,42 @@ async def test_streams_have_their_average_count_and_time(client: httpx.AsyncClie
     read = await scrape(client, "/metrics/streams")
     assert 0.1 == value(read, "meanwhile_average", stream="a/b")
     assert 1.5 == value(read, "meanwhile_average", stream="c")
+    assert 2.0 == value(read, "meanwhile_latest", stream="c")
     assert 2.0 == value(read, "meanwhile_readings_total", stream="c")
     assert 12.5 == value(read, "meanwhile_last_reading_timestamp_seconds", stream="a/b")
     assert 0.0 == value(read, "meanwhile_streams_truncated")
 
 
-async def test_vectors_and_objects_have_an_average_for_each_component(client: httpx.AsyncClient) -> None:
-    await post(client, "vector", [1.0, 2.0])
-    await post(client, "object", {"key": [3.0], "a/b~": 4.0})
+@pytest.mark.parametrize(("metric", "plus"), [("meanwhile_average", 0.0), ("meanwhile_latest", 1.0)])
+async def test_vectors_and_objects_have_an_average_and_a_latest_number_for_each_component(
+    client: httpx.AsyncClient, metric: str, plus: float
+) -> None:
+    for shift in (-1.0, 1.0):
+        await post(client, "vector", [1.0 + shift, 2.0 + shift])
+        await post(client, "object", {"key": [3.0 + shift], "a/b~": 4.0 + shift})
     read = await scrape(client, "/metrics/streams")
-    averages = {
-        (dict(labels)["stream"], dict(labels)["component"]): one
+    numbers = {
+        (dict(labels)["stream"], dict(labels)["component"]): one - plus
         for (name, labels), one in read.items()
-        if name == "meanwhile_average"
+        if name == metric
     }
-    assert {("vector", "0"): 1.0, ("vector", "1"): 2.0, ("object", "key/0"): 3.0, ("object", "a~1b~0"): 4.0} == averages
+    assert {("vector", "0"): 1.0, ("vector", "1"): 2.0, ("object", "key/0"): 3.0, ("object", "a~1b~0"): 4.0} == numbers
+
+
+async def test_a_latest_number_that_is_not_known_is_left_out(api: Api, redis: "Redis", prefix: str) -> None:
+    client = await api(prefix=prefix)
+    await redis.set(f"{prefix}:stream:old", (VERSION_1 / "number.msgpack").read_bytes())
+    await post(client, "new", 7.0)
+    read = await scrape(client, "/metrics/streams")
+    assert {"old", "new"} == {dict(labels)["stream"] for name, labels in read if name == "meanwhile_average"}
+    assert {"new": 7.0} == {
+        dict(labels)["stream"]: one for (name, labels), one in read.items() if name == "meanwhile_latest"
+    }
+    text = (await client.get("/metrics/streams")).text
+    assert (
+        "# HELP meanwhile_latest Value of the latest reading of the stream, if it is known.\n"
+        "# TYPE meanwhile_latest gauge\n" in text
+    )
 
 
 async def test_a_name_inside_an_object_may_have_any_printable_character(client: httpx.AsyncClient) -> None:

@@ -108,6 +108,7 @@ async def test_the_average_has_the_shape_of_the_reading(
         "stream": "s",
         "count": 2,
         "average": average,
+        "latest": values[1],
         "minimum": minimum,
         "maximum": maximum,
         "standard_deviation": deviation,

@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from tests.conftest import Api
+from tests.support.paths import VERSION_1
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
 
@@ -37,6 +39,7 @@ async def test_a_stream_is_everything_known_of_it(client: httpx.AsyncClient) -> 
         "stream": "kitchen/temperature",
         "count": 3,
         "average": 21.0,
+        "latest": 23.0,
         "minimum": 20.0,
         "maximum": 23.0,
         "standard_deviation": 1.7320508075688772,
@@ -52,12 +55,53 @@ async def test_the_deviation_of_one_reading_is_null(client: httpx.AsyncClient, v
         "stream": "s",
         "count": 1,
         "average": value,
+        "latest": value,
         "minimum": value,
         "maximum": value,
         "standard_deviation": None,
         "first_reading_at": "1970-01-01T00:00:00.000Z",
         "last_reading_at": "1970-01-01T00:00:00.000Z",
     } == (await client.get("/v1/streams/s")).json()
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        (1.0, -2.5),
+        ([0.0, 1.0], [3.0, 0.0]),
+        ({"a": 5.0, "b": [1.0]}, {"b": [0.0], "a": 2.0}),
+    ],
+)
+async def test_the_latest_value_is_that_of_the_latest_time_whenever_it_came(
+    client: httpx.AsyncClient, early: Any, late: Any
+) -> None:
+    for value, time in ((early, 10), (late, 20), (early, 19.999)):
+        await client.post("/v1/streams/s/readings", json={"value": value, "time": time})
+    reply = (await client.get("/v1/streams/s")).json()
+    assert (late, "1970-01-01T00:00:20.000Z") == (reply["latest"], reply["last_reading_at"])
+
+
+async def test_of_equal_times_the_latest_value_is_the_one_committed_last(client: httpx.AsyncClient) -> None:
+    for value in (3, 1, 2):
+        await client.post("/v1/streams/s/readings", json={"value": value, "time": 20})
+    assert 2.0 == (await client.get("/v1/streams/s")).json()["latest"]
+    await client.post("/v1/streams/s/readings", json={"values": [5, 9, 4]})
+    assert 4.0 == (await client.get("/v1/streams/s")).json()["latest"]
+
+
+@pytest.mark.parametrize("name", ["one-reading", "array", "object"])
+async def test_the_latest_value_of_a_state_of_version_1_is_null_until_a_reading_that_is_not_older(
+    api: Api, redis: "Redis", prefix: str, name: str
+) -> None:
+    client = await api(prefix=prefix)
+    await redis.set(f"{prefix}:stream:s", (VERSION_1 / f"{name}.msgpack").read_bytes())
+    before = (await client.get("/v1/streams/s")).json()
+    assert None is before["latest"]
+    await client.post("/v1/streams/s/readings", json={"value": before["maximum"], "time": 0})
+    assert None is (await client.get("/v1/streams/s")).json()["latest"]
+    reading = {"value": before["minimum"], "time": before["last_reading_at"]}
+    await client.post("/v1/streams/s/readings", json=reading)
+    assert before["minimum"] == (await client.delete("/v1/streams/s")).json()["latest"]
 
 
 async def test_an_average_of_zero_is_an_average(client: httpx.AsyncClient) -> None:
@@ -199,6 +243,7 @@ async def test_delete_answers_with_the_last_state_and_forgets_it(client: httpx.A
         "stream": "a/b",
         "count": 2,
         "average": 2.0,
+        "latest": 3.0,
         "minimum": 1.0,
         "maximum": 3.0,
         "standard_deviation": 1.4142135623730951,

@@ -153,10 +153,13 @@ def test_the_average_of_an_object_is_printed_without_control_characters(
         STATE.replace("00Z", "00"),
         STATE.replace('"a"', '"a b"'),
         STATE.replace('"a"', "[]"),
+        STATE.replace("{", '{"latest": "x", '),
+        STATE.replace("{", '{"latest": [true], '),
     ],
 )
 def test_a_state_is_checked_before_it_is_shown(spoiled: str) -> None:
-    assert "a" == reply_checks.event_data("state", STATE)["stream"]
+    for latest in ("", '"latest": null, ', '"latest": [1, 2], '):  # Earlier versions do not send it.
+        assert "a" == reply_checks.event_data("state", STATE.replace("{", "{" + latest))["stream"]
     with pytest.raises(reply_checks.Unexpected):
         reply_checks.event_data("state", spoiled)
 

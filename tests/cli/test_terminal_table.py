@@ -26,7 +26,7 @@ START = 1767225600.0  # 2026-01-01T00:00:00Z
 
 
 def state(name: str, count: int) -> dict[str, object]:
-    value = {"average": 1.5, "minimum": 1.0, "maximum": 2.0, "standard_deviation": None}
+    value = {"average": 1.5, "latest": 1.25, "minimum": 1.0, "maximum": 2.0, "standard_deviation": None}
     return {"stream": name, "count": count, "last_reading_at": "2026-01-01T00:00:00.000Z"} | value
 
 
@@ -61,6 +61,34 @@ def test_the_board_says_what_does_not_fit() -> None:
     assert "and 93 more" in shown(board, height=10)
     assert "minimum" not in shown(board, width=80)
     assert all(len(line) <= 80 for line in shown(board, width=80).splitlines())
+
+
+def test_the_board_shows_the_latest_value_beside_the_average() -> None:
+    board = Board(is_connected=True)
+    latest: dict[str, object] = {
+        "number": 21.4,
+        "array": [1.0, 2.5],
+        "object": {"t": 7.0},
+        "unknown": None,
+        "zero": 0.0,
+    }
+    for name, value in latest.items():
+        board.take("state", state(name, 1) | {"latest": value}, START)
+    lines = {line.split()[0]: line for line in shown(board, width=80).splitlines()}
+    assert ["stream", "average", "latest", "count", "per", "s", "age"] == lines["stream"].split()
+    for name, text in {"number": "21.4", "array": "[1, 2.5]", "object": "t 7", "unknown": "-", "zero": "0"}.items():
+        assert f" 1.5 {text} 1 - 3 s" in " ".join(lines[name].split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 124, 160])
+def test_long_names_and_wide_values_leave_room_for_the_other_columns(width: int) -> None:
+    board = Board(is_connected=True)
+    wide = {name: [1.234567e-5] * 9 for name in ("average", "latest", "minimum", "maximum", "standard_deviation")}
+    board.take("state", state("plant/" + "a" * 200, 12_345_678) | wide, START)
+    head, line = shown(board, width).splitlines()
+    assert max(len(head), len(line)) <= width
+    assert "12,345,678      -  3 s" in line
+    assert "latest" in head
 
 
 def test_the_sensors_of_the_demo_send_what_the_service_takes() -> None:

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from meanwhile.core.errors import Invalid, escape
-from meanwhile.core.readings import Limits, collect
+from meanwhile.core.readings import Limits, Readings, collect
 from meanwhile.core.shapes import NUMBER, Shape, Value, _short_shape, shape_from_text, shape_of
 from meanwhile.core.stream_names import check_name, check_prefix, is_name
 from tests.support.numbers import numbers
@@ -297,3 +297,28 @@ def test_shapes_with_long_names_are_read_and_written_alike_and_not_remembered() 
     value: Value = {f"{n:03}".ljust(255, "x"): 1.0 for n in range(20)}
     assert shape_of(value) == shape_from_text(shape_of(value).text)
     assert shape_of(value) is not shape_of(value)
+
+
+@law
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=6), st.booleans())
+def test_readings_that_are_joined_keep_the_latest_one_the_last_of_equal_times(
+    times: list[list[int]], counts_from_end: bool
+) -> None:
+    number = 0.0
+    expected = (-1, 0.0)
+    joined: Readings | None = None
+    for several in times:
+        values: list[Value] = []
+        latest = 0
+        for place, time in enumerate(several):
+            number += 1
+            values.append([number, -number])
+            if time >= several[latest]:
+                latest = place
+            if time >= expected[0]:
+                expected = (time, number)
+        position = latest - len(several) if counts_from_end else latest
+        more = collect(values, min(several), max(several), Limits(), position)
+        joined = more if joined is None else joined.extend(more)
+    assert joined is not None
+    assert (expected[1], -expected[1]) == joined.summarize().latest

@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import pytest
 import redis
+from jinja2 import Template
 
 from meanwhile.cli.commands import app
 from tests.support.brokers import Bridge, Mosquitto, bridge, mosquitto
 from tests.support.homes import Home
+from tests.support.paths import VERSION_1
 from tests.support.servers import eventually, free_port, meanwhile, short_directory, valkey
 
 
@@ -135,12 +138,74 @@ def test_averages_are_published_with_what_home_assistant_needs_and_never_recorde
     assert None is home.state("averages/j/1")
 
 
+def attributes(home: Home, stream: str) -> dict[str, dict[str, Any]]:
+    """The attributes of the sensors of a stream in Home Assistant, by the names of the sensors."""
+    configs = map(json.loads, home.broker.retained("homeassistant/sensor/+/config").values())
+    found: dict[str, dict[str, Any]] = {}
+    for config in configs:
+        if config["state_topic"] == f"averages/{stream}":
+            published = home.broker.retained(config["json_attributes_topic"])
+            if not published:
+                return {}
+            (text,) = published.values()
+            template = Template(config.get("json_attributes_template", "{{ value }}"))
+            found[config["name"]] = json.loads(template.render(value=text, value_json=json.loads(text)))
+    return found
+
+
+def test_the_latest_value_is_an_attribute_of_each_sensor(home: Home) -> None:
+    at = [f"2026-01-01T00:00:0{second}.000Z" for second in range(4)]
+    for stream, values in {
+        "l/1": (1, 2, 4),
+        "l/2": ([1, 2], [3, 4], [5, 0]),
+        "l/3": ({"t u": 1, "v": [2]},) * 3,
+    }.items():
+        messages = [json.dumps({"value": value, "time": time}) for value, time in zip(values, at, strict=False)]
+        home.broker.publish((stream, messages[0]), (stream, messages[2]), (stream, messages[1]))
+    since = {"last_reading_at": at[2], "count": 3}
+    eventually(lambda: attributes(home, "l/1") == {"l/1": since | {"latest": 4.0}})
+    eventually(lambda: attributes(home, "l/2") == {"l/2 0": since | {"latest": 5.0}, "l/2 1": since | {"latest": 0.0}})
+    eventually(
+        lambda: attributes(home, "l/3") == {"l/3 t u": since | {"latest": 1.0}, "l/3 v 0": since | {"latest": 2.0}}
+    )
+
+
+@pytest.mark.parametrize("name", ["number", "array", "object"])
+def test_the_latest_value_of_a_state_of_version_1_is_a_null_attribute(home: Home, name: str) -> None:
+    with redis.Redis(unix_socket_path=str(home.server.socket)) as client:
+        client.set(f"meanwhile:stream:m/{name}", (VERSION_1 / f"{name}.msgpack").read_bytes())
+    eventually(lambda: bool(attributes(home, f"m/{name}")))
+    assert all(one["latest"] is None and one["count"] >= 1 for one in attributes(home, f"m/{name}").values())
+
+
+def test_a_stream_that_differs_only_in_its_latest_value_is_published_again(home: Home) -> None:
+    def record(*values: int) -> None:
+        messages = [json.dumps({"value": value, "time": "2026-01-01T00:00:00Z"}) for value in values]
+        home.broker.publish(*[("n/1", message) for message in messages])
+        is_published(values[-1])
+
+    def is_published(latest: int) -> None:
+        expected = {"n/1": {"latest": latest, "last_reading_at": "2026-01-01T00:00:00.000Z", "count": 2}}
+        eventually(lambda: expected == attributes(home, "n/1"))
+
+    with redis.Redis(unix_socket_path=str(home.server.socket)) as client:
+        record(1, 2)
+        before = client.get("meanwhile:stream:n/1")
+        assert isinstance(before, bytes)
+        client.delete("meanwhile:stream:n/1")
+        record(2, 1)
+        client.set("meanwhile:stream:n/1", before)
+        is_published(2)
+
+
 def test_a_deleted_stream_is_taken_off_the_broker(home: Home) -> None:
     home.broker.publish(("k/1", "1"))
     eventually(lambda: home.broker.retained("averages/k/1") == {"averages/k/1": "1.0"})
+    eventually(lambda: {} != home.broker.retained("averages/k/1/$attributes"))
     with redis.Redis(unix_socket_path=str(home.server.socket)) as client:
         client.delete("meanwhile:stream:k/1")
     eventually(lambda: {} == home.broker.retained("averages/k/1"))
+    eventually(lambda: {} == home.broker.retained("averages/k/1/$attributes"))
 
 
 def test_the_last_will_says_offline_after_a_kill(home: Home) -> None:

@@ -15,6 +15,7 @@ from redis import Redis
 from meanwhile.api.key_file import key_entry, new_secret
 from tests.support.browser import CHROMIUM, chromium, is_accessible, opened
 from tests.support.event_stream import delete, post, post_batch
+from tests.support.paths import VERSION_1
 from tests.support.running_service import guarded
 from tests.support.servers import Service, Valkey, service
 
@@ -86,6 +87,9 @@ async def test_the_table_is_live_sorts_and_searches(browser: Browser, url: str) 
         post(url, "a/one", 8.0)
         await expect(row(page, "a/one").locator("td.average")).to_have_text("4.500")
         await expect(row(page, "a/one").locator("td.count")).to_have_text("2")
+        await expect(row(page, "a/one").locator("td.latest .now")).to_have_text("8.000")
+        await page.get_by_role("button", name="Latest").click()
+        assert ["b/two", "a/three", "a/one"] == await names(page)
         await page.get_by_role("button", name="Average").click()
         assert ["b/two", "a/three", "a/one"] == await names(page)
         await page.get_by_role("button", name="Average").click()
@@ -108,12 +112,14 @@ async def test_a_stream_has_a_view_of_its_own(browser: Browser, url: str) -> Non
         await expect(page.locator("#big")).to_have_text("21.75")
         facts = page.locator("#facts")
         await expect(facts).to_contain_text("21.400")
+        await expect(facts.locator("div").first).to_have_text(re.compile(r"^Latest, \d s ago22\.100$"))
         await expect(facts).to_contain_text(re.compile(r"\d+ bytes"))
         assert f"curl {url}/v1/streams/room/t/average" in await page.locator("#curl-read").inner_text()
         await page.locator("#by-hand").get_by_label("Value").fill("30")
         await page.get_by_role("button", name="Send", exact=True).click()
         await expect(page.locator("#by-hand .result")).to_have_text("Recorded. The stream now has 3 readings.")
         await expect(page.locator("#big")).to_have_text("24.5")
+        await expect(facts.locator("div").first).to_have_text(re.compile(r"^Latest, \d s ago30\.000$"))
         await expect(page.locator("#chart canvas")).to_be_visible()
         painted = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].some((x) => x)"
         assert await page.locator("#chart canvas").evaluate(painted)
@@ -135,7 +141,9 @@ async def test_vectors_and_objects_are_shown_and_names_from_strangers_stay_text(
     post(url, "v/object", {hostile: 1.5, "key": [0.25, 0.5]})
     async with opened(browser, url) as page:
         await expect(row(page, "v/vector").locator("td.average")).to_have_text("[2.00, 3.00, 4.00]")
+        await expect(row(page, "v/vector").locator("td.latest .now")).to_have_text("[3.00, 4.00, 5.00]")
         await expect(row(page, "v/object").locator("td.average")).to_contain_text(f"{hostile} 1.50")
+        await expect(row(page, "v/object").locator("td.latest .now")).to_contain_text(f"{hostile} 1.50")
         await row(page, "v/object").locator("a").click()
         await expect(page.locator("#parts tr")).to_have_count(3)
         await expect(page.locator("#parts")).to_contain_text(hostile)
@@ -250,11 +258,17 @@ async def test_everything_can_be_reached_by_keyboard_alone(browser: Browser, url
 async def test_a_phone_has_room_for_it(browser: Browser, url: str, scheme: str) -> None:
     post(url, "greenhouse/section-4/soil/moisture", 0.41, 0.42)
     post(url, "v/vector", [1.0] * 100)
+    post_batch(url, {"quiet": {"value": -1.234e-30, "time": time.time() - 86_400}})
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
     fits = "document.documentElement.scrollWidth <= innerWidth"
     async with opened(browser, url, **phone) as page:
-        await expect(page.locator("tr.row")).to_have_count(2)
+        await expect(page.locator("tr.row")).to_have_count(3)
         assert await page.evaluate(fits)
+        latest = row(page, "greenhouse/section-4/soil/moisture").locator("td.latest")
+        assert re.fullmatch(r"0\.4200\s+\d s", await latest.inner_text())
+        assert re.fullmatch(r"-1\.234e-30\s+quiet 1 d", await row(page, "quiet").locator("td.latest").inner_text())
+        is_cut = "nodes => nodes.some((node) => node.scrollWidth > node.clientWidth)"
+        assert not await page.locator("tr[data-name=quiet] .now, tr[data-name=quiet] td").evaluate_all(is_cut)
         ground = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
         assert await is_accessible(page)
@@ -262,6 +276,23 @@ async def test_a_phone_has_room_for_it(browser: Browser, url: str, scheme: str) 
         await expect(page.locator("#parts tr")).to_have_count(100)
         assert await page.evaluate(fits)
         assert await is_accessible(page)
+
+
+async def test_a_latest_value_that_is_not_known_is_a_dash_until_the_next_reading(
+    browser: Browser, shared: Service, shared_valkey: Valkey, url: str
+) -> None:
+    with Redis(unix_socket_path=str(shared_valkey.socket)) as redis:
+        for name in ("number", "array", "object"):
+            key = f"{shared.environment['MEANWHILE_PREFIX']}:stream:old/{name}"
+            redis.set(key, (VERSION_1 / f"{name}.msgpack").read_bytes())
+    async with opened(browser, url) as page:
+        for name in ("number", "array", "object"):
+            await expect(row(page, f"old/{name}").locator("td.latest .now")).to_have_text("\u2013")
+        await row(page, "old/object").locator("a").click()
+        await expect(page.locator("#parts tr").first.locator("td").nth(2)).to_have_text("\u2013")
+        await page.get_by_role("link", name="All streams").click()
+        post(url, "old/number", 5.0)
+        await expect(row(page, "old/number").locator("td.latest .now")).to_have_text("5.000")
 
 
 async def test_silence_is_made_visible(browser: Browser, url: str) -> None:

@@ -136,6 +136,7 @@ def _is_event(event: str, data: dict[str, Any]) -> bool:
         _is_stream(data.get("stream"))
         and _is_count(data.get("count"))
         and all(name in data and is_value(data[name]) for name in _VALUES)
+        and is_value(data.get("latest"))  # Earlier versions do not send it.
         and _is_time(data.get("last_reading_at"))
     )
 

@@ -17,7 +17,7 @@ from meanwhile.cli.reply_checks import printable
 _SMOOTHING = 5.0  # Seconds over which the rate is averaged.
 _PAUSES = (0.5, 1.0, 2.0, 5.0)  # Seconds before each attempt to reconnect.
 _NUMBERS_SHOWN = 4
-_WIDE = 110  # Characters per line that all columns need.
+_WIDE = 124  # Characters per line that all columns need.
 
 
 @dataclass
@@ -57,13 +57,15 @@ class Board:
     def table(self, now: float, width: int, height: int | None = None) -> Table:
         """The streams sorted by name, as many as fit into ``height`` lines."""
         table = Table(box=None, header_style="dim", pad_edge=False)
-        table.add_column("stream", no_wrap=True, overflow="ellipsis", min_width=min(24, width // 3))
-        table.add_column("average", justify="right", no_wrap=True, overflow="ellipsis", max_width=width // 3)
+        # If the table is too wide, rich makes the columns without no_wrap narrower, the widest ones first.
+        table.add_column("stream")
+        for title in ("average", "latest"):
+            table.add_column(title, justify="right", max_width=max(12, width // 6))
         spread = ("minimum", "maximum", "deviation") if width >= _WIDE else ()
-        for title in ("count", "per s", "last"):
+        for title in ("count", "per s", "age"):
             table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
         for title in spread:
-            table.add_column(title, justify="right", no_wrap=True, overflow="ellipsis", max_width=16)
+            table.add_column(title, justify="right", max_width=12)
         names = sorted(self.rows)
         fitting = len(names) if height is None else max(1, height - 3)
         for name in names[:fitting]:
@@ -72,12 +74,13 @@ class Board:
             silence = now - row.at
             rate = 0.0 if silence > 2 * _SMOOTHING and silence * row.rate > _SMOOTHING else row.rate
             table.add_row(
-                Text(name),
-                Text(shorten(state["average"]), style="bold"),
+                _one_line(name),
+                _one_line(shorten(state["average"]), style="bold"),
+                _one_line(shorten(state.get("latest"))),
                 f"{state['count']:,}",
                 f"{rate:.2f}" if rate >= 0.005 else "-",
                 age(now - datetime.fromisoformat(state["last_reading_at"]).timestamp()),
-                *(Text(shorten(state["standard_deviation" if one == "deviation" else one])) for one in spread),
+                *(_one_line(shorten(state["standard_deviation" if one == "deviation" else one])) for one in spread),
             )
         if len(names) > fitting:
             table.add_row(Text(f"and {len(names) - fitting} more", style="dim"))
@@ -87,6 +90,11 @@ class Board:
             nothing = "no streams yet: meanwhile demo sends some readings"
             table.caption = f"no stream names start with {self.prefix}" if self.prefix else nothing
         return table
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    """A text that is cut where its column ends."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
 def shorten(value: Any) -> str:

@@ -140,7 +140,7 @@ def sums_of(integers: Sequence[int], exponent: int) -> Sums:
 
 def _limbs(total: int) -> tuple[int, ...]:
     """Returns the limbs of an integer."""
-    size = max(total, ~total).bit_length() // LIMB + 1
+    size = (total if total >= 0 else ~total).bit_length() // LIMB + 1
     if size == 1:
         return (total,)
     return _rows(size, 1).unpack(total.to_bytes(size * _LIMB_BYTES, "little", signed=True))

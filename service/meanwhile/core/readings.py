@@ -62,6 +62,8 @@ class Readings(NamedTuple):
         shape, numbers, first, last, latest = self
         if more.last >= last:  # Of equal times, the later request has the latest reading.
             last, latest = more.last, self.size + more.latest % more.size
+        else:
+            latest %= self.size  # From the start, because the end moves.
         numbers.extend(more.numbers)
         return Readings(shape, numbers, min(first, more.first), last, latest)
 

@@ -83,7 +83,7 @@ class Averages:
 
     def _publish(self, name: str, state: State) -> None:
         shape, summary = state
-        now = (summary.count, summary.first, summary.last, summary.sums)
+        now = (summary.count, summary.first, summary.last, summary.latest, summary.sums)
         before = self._published.get(name)
         if before is not None and before[0] == now:
             return
@@ -91,13 +91,22 @@ class Averages:
             for topic, config in self._sensors(name, shape):
                 self.broker.publish(topic, _encode(config))
         self.broker.publish(f"{self.prefix}/{name}", _encode(shape.value(summary.averages())))
+        if self._has_sensors(shape):
+            content = _encode(home_assistant.attributes(state))
+            self.broker.publish(home_assistant.attributes_topic(self.prefix, name), content)
         self._published[name] = (now, shape)
 
     def _remove(self, name: str) -> None:
         """Removes a deleted stream from the broker, by empty retained messages."""
         _, shape = self._published.pop(name)
-        for topic in (f"{self.prefix}/{name}", *(topic for topic, _ in self._sensors(name, shape))):
+        topics = [f"{self.prefix}/{name}", *(topic for topic, _ in self._sensors(name, shape))]
+        if self._has_sensors(shape):
+            topics.append(home_assistant.attributes_topic(self.prefix, name))
+        for topic in topics:
             self.broker.publish(topic, b"")
+
+    def _has_sensors(self, shape: Shape) -> bool:
+        return self.discovery is not None and home_assistant.has_sensors(shape)
 
     def _sensors(self, name: str, shape: Shape) -> Iterator[tuple[str, dict[str, object]]]:
         return iter(()) if self.discovery is None else home_assistant.sensors(self.prefix, self.discovery, name, shape)

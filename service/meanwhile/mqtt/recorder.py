@@ -165,12 +165,13 @@ def _key(message: Message, sequence: int | None) -> Key | None:
 
 
 def _join(several: Sequence[Readings]) -> Readings:
-    """Readings of one shape as one."""
+    """Readings of one shape as one; the originals stay as they are."""
     if len(several) == 1:
         return several[0]
-    numbers = [x for one in several for x in one.numbers]
-    first, last = min(one.first for one in several), max(one.last for one in several)
-    return several[0]._replace(numbers=numbers, first=first, last=last)
+    joined = several[0]._replace(numbers=several[0].numbers.copy())
+    for one in several[1:]:
+        joined = joined.extend(one)
+    return joined
 
 
 def _reason(error: Exception) -> str:

@@ -115,23 +115,27 @@ def _buckets(histogram: Histogram, totals: "array[float]") -> tuple[Sequence[tup
 
 
 def of_streams(streams: Iterable[StreamSample], *, is_cut: bool) -> Iterator[Metric]:
-    """Averages, counts and times of streams; ``is_cut`` says that there are more streams than these.
+    """Averages, latest values, counts and times of streams; ``is_cut`` says that there are more streams than these.
 
-    A vector or an object has one average per component. The label ``component`` is the place of the number in the
-    value, such as "0", "temperature" or "key/3".
+    A vector or an object has one average and one latest number for each component. The label ``component`` is the place
+    of the number in the value, such as "0", "temperature" or "key/3".
     """
     average = GaugeMetricFamily("meanwhile_average", "Average of all readings of the stream.")
+    latest = GaugeMetricFamily("meanwhile_latest", "Value of the latest reading of the stream, if it is known.")
     readings = CounterMetricFamily("meanwhile_readings", "Readings that the stream has received.", labels=["stream"])
     last = GaugeMetricFamily(
         "meanwhile_last_reading_timestamp_seconds", "Time of the latest reading of the stream.", labels=["stream"]
     )
     for name, shape, summary in streams:
-        for component, value in enumerate(summary.averages()):
-            place = shape.pointer(component).removeprefix("/")
-            average.add_sample("meanwhile_average", {"stream": name} | ({"component": place} if place else {}), value)
+        places = [shape.pointer(component).removeprefix("/") for component in range(shape.components)]
+        labels = [{"stream": name} | ({"component": place} if place else {}) for place in places]
+        for family, values in ((average, summary.averages()), (latest, summary.latest)):
+            for one, value in zip(labels, values, strict=False):  # The latest reading may be unknown.
+                family.add_sample(family.name, one, value)
         readings.add_metric([name], summary.count)
         last.add_metric([name], summary.last / 1000)
     yield average
+    yield latest
     yield readings
     yield last
     yield GaugeMetricFamily(

@@ -14,13 +14,16 @@ export class Detail {
     this.histories = new Map();
     this.chart = new Chart(byId("chart"));
     this.facts = new Map();
-    for (const title of ["Count", "Per second", "Last reading", "First reading", "Minimum", "Maximum", "Deviation", "State in Redis"]) {
+    for (const title of ["Latest", "Count", "Per second", "First reading", "Minimum", "Maximum", "Deviation", "State in Redis"]) {
       const [pair, term, value] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
       term.textContent = title;
       pair.append(term, value);
       byId("facts").append(pair);
       this.facts.set(title, value);
     }
+    this.age = document.createElement("span");
+    this.age.className = "age";
+    this.facts.get("Latest").previousSibling.append(", ", this.age);
     this.byHand = byId("by-hand");
     sends(this.byHand, () => this.name);
     byId("component").addEventListener("change", () => {
@@ -87,11 +90,12 @@ export class Detail {
     const seconds = (now - stream.last) / 1000;
     const stale = isStale(stream, now);
     byId("detail").classList.toggle("stale", stale);
-    this.facts.get("Last reading").className = "age";
+    this.age.textContent = `${stale ? "quiet, " : ""}${numbers.age(seconds)} ago`;
+    this.age.title = numbers.fullTime(stream.last);
     const facts = {
+      "Latest": numbers.short(pick(state.latest)),
       "Count": numbers.whole(state.count),
       "Per second": numbers.rate(rateNow(stream, now)),
-      "Last reading": `${stale ? "quiet, " : ""}${numbers.age(seconds)} ago`,
       "First reading": numbers.fullTime(stream.first),
       "Minimum": numbers.short(pick(state.minimum)),
       "Maximum": numbers.short(pick(state.maximum)),
@@ -113,7 +117,7 @@ export class Detail {
     byId("component-field").hidden = byId("parts-panel").hidden = isOne;
     byId("parts").replaceChildren(...parts.map(([label]) => {
       const row = document.createElement("tr");
-      for (let i = 0; i < 5; i++) row.append(document.createElement("td"));
+      for (let i = 0; i < 6; i++) row.append(document.createElement("td"));
       row.cells[0].textContent = label;
       return row;
     }));
@@ -124,7 +128,7 @@ export class Detail {
   }
 
   #parts(state) {
-    const columns = [state.average, state.minimum, state.maximum, state.standard_deviation].map(numbers.components);
+    const columns = [state.average, state.latest, state.minimum, state.maximum, state.standard_deviation].map(numbers.components);
     [...byId("parts").rows].forEach((row, i) => {
       columns.forEach((column, j) => (row.cells[j + 1].textContent = numbers.short(column[i]?.[1])));
     });

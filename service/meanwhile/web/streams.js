@@ -41,6 +41,7 @@ const scalar = (value) => (typeof value === "number" ? value : null);
 export const SORTS = {
   name: (stream) => stream.name,
   average: (stream) => scalar(stream.state.average),
+  latest: (stream) => scalar(stream.state.latest),
   count: (stream) => stream.state.count,
   rate: (stream, now) => rateNow(stream, now),
   last: (stream) => stream.last,

@@ -4,7 +4,7 @@ import * as numbers from "./numbers.js";
 import { isStale, rateNow } from "./streams.js";
 
 const COLUMNS = [
-  ["name", "Stream"], ["average", "Average"], ["count", "Count"], ["rate", "Per second"], ["last", "Last reading"],
+  ["name", "Stream"], ["average", "Average"], ["latest", "Latest"], ["count", "Count"], ["rate", "Per second"], ["last", "Last reading"],
   ["minimum", "Minimum"], ["maximum", "Maximum"], ["deviation", "Deviation"],
 ];
 const BEYOND = 8; // Extra rows above and below the visible ones.
@@ -131,7 +131,8 @@ function newRow(name) {
   link.title = name;
   link.append(...nameParts(name));
   row.cells[0].append(link);
-  row.cells[4].append(span("clock dim"), " ", span("age"));
+  row.cells[2].append(span("now"), span("since"));
+  row.cells[5].append(span("clock dim"), " ", span("age"));
   return row;
 }
 
@@ -160,25 +161,28 @@ function fill(row, stream, now, place) {
   row.setAttribute("aria-rowindex", place + 2);
   row.classList.toggle("stale", stale);
   row.classList.toggle("fresh", seconds < 2.5 && seconds > -5);
-  value(row.cells[1], state.average);
-  write(row.cells[2], numbers.whole(state.count));
-  write(row.cells[3], numbers.rate(rateNow(stream, now)));
-  const [clock, age] = row.cells[4].children;
+  value(row.cells[1], row.cells[1], state.average);
+  const [latest, since] = row.cells[2].children; // A phone has no room for the column of the last reading.
+  value(row.cells[2], latest, state.latest);
+  write(row.cells[3], numbers.whole(state.count));
+  write(row.cells[4], numbers.rate(rateNow(stream, now)));
+  const [clock, age] = row.cells[5].children;
   write(clock, seconds < 86_400 ? numbers.timeOfDay(stream.last) : "");
   write(age, (stale ? "quiet " : "") + numbers.age(seconds));
-  row.cells[4].title = numbers.fullTime(stream.last);
+  write(since, age.textContent);
+  row.cells[5].title = numbers.fullTime(stream.last);
   const isMany = typeof state.average === "object"; // For several components, only the detail view shows these.
-  write(row.cells[5], isMany ? "" : numbers.short(state.minimum));
-  write(row.cells[6], isMany ? "" : numbers.short(state.maximum));
-  write(row.cells[7], isMany ? "" : numbers.short(state.standard_deviation));
+  write(row.cells[6], isMany ? "" : numbers.short(state.minimum));
+  write(row.cells[7], isMany ? "" : numbers.short(state.maximum));
+  write(row.cells[8], isMany ? "" : numbers.short(state.standard_deviation));
 }
 
-/** Writes a value into a cell: a number, or as many components as fit. */
-function value(cell, content) {
+/** Writes a value into a node of a cell: a number, or as many components as fit. */
+function value(cell, node, content) {
   const isMany = typeof content === "object" && content !== null;
   cell.classList.toggle("many", isMany);
-  write(cell, isMany ? brief(content) : numbers.short(content));
-  cell.title = isMany ? cell.textContent : "";
+  write(node, isMany ? brief(content) : numbers.short(content));
+  cell.title = isMany ? node.textContent : "";
 }
 
 function brief(content) {

@@ -138,6 +138,15 @@ class StreamState(BaseModel):
     stream: Name
     count: Count
     average: Average
+    latest: Annotated[
+        Value | None,
+        Field(
+            description="The value of the latest reading, whose time is last_reading_at. Of readings with equal times, "
+            "it is the one that was committed last. Null if it is not known: an earlier version, which did not keep "
+            "it, stored this state.",
+            examples=[22.1],
+        ),
+    ]
     minimum: Annotated[Value, Field(examples=[21.4])]
     maximum: Annotated[Value, Field(examples=[22.1])]
     standard_deviation: Annotated[

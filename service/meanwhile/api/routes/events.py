@@ -2,7 +2,7 @@
 
     event: state                                what GET /v1/streams/{stream} gives, and its size in Redis
     id: 5f3a91c2-17
-    data: {"stream":"kitchen/temperature","count":2,"average":21.75, ... ,"state_bytes":112}
+    data: {"stream":"kitchen/temperature","count":2,"average":21.75,"latest":22.1, ... ,"state_bytes":112}
 
     event: deleted                              the stream does not exist, or no longer
     id: 5f3a91c2-18
@@ -77,9 +77,9 @@ _NAMES = {
 
 _EXAMPLE = """event: state
 id: 5f3a91c2-17
-data: {"stream":"kitchen/temperature","count":2,"average":21.75,"minimum":21.4,"maximum":22.1,"standard_deviation":\
-0.4949747468305853,"first_reading_at":"2026-01-01T00:00:00.000Z","last_reading_at":"2026-01-01T00:00:00.500Z",\
-"state_bytes":112}
+data: {"stream":"kitchen/temperature","count":2,"average":21.75,"latest":22.1,"minimum":21.4,"maximum":22.1,\
+"standard_deviation":0.4949747468305853,"first_reading_at":"2026-01-01T00:00:00.000Z",\
+"last_reading_at":"2026-01-01T00:00:00.500Z","state_bytes":112}
 
 event: ready
 data: {"streams":1,"resumed":false}

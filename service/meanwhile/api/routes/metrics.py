@@ -58,7 +58,7 @@ def operations(
         )
 
     async def read_stream_metrics(request: Request) -> Reply:
-        """Returns the averages, counts and times of the streams, up to the limit, and whether there are more."""
+        """Returns averages, latest values, counts and times of streams, up to the limit, and whether there are more."""
         query = parameters(request)
         prefix = check_prefix(single_value(query, "prefix") or request.grant.prefix)
         check_allowed_prefix(prefix, request.grant.prefix)

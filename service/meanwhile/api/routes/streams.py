@@ -209,6 +209,7 @@ def full_state(name: str, state: State) -> dict[str, Any]:
         "stream": name,
         "count": summary.count,
         "average": shape.value(summary.averages()),
+        "latest": shape.value(summary.latest) if summary.latest else None,
         "minimum": shape.value(summary.minimums),
         "maximum": shape.value(summary.maximums),
         "standard_deviation": None if deviations is None else shape.value(deviations),
