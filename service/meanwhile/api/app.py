@@ -23,6 +23,7 @@ from meanwhile.api.auth import Guard
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.endpoint import Endpoint
 from meanwhile.api.key_file import COPY, KeyFile
+from meanwhile.api.known_heads import KnownHeads
 from meanwhile.api.large_bodies import BodyMemory, LargeBodySlots
 from meanwhile.api.openapi import document
 from meanwhile.api.openapi.documented_routes import described
@@ -31,7 +32,7 @@ from meanwhile.api.request import Request
 from meanwhile.api.request_body import Bodies
 from meanwhile.api.routes import events, health, influx, metrics, openapi_json, page, readings, streams
 from meanwhile.api.upload import Uploads
-from meanwhile.api.whole_request import WholeRequest
+from meanwhile.api.whole_request import Target, WholeRequest
 from meanwhile.core.readings import Limits
 from meanwhile.core.stream_names import RESERVED
 from meanwhile.live.poller import Poller
@@ -70,6 +71,7 @@ class Meanwhile(FastAPI):
         self, operations: Sequence[Operation], guard: Guard, counters: Counters, hosts: Hosts | None, **options: Any
     ) -> None:
         super().__init__(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, **options)
+        self.known_heads = KnownHeads()
         self.guard = guard
         self._counters = counters
         self._hosts = hosts
@@ -110,7 +112,9 @@ class Meanwhile(FastAPI):
         request = Request.of_scope(scope, receive, connection)
         if self._hosts is not None and not self._hosts.allow(request.headers):
             return self._misdirect(scope, receive, send)
-        endpoint = None if scope.get("root_path") else self._find(request)
+        endpoint = None
+        if not scope.get("root_path"):
+            endpoint, request.stream = self._find(request.method, request.path)
         if endpoint is not None:
             return endpoint.answer(request, send)
         if request.is_head:
@@ -119,26 +123,36 @@ class Meanwhile(FastAPI):
 
     def begin(self, connection: ConnectionProtocol, whole: WholeRequest) -> bool:
         """Begins to answer a request that has arrived whole. Returns False if it must be answered through ASGI."""
-        request = Request.of_whole(whole, connection)
-        if self._hosts is not None and not self._hosts.allow(request.headers):
-            return False
-        endpoint = self._find(request)
-        return endpoint is not None and endpoint.begin(request, whole)
+        target = whole.target
+        if target is None:
+            target = whole.target = self._target(whole)
+            if target is None:
+                return False
+        target.begin(Request.of_whole(whole, target, connection), whole)
+        return True
 
-    def _find(self, request: Request) -> Endpoint | None:
-        """Returns the endpoint of a request, and stores the stream name from the path in the request."""
-        path = request.path
-        if not path.startswith(_STREAMS):
-            return self._by_path.get((request.method, path))
-        above, _, last = path.rpartition("/")
-        endpoint = self._by_last_segment.get((request.method, last))
-        if endpoint is not None and len(above) >= len(_STREAMS):
-            request.stream = above[len(_STREAMS) :]
-            return endpoint
-        if last in RESERVED:  # The method is wrong, or the stream name is missing.
+    def _target(self, whole: WholeRequest) -> Target | None:
+        """Returns what a request names; None if it must be answered through ASGI."""
+        if self._hosts is not None and not self._hosts.allow(whole.headers):
             return None
-        request.stream = path[len(_STREAMS) :]
-        return self._by_path.get((request.method, _A_STREAM))
+        url, _, query = whole.url.partition(b"?")
+        path = url.decode("ascii")
+        endpoint, stream = self._find(whole.method, path)
+        if endpoint is None or endpoint.begin is None:
+            return None
+        return Target(endpoint.begin, path, query, stream)
+
+    def _find(self, method: str, path: str) -> tuple[Endpoint | None, str]:
+        """Returns the endpoint for a path, and the stream name in the path."""
+        if not path.startswith(_STREAMS):
+            return self._by_path.get((method, path)), ""
+        above, _, last = path.rpartition("/")
+        endpoint = self._by_last_segment.get((method, last))
+        if endpoint is not None and len(above) >= len(_STREAMS):
+            return endpoint, above[len(_STREAMS) :]
+        if last in RESERVED:  # The method is wrong, or the stream name is missing.
+            return None, ""
+        return self._by_path.get((method, _A_STREAM)), path[len(_STREAMS) :]
 
     async def _misdirect(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._refuse(StarletteRequest(scope), MISDIRECTED)

@@ -46,7 +46,8 @@ class Endpoint(Route):
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
         self._guard = guard
         self._handler = operation.handler
-        self._halves = operation.halves
+        # Begins to answer a request that has arrived whole, without a task. None if the operation needs a task.
+        self.begin = None if operation.halves is None else partial(self._begin, operation.halves)
         self._credentials = operation.credentials
         self._scope = operation.scope
         self._has_stream = "{stream" in operation.path
@@ -95,21 +96,20 @@ class Endpoint(Route):
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def begin(self, request: Request, whole: WholeRequest) -> bool:
-        """Begins to answer a request that has arrived whole. Returns False if it needs a task."""
-        if self._halves is None:
-            return False
+    def _begin(self, halves: Halves, request: Request, whole: WholeRequest) -> None:
         started = perf_counter()
         try:
             self._authorize(request)
-            result = self._halves.begin(request, whole.body)
+            if not whole.is_checked:
+                halves.check(request)
+                whole.is_checked = True
+            result = halves.begin(request, whole.body)
         except Exception as error:  # noqa: BLE001  # As above.
             self._end(request, whole, started, self._refuse(error))
         else:
             if request.connection is not None:
                 request.connection.await_result(whole, result)
-            result.add_done_callback(partial(self._finish, self._halves, request, whole, started))
-        return True
+            result.add_done_callback(partial(self._finish, halves, request, whole, started))
 
     def _finish(
         self, halves: Halves, request: Request, whole: WholeRequest, started: float, result: "asyncio.Future[Any]"

@@ -22,10 +22,12 @@ from meanwhile.api.response import Reply
 class Halves(NamedTuple):
     """The two halves of a handler that waits once: they answer a ``WholeRequest``, which has no task.
 
-    ``begin`` gets the request and its body, and returns the future of a result. ``finish`` gets the request and the
-    result, and returns the reply. Both may raise what the handler raises.
+    ``check`` checks what depends on the head of the request alone. ``begin`` gets the request and its body, and returns
+    the future of a result. ``finish`` gets the request and the result, and returns the reply. All may raise what the
+    handler raises.
     """
 
+    check: Callable[[Request], None]
     begin: Callable[[Request, bytes], asyncio.Future[Any]]
     finish: Callable[[Request, Any], Reply]
 

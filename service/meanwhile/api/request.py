@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.key_file import UNRESTRICTED, Grant
 from meanwhile.api.request_head import Headers
-from meanwhile.api.whole_request import WholeRequest
+from meanwhile.api.whole_request import Target, WholeRequest
 
 _NO_SCOPE: Scope = {}
 
@@ -59,10 +59,10 @@ class Request:
         return cls(method, scope["path"], scope["query_string"], headers, connection, scope, receive, is_head)
 
     @classmethod
-    def of_whole(cls, whole: WholeRequest, connection: ConnectionProtocol) -> "Request":
-        """Returns the request that has arrived as ``whole``."""
-        path, _, query = whole.url.partition(b"?")
-        return cls(whole.method, path.decode("ascii"), query, whole.headers, connection, _NO_SCOPE, _receive_nothing)
+    def of_whole(cls, whole: WholeRequest, target: Target, connection: ConnectionProtocol) -> "Request":
+        """Returns the request for ``target`` that has arrived as ``whole``."""
+        _, path, query, stream = target
+        return cls(whole.method, path, query, whole.headers, connection, _NO_SCOPE, _receive_nothing, stream=stream)
 
     def authorize_again(self) -> None:
         """Authorizes the request again, because the keys may have been reloaded. Raises what the guard raises."""

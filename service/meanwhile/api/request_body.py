@@ -100,9 +100,8 @@ class Bodies:
         elif int(length) > self._max_body:
             raise too_large(self._max_body)
 
-    def check(self, headers: Headers, body: bytes) -> None:
-        """Raises what ``read`` raises for a body that has arrived and is not encoded."""
-        self.check_head(headers)
+    def check_size(self, body: bytes) -> None:
+        """Raises ``BodyTooLarge`` if a body that is not encoded is too large."""
         if len(body) > self._max_body:
             raise too_large(self._max_body)
 

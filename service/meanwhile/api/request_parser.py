@@ -17,6 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meanwhile.api import chunk_limit, request_head, upgrade_offers
+from meanwhile.api.known_heads import KnownHeads
 from meanwhile.api.refusals import NotHttp, Refused
 from meanwhile.api.request_head import Headers
 from meanwhile.api.whole_request import WholeRequest, whole_request_of
@@ -31,10 +32,14 @@ class ParsingProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._begin: Callable[[Any, WholeRequest], bool] | None = None
+        self._known_heads: KnownHeads | None = None
         if hasattr(self.app, "answer"):
             self._begin = self.app.begin
+            self._known_heads = self.app.known_heads
             self.app = partial(self.app.answer, self)
         self._whole: WholeRequest | None = None  # The last request, until it has arrived whole or must use ASGI.
+        self._begun: WholeRequest | None = None  # The last request that was begun without ASGI.
+        self._in_message = False  # Whether a request has begun and has not arrived completely.
         self._is_complete = False  # Whether the last request has arrived completely; False before the first request.
         self._unanswered = 0  # Requests that have begun and have no response; more than one if pipelined.
         self._bytes_without_body = 0  # Bytes since the last byte of a body, or since the previous request.
@@ -47,12 +52,23 @@ class ParsingProtocol(HttpToolsProtocol):
 
     def _receive(self, data: bytes) -> None:
         """Parses data, and starts to answer the requests in it."""
+        known = None
+        if not (self._in_message or self._unanswered or self._bytes_without_body or self.flow.write_paused):
+            known = self._known_heads
+            self._whole = None if known is None else known.recognize(data)
+            if self._whole is not None:
+                self._unanswered = 1
+                self.on_message_complete()
+                return
         self._last_bytes = len(data)
         self._request_bytes += self._last_bytes
         self._bytes_without_body += self._last_bytes
+        self._begun = None
         self._feed(data)
         if self._whole is not None:  # The request has not arrived whole.
             self._start_cycle()
+        elif known is not None and self._begun is not None:
+            known.keep(data, self._begun)
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Feeds the parser. If a head offers an upgrade, feeds the same head without the offer to a new parser."""
@@ -76,6 +92,7 @@ class ParsingProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins. Raises ``Refused`` if too many requests are unanswered."""
+        self._in_message = True
         self._is_complete = False
         self._in_head = True
         self._chunks = 0
@@ -158,6 +175,7 @@ class ParsingProtocol(HttpToolsProtocol):
         """A request is complete, unless it offers an upgrade: then the parser has read only its head."""
         if self._without_offer is not None:
             return
+        self._in_message = False
         self._is_complete = True
         self._bytes_without_body = 0
         if self._whole is None or not self._has_begun(self._whole):
@@ -167,7 +185,7 @@ class ParsingProtocol(HttpToolsProtocol):
         """Begins to answer the last request, which has arrived whole. Returns False if it is answered through ASGI."""
         previous, self.cycle = self.cycle, whole  # type: ignore[assignment]  # It stands in for a cycle.
         if self._begin is not None and len(whole.body) <= SMALL and self._begin(self, whole):
-            self._whole = None
+            self._begun, self._whole = whole, None
             whole.body = b""  # The connection keeps the request until the next one.
             return True
         self.cycle = previous

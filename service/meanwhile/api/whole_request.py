@@ -8,7 +8,8 @@ the connection wait for its response, and so does shutdown.
 
 import asyncio
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from meanwhile.api.request_head import Headers
 
@@ -17,16 +18,38 @@ _PLAIN_URL = re.compile(rb"/[!\"$&-~]*")  # A path, and perhaps a query, that ne
 _NEVER_AWAITED = asyncio.Event()
 
 
+class Target(NamedTuple):
+    """What the URL of a request names: who answers it, its path and query string, and the stream, not yet validated.
+
+    ``begin`` is ``Endpoint.begin``. It gets the ``Request``, whose module is above this one.
+    """
+
+    begin: Callable[[Any, "WholeRequest"], None]
+    path: str
+    query: bytes
+    stream: str
+
+
 class WholeRequest:
     """A request that has arrived whole, and the state of its response.
 
-    Its ``body`` is empty until it arrives; ``result`` is what its response waits for. uvicorn uses the attributes from
+    Its ``body`` is empty until it arrives, and ``target`` is None until it is known. ``is_checked`` says that the
+    operation accepts its head, and ``result`` is what its response waits for. uvicorn uses the attributes from
     ``scope`` on, as it uses those of a cycle.
     """
 
     __slots__ = (
-        *("body", "disconnected", "headers", "keep_alive", "message_event", "method", "response_complete"),
-        *("response_started", "result", "scope", "url"),
+        *(
+            "body",
+            "disconnected",
+            "headers",
+            "is_checked",
+            "keep_alive",
+            "message_event",
+            "method",
+            "response_complete",
+        ),
+        *("response_started", "result", "scope", "target", "url"),
     )
 
     def __init__(self, method: str, url: bytes, headers: Headers) -> None:
@@ -34,6 +57,8 @@ class WholeRequest:
         self.url = url
         self.headers = headers
         self.body = b""
+        self.target: Target | None = None
+        self.is_checked = False
         self.result: asyncio.Future[Any] | None = None
         self.scope = None
         self.keep_alive = True

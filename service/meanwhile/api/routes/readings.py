@@ -197,10 +197,13 @@ def _record_readings(
         async with slots.decoded(json_readings.decode, body, now, limits) as readings:
             return finish(request, await committer.record({name: readings}, key))
 
+    def check(request: Request) -> None:
+        check_name(request.stream)
+        bodies.check_head(request.headers)
+
     def begin(request: Request, body: bytes) -> asyncio.Future[CommitOutcome]:
-        name = check_name(request.stream)
-        bodies.check(request.headers, body)
-        return record(name, request, body)
+        bodies.check_size(body)
+        return record(request.stream, request, body)
 
     def record(name: str, request: Request, body: bytes) -> asyncio.Future[CommitOutcome]:
         now = clock()
@@ -216,7 +219,7 @@ def _record_readings(
         method="POST",
         path="/v1/streams/{stream:path}/readings",
         handler=record_readings,
-        halves=Halves(begin, finish),
+        halves=Halves(check, begin, finish),
         scope="write",
         parameters=[_KEY],
         reply=models.Recorded,

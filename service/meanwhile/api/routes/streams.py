@@ -103,8 +103,11 @@ def operations(store: Store, reader: Reader, redis_timeout: float) -> list[Opera
 
 
 def _reading_operations(reader: Reader, full_states: "_FullStates") -> list[Operation]:
+    def check(request: Request) -> None:
+        check_name(request.stream)
+
     def begin(request: Request, body: bytes = b"") -> asyncio.Future[State | None]:
-        return reader.read(check_name(request.stream))
+        return reader.read(request.stream)
 
     def average(request: Request, state: State | None) -> Reply:
         shape, summary = _existing(state)
@@ -120,14 +123,17 @@ def _reading_operations(reader: Reader, full_states: "_FullStates") -> list[Oper
 
     async def read_average(request: Request) -> Reply:
         """Returns the average of a stream. With Accept: text/plain, returns only the number, array or object."""
+        check(request)
         return average(request, await begin(request))
 
     async def read_count(request: Request) -> Reply:
         """Returns the step count of a stream: how many readings it has received."""
+        check(request)
         return count(request, await begin(request))
 
     async def read_stream(request: Request) -> Reply:
         """Returns the full state of a stream."""
+        check(request)
         state = _existing(await begin(request))
         return json_reply(await full_states.calculate(request.stream, state))
 
@@ -136,7 +142,7 @@ def _reading_operations(reader: Reader, full_states: "_FullStates") -> list[Oper
             method="GET",
             path=f"{_STREAM}/average",
             handler=read_average,
-            halves=Halves(begin, average),
+            halves=Halves(check, begin, average),
             scope="read",
             reply=models.StreamAverage,
             refusals=_REFUSALS,
@@ -146,7 +152,7 @@ def _reading_operations(reader: Reader, full_states: "_FullStates") -> list[Oper
             method="GET",
             path=f"{_STREAM}/count",
             handler=read_count,
-            halves=Halves(begin, count),
+            halves=Halves(check, begin, count),
             scope="read",
             reply=models.StreamCount,
             refusals=_REFUSALS,
