@@ -31,7 +31,7 @@
 --             {i, PARTLY_COUNTED, highest}: the stream has counted the range up to this sequence
 --             {i, MIXED_TIMESTAMPS, number unknown, number ahead, positions...}: the positions of the unknown
 --               timestamps, then of those ahead, then of the new ones
---             {0, DEFERRED}: the groups before it were enough work for one run
+--             {0, DEFERRED} or {i, DEFERRED}: the groups before it were enough work for one run
 --             {i, TOO_WIDE}: the state takes too long to merge
 --             {i, STATE_CHANGED}: the state does not have the digest of the swap
 --           duplicates: the i of the streams that had counted the key or the timestamps before
@@ -56,7 +56,7 @@ if clock.err then return redis.error_reply('UNWRITTEN ' .. clock.err) end
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)  -- Milliseconds since 1970.
 
 local MAX_COUNT = 2 ^ 53 - 1
-local MAX_WORK = 60000  -- Bytes of states that one run reads before it defers the remaining groups.
+local MAX_WORK = 100000  -- Bytes of states that one run reads; the remaining groups are deferred.
 local MAX_STATE = 100000  -- Bytes of a state that this script merges.
 local STREAM_WORK, ABSENT_WORK = 250, 50  -- Base cost of reading a stream, or of finding none, in bytes.
 local MAX_AHEAD = 10 * 60 * 1000  -- Milliseconds that the time of a reading may be ahead of the Redis clock.
@@ -66,7 +66,7 @@ local ARRAY_16 = 0xDC  -- The first byte of a MessagePack array of 16 or more me
 
 local limit, always_store, reserved = tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local room = limit > 0 and limit - redis.call('DBSIZE') - (reserved or 0) or math.huge
-local work = 0
+local work, earlier_work = 0, 0  -- In bytes, of this run, and of the groups before the current one.
 local states = {}  -- By i: the state so far, false if the stream does not exist, or the reason why it cannot be merged.
 local shapes = {}  -- By i: the shape of a state that was not read because it is too wide.
 local changed, answered = {}, {}  -- By i: whether to write the state, and whether to reply with it.
@@ -150,6 +150,10 @@ local function load(i, delta, swapped)
   work = work + STREAM_WORK
   if type(stored) ~= 'string' then
     states[i] = UNREADABLE
+    return
+  end
+  if earlier_work > 0 and work + #stored > MAX_WORK then
+    states[i], work = DEFERRED, MAX_WORK + 1
     return
   end
   if #stored > MAX_STATE and delta and ARGV[5] ~= '1' then
@@ -275,6 +279,7 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
   if work > MAX_WORK then
     replies[g] = {{{0, DEFERRED}}, NONE, 0}
   else
+    earlier_work = work
     replies[g] = commit_group(group[ENTRIES], group[PRODUCER], group[SEQUENCE], group[RANGE_FIRST])
   end
 end

@@ -15,17 +15,12 @@ from meanwhile.core.readings import Readings
 from meanwhile.core.state import State
 from meanwhile.storage.batcher import fail_all
 from meanwhile.storage.commit_reply import Rejection
-from meanwhile.storage.commit_weight import (
-    LIMBS_PER_COMPONENT,
-    MAX_NUMBERS,
-    MAX_WEIGHT,
-    TIMESTAMPS_PER_COMPONENT,
-    weight_of,
-)
+from meanwhile.storage.commit_weight import LIMBS_PER_UNIT, MAX_NUMBERS, MAX_WEIGHT, weight_of
 from meanwhile.storage.rejections import error_of
 
-_SMALL_WEIGHT = 100  # Below this weight, a request may use the room that is reserved for small requests.
-_MAX_LARGE_WEIGHT = MAX_WEIGHT - 300  # Other requests may fill a batch up to this weight; a single one may exceed it.
+_MAX_LIMBS = 8  # A number of ordinary magnitude adds at most so many limbs to the sums of its stream.
+_SMALL_WEIGHT = 500  # Below this weight, a request may use the room that is reserved for small requests.
+_MAX_LARGE_WEIGHT = MAX_WEIGHT - 1_500  # Other requests may fill a batch up to this weight; a single one may exceed it.
 
 
 class CommitOutcome(NamedTuple):
@@ -69,7 +64,7 @@ class Group:
     def weight(self) -> int:
         """Returns the weight of the group for the script."""
         weight = sum([weight_of(state) for state in self.sum().values()])
-        return weight + len(self.key.times) // TIMESTAMPS_PER_COMPONENT if isinstance(self.key, Timestamps) else weight
+        return weight + len(self.key.times) if isinstance(self.key, Timestamps) else weight
 
     def repeated(self, duplicates: frozenset[str]) -> int:
         """Returns the number of readings in streams that had counted the key before."""
@@ -136,8 +131,8 @@ class CommitBatch:
         return waiter
 
     def may_exceed_limit(self) -> bool:
-        """Returns whether the batch may exceed one run of the script: a number adds up to three parts to the sums."""
-        return self.weight + 3 * self.numbers // LIMBS_PER_COMPONENT > MAX_WEIGHT
+        """Returns whether the batch may exceed one run of the script, once its readings are summed."""
+        return self.weight + _MAX_LIMBS * self.numbers // LIMBS_PER_UNIT > MAX_WEIGHT
 
     def fail(self, error: Exception) -> None:
         """Fails all groups with the same error."""

@@ -1,7 +1,7 @@
 """Weight: an estimate of how long the script takes, so that no script run delays other requests.
 
-The unit is 5 microseconds, the time to add five parts of exact sums. (For most sensors, a component has two parts in
-its sum and three in the sum of its squares.) To read and write a stream takes seven units.
+The unit is a microsecond of Redis's time (``make bench`` measures it). To read and write a stream takes 17; to add a
+component takes 3 for most sensors, with four limbs in its sum and six in the sum of its squares.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from meanwhile.core.state import State
 
 T = TypeVar("T")
 
-MAX_WEIGHT = 1_500  # Of a commit.
+MAX_WEIGHT = 5_000  # Of a commit.
 MAX_MERGE_WEIGHT = 2 * MAX_WEIGHT  # The worker merges readings of one stream above this weight (``wide_streams.py``).
-STREAM_WEIGHT = 7  # Of a stream without its components.
-TIMESTAMPS_PER_COMPONENT = 4  # This many integers of timestamps weigh as much as a component of most sensors.
-LIMBS_PER_COMPONENT = 8  # This many limbs of exact sums weigh as much as a component of most sensors.
+STREAM_WEIGHT = 17  # Of a stream without its components.
+COMPONENT_WEIGHT = 3  # Of a component before it is summed.
+LIMBS_PER_UNIT = 3
 MAX_NUMBERS = 2 * 4_096  # In a commit.
 MAX_INLINE_NUMBERS = 4_096  # A request with more numbers is summed in a thread, not on the event loop.
 
@@ -37,7 +37,7 @@ def measure(readings: Mapping[str, Readings]) -> Measured:
     """Measures a request."""
     size = weight = numbers = 0
     for shape, values, _, _, _ in readings.values():
-        weight += STREAM_WEIGHT + shape.components
+        weight += STREAM_WEIGHT + COMPONENT_WEIGHT * shape.components
         numbers += len(values)
         size += len(values) // shape.components
     return Measured(size, weight, numbers)
@@ -46,7 +46,7 @@ def measure(readings: Mapping[str, Readings]) -> Measured:
 def weight_of(state: State) -> int:
     """Returns the weight of merging ``state`` into a stored state."""
     summary = state.summary
-    return STREAM_WEIGHT + (len(summary.sums.limbs) + len(summary.squares.limbs)) // LIMBS_PER_COMPONENT
+    return STREAM_WEIGHT + (len(summary.sums.limbs) + len(summary.squares.limbs)) // LIMBS_PER_UNIT
 
 
 def split_by_weight(items: Sequence[T], weights: Iterable[int]) -> tuple[list[T], list[T]]:

@@ -36,7 +36,7 @@ from meanwhile.core.readings import Readings
 from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Batcher, Overloaded, fail_all
 from meanwhile.storage.commit_batch import CommitBatch, CommitOutcome, Group, Waiter, identity_of
-from meanwhile.storage.commit_weight import TIMESTAMPS_PER_COMPONENT, Measured, measure, split_by_weight
+from meanwhile.storage.commit_weight import Measured, measure, split_by_weight
 from meanwhile.storage.large_requests import PAUSE, LargeRequest
 from meanwhile.storage.redis_client import OutcomeUnknown, StoreUnavailable
 from meanwhile.storage.rejections import error_of
@@ -111,7 +111,7 @@ class Committer:
     def _enqueue(self, readings: Mapping[str, Readings], key: Key | Timestamps | None, measured: Measured) -> Waiter:
         size, weight, numbers = measured
         if isinstance(key, Timestamps):
-            weight += len(key.times) // TIMESTAMPS_PER_COMPONENT
+            weight += len(key.times)  # A microsecond each.
         identity = identity_of(readings, key)
         batch = self._batcher.open_batch()
         if not batch.has_room(identity, weight, numbers):

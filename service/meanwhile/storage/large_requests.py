@@ -30,6 +30,7 @@ from meanwhile.storage import background_thread
 from meanwhile.storage.batcher import Overloaded
 from meanwhile.storage.commit_reply import Committed, Rejection
 from meanwhile.storage.commit_weight import (
+    COMPONENT_WEIGHT,
     MAX_INLINE_NUMBERS,
     MAX_MERGE_WEIGHT,
     MAX_WEIGHT,
@@ -156,7 +157,7 @@ class LargeRequest:
         names: list[str] = []
         weight = 0
         for name, one in self.readings.items():
-            added = STREAM_WEIGHT + one.shape.components
+            added = STREAM_WEIGHT + COMPONENT_WEIGHT * one.shape.components
             if names and weight + added > MAX_WEIGHT:
                 yield names
                 names, weight = [], 0
