@@ -1,4 +1,4 @@
-"""CPU of single requests, of this code against another checkout of it: ``python -m benchmarks.compare DIRECTORY``.
+"""CPU of requests, of this code against another checkout of it: ``python -m benchmarks.compare DIRECTORY``.
 
 Both services run side by side, each with a Valkey of its own, and take turns under the load of wrk. What counts is the
 CPU time that their processes have used a request, by /proc, so that a busy machine changes little; of several rounds,
@@ -18,22 +18,43 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-POST = """
+_POST = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
+local function vector(length, seed)
+  local numbers = {}
+  for i = 1, length do numbers[i] = string.format("%.6f", math.sin(seed * 1000 + i) * 20) end
+  return "[" .. table.concat(numbers, ",") .. "]"
+end
+local bodies = {}
+for seed = 1, 50 do bodies[seed] = '{"value": ' .. BODY .. '}' end
 local n = 0
 request = function()
   n = n + 1
-  return wrk.format(nil, "/v1/streams/stream/" .. (n % 200) .. "/readings", nil, '{"value": 21.' .. (n % 1000) .. '}')
+  return wrk.format(nil, "/v1/streams/NAME/" .. (n % 200) .. "/readings", nil, bodies[n % 50 + 1])
 end
 """
-GET = """
+_GET = """
 local n = 0
 request = function()
   n = n + 1
-  return wrk.format("GET", "/v1/streams/stream/" .. (n % 200) .. "/average")
+  return wrk.format("GET", "/v1/streams/number/" .. (n % 200) .. "/average")
 end
 """
+
+
+def _post(name: str, body: str) -> str:
+    return _POST.replace("NAME", name).replace("BODY", body)
+
+
+SCRIPTS = {
+    "POST of a number": _post("number", 'string.format("%.2f", 21 + seed / 100)'),
+    "GET of an average": _GET,
+    "POST of a pair of 64+64": _post(
+        "pair", """'{"key": ' .. vector(64, seed) .. ', "value": ' .. vector(64, seed + 50) .. '}'"""
+    ),
+    "POST of 1,024 numbers": _post("wide", "vector(1024, seed)"),
+}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -107,8 +128,8 @@ def main() -> None:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = [stack.enter_context(service(checkout)) for checkout in (options.before.absolute(), here)]
-        for name, script in (("POST", POST), ("GET", GET)):
-            file = directory / f"{name}.lua"
+        for name, script in SCRIPTS.items():
+            file = directory / "requests.lua"
             file.write_text(script)
             rounds = []
             for number in range(options.rounds + 1):  # The first one warms up.
