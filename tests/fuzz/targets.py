@@ -25,9 +25,10 @@ from meanwhile.api.auth import Guard, Unauthorized
 from meanwhile.api.connection import ConnectionProtocol
 from meanwhile.api.gzip_inflation import Inflater
 from meanwhile.api.key_file import BadKeyFile, read_keys
+from meanwhile.api.known_heads import KnownHeads
 from meanwhile.api.refusals import BadEncoding
 from meanwhile.api.request_head import Headers
-from meanwhile.api.whole_request import WholeRequest
+from meanwhile.api.whole_request import Target, WholeRequest
 from meanwhile.core import state
 from meanwhile.core.errors import Invalid
 from meanwhile.core.idempotency_keys import parse
@@ -222,13 +223,18 @@ _loop = asyncio.new_event_loop()
 _seen: list[tuple[str, bytes, bytes]] = []
 
 
+def _begin_nothing(request: Any, whole: WholeRequest) -> None: ...
+
+
 class _App:
     """Answers all that it understands with "ok"; with ``answers_whole``, without ASGI if it can."""
 
     answers_whole = True
+    known_heads = KnownHeads()
 
     def begin(self, connection: ConnectionProtocol, whole: WholeRequest) -> bool:
         if self.answers_whole:
+            whole.target, whole.is_checked = Target(_begin_nothing, "/", b"", ""), True
             _seen.append((whole.method, whole.url, whole.body))
             _loop.call_soon(connection.end_whole, whole, 200, [(b"content-length", b"2")], b"ok")
         return self.answers_whole
@@ -272,18 +278,25 @@ async def _converse(parts: Iterator[bytes]) -> tuple[list[tuple[str, bytes, byte
 
 
 def connection(data: bytes) -> None:
-    """Bytes on a connection, at once, in parts and only through ASGI: the same requests, and only HTTP comes back."""
+    """Bytes on a connection, at once, in parts and only through ASGI: the same requests, and only HTTP comes back.
+
+    They come three times, so that their heads are known.
+    """
     whole, written = _loop.run_until_complete(_converse(iter([data])))
+    repeated = _loop.run_until_complete(_converse(iter([data] * 3)))
     size = max(1, len(data) // 7)
     split, also_written = _loop.run_until_complete(
         _converse(data[i : i + size] for i in range(0, len(data), size)),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_App, "answers_whole", False)
+        patch.setattr(_App, "known_heads", KnownHeads())
         through_asgi, written_through_asgi = _loop.run_until_complete(_converse(iter([data])))
+        repeated_through_asgi = _loop.run_until_complete(_converse(iter([data] * 3)))
     shorter = min(len(whole), len(split))
     assert whole[:shorter] == split[:shorter]
     assert (whole, written) == (through_asgi, written_through_asgi)
+    assert repeated == repeated_through_asgi
     for answers in (written, also_written):
         assert answers == b"" or answers.startswith(b"HTTP/1.1 ")
         assert b"HTTP/1.1 500" not in answers
