@@ -18,7 +18,7 @@ import msgspec
 from benchmarks.targets import disk_directory
 from benchmarks.workloads import STREAMS, sensor_batch
 from meanwhile.core.shapes import NUMBER
-from meanwhile.core.state import State, to_record
+from meanwhile.core.state import State, to_delta
 from meanwhile.core.summary import summarize
 from meanwhile.storage.commit_script import script
 from tests.support.servers import Valkey
@@ -59,7 +59,7 @@ class Script:
         names = [STREAMS[(start + i) % len(STREAMS)] for i in range(self.streams)]
         values = sensor_batch(self.streams)
         states = [State(NUMBER, summarize([value], 1, start, start)) for value in values]
-        group = [[(i, to_record(state)) for i, state in enumerate(states, start=1)]]
+        group = [[(i, to_delta(state)) for i, state in enumerate(states, start=1)]]
         keys = [f"meanwhile:stream:{name}" for name in names]
         return _packed("EVALSHA", _sha(), len(keys), *keys, msgspec.msgpack.encode([group]), "0", "0")
 

@@ -56,11 +56,13 @@ class Shape(NamedTuple):
         """Returns the value of this shape that has these components; the inverse of ``flatten``."""
         if self.text == "":
             return components[0]
-        taken = iter(components)
-        parts = [[next(taken) for _ in range(n)] if n else next(taken) for _, n in self.members]
-        if self.members[0][0] is None:
-            return parts[0]
-        return {name: part for (name, _), part in zip(self.members, parts, strict=True) if name is not None}
+        parts: dict[str | None, float | list[float]] = {}
+        start = 0
+        for name, length in self.members:
+            end = start + (length or 1)
+            parts[name] = list(components[start:end]) if length else components[start]
+            start = end
+        return parts.get(None, parts)  # type: ignore[return-value]  # Without None, all have names.
 
     def flatten(self, value: Value) -> list[float]:
         """Returns the components of a value of this shape."""

@@ -29,7 +29,7 @@ The checksum proves that the service has written the state and that no bit of it
 backup. So nothing else needs to be checked.
 
 A delta has the same fields as a state, without a checksum: to record readings is to merge their summary into the stored
-one.
+one. For one reading, ``minimums`` and ``maximums`` are false, because both are ``latest``.
 """
 
 from hashlib import sha1
@@ -84,6 +84,15 @@ def to_record(state: State) -> tuple[Any, ...]:
     """Returns a state as an array, to be encoded alone or with others."""
     (text, _, _), (count, first, last, latest, minimums, maximums, sums, squares) = state
     return (VERSION, text, count, first, last, latest, minimums, maximums, *sums, *squares)
+
+
+def to_delta(state: State) -> tuple[Any, ...]:
+    """Returns the summary of readings as an array for ``commit.lua``.
+
+    One reading is its own minimum and maximum, so these are false then.
+    """
+    record = to_record(state)
+    return record if state.summary.count > 1 else (*record[:6], False, False, *record[8:])
 
 
 def encode(state: State) -> bytes:

@@ -38,11 +38,11 @@
 --           state_i: the stored state of KEYS[i] after this commit, or its last state if it was deleted; nil if every
 --           group was refused or the stream to delete does not exist
 --
--- A delta has the fields of a state (core/state.py), but no checksum. Sums are rows of limbs (core/exact_sums.py): limb
--- i of a component weighs 2^(32 * (low + i - 1)) and is from 0 to 2^32 - 1, except that the highest one is signed. The
--- law is that of Summary.merge, and the results have the same bits. The numbers of Lua are IEEE doubles, so they hold a
--- limb, its carry, and 20 bits more, and cmsgpack preserves every one of them. No number may pass through tostring, which
--- keeps only 14 digits.
+-- A delta has the fields of a state (core/state.py), but no checksum, and no minimums and maximums if it is one reading.
+-- Sums are rows of limbs (core/exact_sums.py): limb i of a component weighs 2^(32 * (low + i - 1)) and is from 0 to
+-- 2^32 - 1, except that the highest one is signed. The law is that of Summary.merge, and the results have the same bits.
+-- The numbers of Lua are IEEE doubles, so they hold a limb, its carry, and 20 bits more, and cmsgpack preserves every one
+-- of them. No number may pass through tostring, which keeps only 14 digits.
 --
 -- The times of readings only affect the first and last time and the latest reading of the stream. A time more than ten
 -- minutes ahead of the Redis clock is replaced by now, so that one wrong clock cannot fix the last time of a stream in
@@ -197,7 +197,7 @@ local function examine(i, delta, producer, sequence, first)
   end
   if state then
     if state[SHAPE] ~= delta[SHAPE] then return {i, state[SHAPE]} end
-    local components = delta[MINIMUMS] and #delta[MINIMUMS] or delta[LATEST]
+    local components = type(delta[LATEST]) == 'table' and #delta[LATEST] or delta[LATEST]
     if (state.components or #state[MINIMUMS]) ~= components then return {i, UNREADABLE} end
   end
   if producer then
@@ -260,8 +260,8 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
         state = lazy.swap.merge(state, delta, entry[SWAPPED])
       elseif state then
         merge_head(state, delta)
-        local minimums, maximums, lows, highs = state[MINIMUMS], state[MAXIMUMS], delta[MINIMUMS], delta[MAXIMUMS]
-        local components = #minimums
+        local minimums, maximums = state[MINIMUMS], state[MAXIMUMS]
+        local lows, highs, components = delta[MINIMUMS] or delta[LATEST], delta[MAXIMUMS] or delta[LATEST], #minimums
         for c = 1, components do
           if lows[c] < minimums[c] then minimums[c] = lows[c] end
           if highs[c] > maximums[c] then maximums[c] = highs[c] end
@@ -270,6 +270,10 @@ for g, group in ipairs(cmsgpack.unpack(ARGV[1])) do
         add(state, delta, SQUARE_LOW, components)
       else
         state = delta
+        if not state[MINIMUMS] then  -- Copies, because they will change.
+          state[MINIMUMS], state[MAXIMUMS] = {}, {}
+          for c, number in ipairs(delta[LATEST]) do state[MINIMUMS][c], state[MAXIMUMS][c] = number, number end
+        end
       end
       if producer then memory_of(producer).mark(state, producer, sequence, first) end
       states[i], changed[i] = state, 'SET'

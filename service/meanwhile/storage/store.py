@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from meanwhile.core.idempotency_keys import Key, Timestamps
 from meanwhile.core.shapes import NUMBER
-from meanwhile.core.state import VERSION, State, Unreadable, decode, to_record
+from meanwhile.core.state import VERSION, State, Unreadable, decode, to_delta
 from meanwhile.storage.commit_reply import Committed, decode_reply
 from meanwhile.storage.commit_script import script
 from meanwhile.storage.redis_client import OutcomeUnknown, RedisClient, Script, StoreUnavailable
@@ -114,7 +114,7 @@ class Store:
 
         Raises ``StoreUnavailable`` or ``OutcomeUnknown``, for all groups together.
         """
-        records = [{name: to_record(state) for name, state in group.items()} for group in groups]
+        records = [{name: to_delta(state) for name, state in group.items()} for group in groups]
         return await self._commit_groups(records, keys, ("", "1") if however_wide else (), deadline)
 
     async def swap(
