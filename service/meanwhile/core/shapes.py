@@ -56,13 +56,16 @@ class Shape(NamedTuple):
         """Returns the value of this shape that has these components; the inverse of ``flatten``."""
         if self.text == "":
             return components[0]
-        parts: dict[str | None, float | list[float]] = {}
+        parts: dict[str, float | list[float]] = {}
         start = 0
         for name, length in self.members:
             end = start + (length or 1)
-            parts[name] = list(components[start:end]) if length else components[start]
+            part = list(components[start:end]) if length else components[start]
+            if name is None:
+                return part
+            parts[name] = part
             start = end
-        return parts.get(None, parts)  # type: ignore[return-value]  # Without None, all have names.
+        return parts
 
     def flatten(self, value: Value) -> list[float]:
         """Returns the components of a value of this shape."""

@@ -1,8 +1,8 @@
 -- commit.lua: merges summaries of readings into the stored states of their streams, and deletes streams. Every write of
 -- the service is one run of this script. commit_script.py puts the other scripts in front of it, in functions; Lua
 -- creates functions again in every run, so their inner functions are only created if needed. The fields of a state and
--- the reject reasons appear here by name; commit_script.py replaces the names with the numbers that Python uses, and the
--- names of constants with their values.
+-- the reject reasons appear here by name; commit_script.py replaces the names with the numbers that Python uses, and
+-- the names of constants with their values.
 --
 -- KEYS[i]   The key of a stream. All keys are different.
 -- ARGV[1]   MessagePack: an array of groups. A group is
@@ -38,11 +38,11 @@
 --           state_i: the stored state of KEYS[i] after this commit, or its last state if it was deleted; nil if every
 --           group was refused or the stream to delete does not exist
 --
--- A delta has the fields of a state (core/state.py), but no checksum, and no minimums and maximums if it is one reading.
--- Sums are rows of limbs (core/exact_sums.py): limb i of a component weighs 2^(32 * (low + i - 1)) and is from 0 to
--- 2^32 - 1, except that the highest one is signed. The law is that of Summary.merge, and the results have the same bits.
--- The numbers of Lua are IEEE doubles, so they hold a limb, its carry, and 20 bits more, and cmsgpack preserves every one
--- of them. No number may pass through tostring, which keeps only 14 digits.
+-- A delta has the fields of a state (core/state.py), but no checksum, and no minimums and maximums if it is one
+-- reading. Sums are rows of limbs (core/exact_sums.py): limb i of a component weighs 2^(32 * (low + i - 1)) and is from
+-- 0 to 2^32 - 1, except that the highest one is signed. The law is that of Summary.merge, and the results have the same
+-- bits. The numbers of Lua are IEEE doubles, so they hold a limb, its carry, and 20 bits more, and cmsgpack preserves
+-- every one of them. No number may pass through tostring, which keeps only 14 digits.
 --
 -- The times of readings only affect the first and last time and the latest reading of the stream. A time more than ten
 -- minutes ahead of the Redis clock is replaced by now, so that one wrong clock cannot fix the last time of a stream in

@@ -1,5 +1,5 @@
--- rows.lua: changes the form of rows of sums (core/exact_sums.py), which most commits need not do. This is the body of a
--- function, rows(), which commit.lua calls when it meets the first row in another form.
+-- rows.lua: changes the form of rows of sums (core/exact_sums.py), which most commits need not do. This is the body of
+-- a function, rows(), which commit.lua calls when it meets the first row in another form.
 --
 -- Returns   {widen, trim}: functions on rows. Here, size is the number of limbs per component.
 -- KEYS, ARGV and the reply are those of commit.lua; this function uses none of them.

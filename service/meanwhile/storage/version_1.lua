@@ -1,9 +1,9 @@
 -- version_1.lua: reads states of version 1, which had neither limbs nor a checksum. This is the body of a function,
--- version_1(trim), which commit.lua calls when it meets the first state without a valid checksum. core/state_version_1.py
--- does the same.
+-- version_1(trim), which commit.lua calls when it meets the first state without a valid checksum.
+-- core/state_version_1.py does the same.
 --
 -- trim      The function of rows.lua
--- Returns   A function that returns the state of version 2 that a stored state of version 1 stands for; nil if it is none
+-- Returns   A function that returns the state of version 2 for a stored state of version 1; nil if it is not one
 -- KEYS, ARGV and the reply are those of commit.lua; this function uses none of them.
 --
 -- A state of version 1 is {1, shape, count, first, last, minimums, maximums, sums, squares, producers, ...}. There, the
