@@ -4,8 +4,6 @@
 -- Returns   {widen, trim}: functions on rows. Here, size is the number of limbs per component.
 -- KEYS, ARGV and the reply are those of commit.lua; this function uses none of them.
 
-local BASE, HALF = 2 ^ 32, 2 ^ 31
-
 -- Returns the same sums as a row of new_size limbs per component, from the limb new_low on.
 local function resize(low, limbs, size, components, new_low, new_size)
   local resized = {}

@@ -10,9 +10,6 @@
 -- offset in that state of the members after its sums; and the number of the ARGV that has the merged sums.
 
 local DIGEST, OFFSET, NUMBER = 1, 2, 3  -- The members of a swap.
-local STREAM_WORK = 250
-local CHECKSUM_LENGTH = 8
-local ARRAY_16 = 0xDC
 
 -- Reads the state without its sums but with what it remembers of keys; false if the stream did not exist and does not
 -- exist, or a reject reason if this is not the state that was merged. Also returns the work so far.

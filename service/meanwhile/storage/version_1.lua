@@ -10,8 +10,6 @@
 -- sum of a component is an array of doubles (a floating-point expansion), whose exact sum it is.
 
 local MINIMUMS_1, SQUARES_1 = 6, 9  -- The members of a state of version 1 that have other numbers.
-local BASE = 2 ^ 32
-local MAX_COUNT = 2 ^ 53 - 1
 local EARLIEST, LATEST_TIME = -62135596800000, 253402300799999  -- The years 1 to 9999.
 local LARGEST = 1e140  -- The largest magnitude of a number in a reading.
 local HALF_ULP = 2 ^ -53  -- At most half a unit in the last place of a double, relative to the double.
