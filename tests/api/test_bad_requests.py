@@ -432,9 +432,9 @@ ENCODINGS = {
 }
 
 MEDIA_TYPES = [
-    *(b"text/plain", b"text/csv", b"text/json", b"application/xml", b"application/octet-stream", b"*/*", b"x+json"),
+    *(b"text/plain", b"text/csv", b"text/json", b"application/xml", b"application/pdf", b"*/*", b"x+json"),
     *(b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x", b"application/x-lines", b"\xff"),
-    *(b"application/jsonx", b"application/json-seq", b"application/msgpack", b"application/json, text/plain"),
+    *(b"application/jsonx", b"application/json-seq", b"application/cbor", b"application/json, text/plain"),
     *(b"application/json; charset=utf-16", b"application/json;charset=latin-1", b'application/json; charset="x'),
 ]
 

@@ -9,7 +9,10 @@ from tests.support import calls
 from tests.support.servers import Valkey, service
 
 # Media types that the generator does not know. It is told that they are bytes.
-UNKNOWN = ["application/senml+cbor", "application/x-ndjson", "application/ndjson", "application/jsonl", "text/plain"]
+UNKNOWN = [
+    *("application/senml+cbor", "application/x-ndjson", "application/ndjson", "application/jsonl", "text/plain"),
+    *("application/vnd.msgpack", "application/msgpack"),
+]
 BYTES = "application/octet-stream"
 
 USE = """

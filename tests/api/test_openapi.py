@@ -156,6 +156,11 @@ async def test_the_listing_declares_its_query(document: dict[str, Any]) -> None:
     assert {("prefix", "query"), ("limit", "query"), ("cursor", "query")} == {(p["name"], p["in"]) for p in parameters}
 
 
+async def test_binary_bodies_declare_their_query(document: dict[str, Any]) -> None:
+    parameters = document["paths"]["/v1/streams/{stream}/readings"]["post"]["parameters"]
+    assert {"dtype", "components", "members", "time"} == {p["name"] for p in parameters if p["in"] == "query"}
+
+
 async def test_every_success_has_its_model_or_no_body(document: dict[str, Any]) -> None:
     for route, operation in operations(document):
         model, _ = ROUTES[route]
@@ -250,6 +255,10 @@ async def test_what_records_has_a_body_with_a_schema(document: dict[str, Any]) -
         *("application/json", "application/senml+json", "application/sensml+json", "application/senml+cbor"),
         *("application/x-ndjson", "application/ndjson", "application/jsonl"),
     } == content.keys()
+    content = document["paths"]["/v1/streams/{stream}/readings"]["post"]["requestBody"]["content"]
+    binary = {"application/octet-stream", "application/vnd.msgpack", "application/msgpack"}
+    assert {"application/json"} | binary == content.keys()
+    assert all({"type": "string", "format": "binary"} == content[kind]["schema"] for kind in binary)
     for path in ("/write", "/api/v2/write"):
         assert {"text/plain"} == document["paths"][path]["post"]["requestBody"]["content"].keys()
 

@@ -63,6 +63,8 @@ def post(path: bytes, body: bytes | None, headers: bytes = JSON) -> bytes:
 
 
 S = b"/v1/streams/NAME"
+VECTOR = b"Content-Type: application/octet-stream\r\n"
+MSGPACK = b"Content-Type: application/vnd.msgpack\r\n"
 REQUESTS = [
     post(S + b"/readings", b'{"value": 1.5}'),
     post(S + b"/readings", b'{"value": 1.5}', b"Idempotency-Key: a:1\r\n"),
@@ -80,6 +82,20 @@ REQUESTS = [
     post(S + b"/readings", b'{"value": 1}', JSON + b"Content-Encoding: gzip\r\n"),
     post(S + b"/readings", b'{"value": 1}', JSON + b"Sec-Fetch-Site: cross-site\r\n"),
     post(S + b"/readings?x=1", b'{"value": 1}'),
+    post(S + b"/readings", bytes(8), VECTOR),
+    post(S + b"/readings?dtype=float32&components=1&time=0", bytes(8), VECTOR),
+    post(S + b"/readings?components=1", bytes(8), VECTOR + b"Idempotency-Key: a:2\r\n"),
+    post(S + b"/readings?members=a,b", bytes(16), VECTOR),
+    post(S + b"/readings?x=1", bytes(8), VECTOR),
+    post(S + b"/readings?dtype=float32&dtype=float32", bytes(8), VECTOR),
+    post(S + b"/readings", bytes(7), VECTOR),
+    post(S + b"/readings", bytes(7) + b"\x7f", VECTOR),
+    post(S + b"/readings", bytes(1008), VECTOR),
+    post(S + b"/readings", b"\x81\xa5value\x01", MSGPACK),
+    post(S + b"/readings", b"\x81\xa6values\x92\x01\x02", MSGPACK.replace(b"vnd.", b"")),
+    post(S + b"/readings", b"\x81\xa6values\x92\x01\xc3", MSGPACK),
+    post(S + b"/readings?time=0", b"\x81\xa5value\x01", MSGPACK),
+    post(S + b"/readings", b"\xc1", MSGPACK),
     post(b"/v1/streams/%74NAME/readings", b'{"value": 1}'),
     post(b"/v1/streams/a*b/readings", b'{"value": 1}'),
     post(b"/v1/streams//readings", b'{"value": 1}'),
@@ -114,7 +130,7 @@ def test_a_request_in_one_piece_and_in_two_gets_the_same_answer(running: Service
             assert answer[0].split(b"\r\n")[0] == other[0].split(b"\r\n")[0], one
             is_a_time = b"last_reading_at" in answer[1]
             assert is_a_time or answer == (other[0], other[1].replace(b"done", b"once")), one
-    assert count(running, "once") == count(running, "done") == 9
+    assert count(running, "once") == count(running, "done") == 16
 
 
 def test_whole_requests_that_are_pipelined_are_answered_in_order(running: Service) -> None:

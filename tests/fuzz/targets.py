@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
@@ -35,7 +36,16 @@ from meanwhile.core.idempotency_keys import parse
 from meanwhile.core.readings import Limits, Readings
 from meanwhile.core.shapes import shape_from_text
 from meanwhile.core.stream_names import check_name
-from meanwhile.formats import json_pieces, json_readings, line_protocol, mqtt_payload, ndjson, senml
+from meanwhile.formats import (
+    binary_vectors,
+    json_pieces,
+    json_readings,
+    line_protocol,
+    mqtt_payload,
+    msgpack_readings,
+    ndjson,
+    senml,
+)
 from meanwhile.formats.line_protocol_names import DEFAULT
 from meanwhile.formats.strict_json import Malformed
 from meanwhile.mqtt.journal import Journal, JournalError
@@ -79,6 +89,32 @@ def json_one(data: bytes) -> None:
 def json_batch(data: bytes) -> None:
     """Those of many."""
     _agree(json_readings.decode_batch, data)
+
+
+def msgpack_one(data: bytes) -> None:
+    """The readings of one stream in MessagePack: the same readings in pieces, and the same that JSON has, if it can."""
+    usual = _answer(lambda: msgpack_readings.decode(data, NOW, LIMITS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(msgpack_readings, "_PIECE", 16)
+        cut = _answer(lambda: msgpack_readings.decode(data, NOW, LIMITS))
+    assert usual == cut or (usual.startswith("refused") and cut.startswith("refused"))
+    try:
+        text = msgspec.json.encode(msgspec.msgpack.decode(data))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError):
+        return  # JSON has no integer keys, and no extension types; texts may have surrogates.
+    if not usual.startswith("refused"):
+        assert usual == _answer(lambda: json_readings.decode(text, NOW, LIMITS))
+
+
+def binary_vector(data: bytes) -> None:
+    """A query up to the first line feed, then numbers: as many as the body has, in readings of equal length."""
+    query, _, body = data.partition(b"\n")
+    parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    known = {name: value for name, value in parameters.items() if name in binary_vectors.PARAMETERS}
+    with suppress(Invalid):
+        readings = binary_vectors.decode(body, NOW, LIMITS, known)
+        size = 4 if known.get("dtype") == "float32" else 8
+        assert len(body) == size * len(readings.numbers) == size * readings.size * readings.shape.components
 
 
 def senml_json(data: bytes) -> None:
@@ -223,7 +259,8 @@ _loop = asyncio.new_event_loop()
 _seen: list[tuple[str, bytes, bytes]] = []
 
 
-def _begin_nothing(request: Any, whole: WholeRequest) -> None: ...
+def _begin_nothing(request: Any, whole: WholeRequest) -> bool:
+    return True
 
 
 class _App:
@@ -332,6 +369,18 @@ TARGETS: Mapping[Callable[[bytes], None], list[bytes]] = {
     json_batch: [
         b'{"a/b:c":{"value":21.5,"time":1.5},"d":{"values":[[1,2],[3,4]]}, "hall\\/t":{"value":{"x\\u003a":1}}}',
         b'{"a":{"values":[1,2,3]},\n "b":{"values":[{"},{":1},{"},{":2}]}}',
+    ],
+    msgpack_one: [
+        msgspec.msgpack.encode({"value": {"k": [1, 2.5], "t": -3}, "time": "2026-01-01T00:00:00Z"}),
+        msgspec.msgpack.encode({"values": [{"a": 1.5}, {"a": 2}, {"a": -70_000}]}),
+        msgspec.msgpack.encode({"values": [[1, 2], [3.5, 2**40]]}),
+        bytes.fromhex("81a676616c75657393ca3fc00000cc80d1fe00"),
+        bytes.fromhex("82a576616c756501a474696d6501"),
+    ],
+    binary_vector: [
+        b"components=2&time=1.5\n" + bytes.fromhex("000000000000f83f0000000000000440") * 2,
+        b"dtype=float32&members=b:2,a\n" + bytes.fromhex("0000c03f00002040000080c0") * 2,
+        b"time=2026-01-01T00:00:00Z\n" + bytes.fromhex("000000000000f83f"),
     ],
     senml_json: [msgspec.json.encode(_RECORD), b'[{"n":"a","v":1},{"n":"b","v":1e-400,"bver":10}]'],
     senml_cbor: [

@@ -128,8 +128,7 @@ class Meanwhile(FastAPI):
             target = whole.target = self._target(whole)
             if target is None:
                 return False
-        target.begin(Request.of_whole(whole, target, connection), whole)
-        return True
+        return target.begin(Request.of_whole(whole, target, connection), whole)
 
     def _target(self, whole: WholeRequest) -> Target | None:
         """Returns what a request names; None if it must be answered through ASGI."""

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from meanwhile.api import problems
 from meanwhile.api.auth import Guard, check_allowed_prefix
 from meanwhile.api.open_event_stream import EventStream
-from meanwhile.api.operation import Halves, Operation
+from meanwhile.api.operation import Halves, NeedsTask, Operation
 from meanwhile.api.refusals import Stopping
 from meanwhile.api.request import Request
 from meanwhile.api.request_body import ClientGone
@@ -46,7 +46,7 @@ class Endpoint(Route):
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
         self._guard = guard
         self._handler = operation.handler
-        # Begins to answer a request that has arrived whole, without a task. None if the operation needs a task.
+        # Begins to answer a request that has arrived whole. Returns False if it needs a task; is None if all do.
         self.begin = None if operation.halves is None else partial(self._begin, operation.halves)
         self._credentials = operation.credentials
         self._scope = operation.scope
@@ -96,20 +96,23 @@ class Endpoint(Route):
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _begin(self, halves: Halves, request: Request, whole: WholeRequest) -> None:
+    def _begin(self, halves: Halves, request: Request, whole: WholeRequest) -> bool:
         started = perf_counter()
         try:
             self._authorize(request)
             if not whole.is_checked:
-                halves.check(request)
+                whole.plan = halves.check(request)
                 whole.is_checked = True
-            result = halves.begin(request, whole.body)
+            result = halves.begin(request, whole.body, whole.plan)
+        except NeedsTask:
+            return False
         except Exception as error:  # noqa: BLE001  # As above.
             self._end(request, whole, started, self._refuse(error))
         else:
             if request.connection is not None:
                 request.connection.await_result(whole, result)
             result.add_done_callback(partial(self._finish, halves, request, whole, started))
+        return True
 
     def _finish(
         self, halves: Halves, request: Request, whole: WholeRequest, started: float, result: "asyncio.Future[Any]"

@@ -4,12 +4,12 @@ A client that keeps its connection open sends the same head again and again, or 
 of the body. Equal bytes at the start of a request are equal heads, so what was found out about the first one is true of
 all. That takes a quarter less time than to parse each one (``make bench``).
 
-Only what depends on the head alone is kept: the method, the headers, the ``Target``, and that the operation accepts
+Only what depends on the head alone is kept: the method, the headers, the ``Target``, and what the operation made of
 them. Authorization is not, because the keys may be reloaded. Heads with an idempotency key are not kept, since each is
 different.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meanwhile.api.request_head import Headers
 from meanwhile.api.whole_request import Target, WholeRequest
@@ -24,6 +24,7 @@ class _Known(NamedTuple):
     url: bytes
     headers: Headers
     target: Target
+    plan: Any
     body_length: int
 
 
@@ -41,7 +42,7 @@ class KnownHeads:
             return None
         whole = WholeRequest(known.method, known.url, known.headers)
         whole.target = known.target
-        whole.is_checked = True
+        whole.is_checked, whole.plan = True, known.plan
         whole.body = data[end:]
         return whole
 
@@ -56,4 +57,4 @@ class KnownHeads:
             return
         if len(self._known) >= _MAX_HEADS:
             del self._known[next(iter(self._known))]
-        self._known[data[:end]] = _Known(whole.method, whole.url, headers, whole.target, length)
+        self._known[data[:end]] = _Known(whole.method, whole.url, headers, whole.target, whole.plan, length)

@@ -104,5 +104,13 @@ class LargeBodySlots:
         if len(body) <= SMALL:
             yield decode(body, *args, **kwargs)
             return
+        async with self.decoded_in_thread(decode, body, *args, **kwargs) as result:
+            yield result
+
+    @asynccontextmanager
+    async def decoded_in_thread(
+        self, decode: Callable[Concatenate[bytes, P], R], body: bytes, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[R]:
+        """Does the same as ``decoded`` for a body that is treated as a large one, whatever its size."""
         async with self.slot(_SLOTS if len(body) > _MAX_SINGLE_SLOT_BODY else 1):
             yield await background_thread.run(lambda: decode(body, *args, **kwargs))

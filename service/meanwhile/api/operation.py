@@ -19,16 +19,21 @@ from meanwhile.api.request_head import Headers
 from meanwhile.api.response import Reply
 
 
+class NeedsTask(Exception):
+    """A request may wait more than once, so the handler must answer it instead of ``Halves``."""
+
+
 class Halves(NamedTuple):
     """The two halves of a handler that waits once: they answer a ``WholeRequest``, which has no task.
 
-    ``check`` checks what depends on the head of the request alone. ``begin`` gets the request and its body, and returns
-    the future of a result. ``finish`` gets the request and the result, and returns the reply. All may raise what the
-    handler raises.
+    ``check`` checks what depends on the head of the request alone, and returns what ``begin`` needs to know of that.
+    ``begin`` gets the request, its body and what ``check`` returned for an equal head, and returns the future of a
+    result. ``finish`` gets the request and the result, and returns the reply. All may raise what the handler raises,
+    and ``check`` may raise ``NeedsTask``.
     """
 
-    check: Callable[[Request], None]
-    begin: Callable[[Request, bytes], asyncio.Future[Any]]
+    check: Callable[[Request], Any]
+    begin: Callable[[Request, bytes, Any], asyncio.Future[Any]]
     finish: Callable[[Request, Any], Reply]
 
 

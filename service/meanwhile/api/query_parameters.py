@@ -1,11 +1,13 @@
 """The query parameters of a request, up to a maximum number."""
 
+from collections.abc import Collection
 from urllib.parse import parse_qs
 
 from meanwhile.api.request import Request
 from meanwhile.core.errors import Invalid
 
 _MAX_PARAMETERS = 1_100  # An event stream may name 1,000 streams.
+_NO_PARAMETERS = "Expected no query parameters: the body of this media type says everything."
 
 
 def parameters(request: Request, *, keep_blank: bool = True) -> dict[str, list[str]]:
@@ -25,6 +27,14 @@ def single_value(query: dict[str, list[str]], name: str) -> str | None:
     if len(values) > 1:
         raise Invalid(f"Expected the parameter {name} at most once.")
     return values[0] if values else None
+
+
+def only(request: Request, names: Collection[str]) -> dict[str, str]:
+    """Returns the parameters of a request. Raises ``Invalid`` if one is not in ``names`` or occurs more than once."""
+    query = parameters(request) if request.query else {}
+    if not query.keys() <= set(names):
+        raise Invalid(f"Expected no query parameters except {', '.join(names)}." if names else _NO_PARAMETERS)
+    return {name: single_value(query, name) or "" for name in query}
 
 
 def parse_limit(text: str | None, default: int, maximum: int) -> int:

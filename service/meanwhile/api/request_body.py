@@ -1,6 +1,6 @@
 """Request bodies: media types, content encodings and size limits."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from meanwhile.api.gzip_inflation import inflate, too_large
 from meanwhile.api.large_bodies import BodyMemory
@@ -17,18 +17,21 @@ class ClientGone(Exception):
 
 
 def media_type(headers: Headers, known: Collection[str]) -> str:
-    """Returns the media type of a body; JSON if there is no Content-Type.
+    """Returns the media type of a body, one of the ``known`` types; JSON, which is always known, if there is none.
 
-    Raises ``UnsupportedMediaType`` if it is not one of the ``known`` types.
+    Raises ``UnsupportedMediaType`` for any other type.
     """
     value = headers.get(b"content-type")
-    if value is None:
+    if value is None or value == b"application/json":
         return JSON
     found = value.decode("latin-1").partition(";")[0].strip().lower()
     if found not in known and _is_json(value):
         found = JSON
     if found not in known or not _is_utf_8(value):
-        raise UnsupportedMediaType(f"Expected Content-Type: {', '.join(known)}, or application/*+json; with UTF-8.")
+        raise UnsupportedMediaType(
+            f"Expected Content-Type: {', '.join(known)}, or application/*+json; with UTF-8. "
+            "With curl: -H 'Content-Type: application/json'."
+        )
     return found
 
 
@@ -46,15 +49,6 @@ def require_body(headers: Headers) -> None:
         raise LengthRequired("Expected a body, announced by Content-Length or Transfer-Encoding: chunked.")
 
 
-def _is_json_alone(content_type: bytes) -> bool:
-    return content_type == b"application/json" or _is_json(content_type)
-
-
-def any_type(content_type: bytes) -> bool:
-    """Accepts every media type; a parameter of ``read``."""
-    return True
-
-
 class Bodies:
     """Reads the bodies of requests in one worker.
 
@@ -65,13 +59,13 @@ class Bodies:
         self._max_body = max_body
         self._memory = memory
 
-    async def read(self, request: Request, is_known: Callable[[bytes], bool] = _is_json_alone) -> bytes:
-        """Returns the body of a request. By default, its type has to be JSON or absent.
+    async def read(self, request: Request) -> bytes:
+        """Returns the body of a request, whatever its media type.
 
-        Raises ``LengthRequired`` if the request announces no body, ``UnsupportedMediaType``, ``BodyTooLarge``,
-        ``BadEncoding``, ``Overloaded`` or ``ClientGone``, or what ``Request.authorize_again`` raises.
+        Raises ``LengthRequired`` if the request announces no body, ``UnsupportedMediaType`` for its encoding,
+        ``BodyTooLarge``, ``BadEncoding``, ``Overloaded`` or ``ClientGone``, or what ``Request.authorize_again`` raises.
         """
-        self.check_head(request.headers, is_known)
+        self.check_head(request.headers)
         headers = request.headers
         gzipped = headers.get(b"content-encoding") is not None and is_gzipped(headers)
         body = None if request.connection is None else request.connection.take_body(request.scope)
@@ -86,14 +80,8 @@ class Bodies:
         packed = len(body)
         return await inflate(body, self._max_body, lambda size: self._memory.keep(request, packed + size))
 
-    def check_head(self, headers: Headers, is_known: Callable[[bytes], bool] = _is_json_alone) -> None:
-        """Raises what ``read`` raises because of the headers of a request."""
-        content_type = headers.get(b"content-type")
-        if content_type is not None and not is_known(content_type):
-            raise UnsupportedMediaType(
-                "Expected Content-Type: application/json, or application/*+json, with UTF-8. "
-                "With curl: -H 'Content-Type: application/json'."
-            )
+    def check_head(self, headers: Headers) -> None:
+        """Raises what ``read`` raises because of the length of a body, if the headers say it."""
         length = headers.get(b"content-length")
         if length is None:
             require_body(headers)

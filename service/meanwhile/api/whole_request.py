@@ -24,7 +24,7 @@ class Target(NamedTuple):
     ``begin`` is ``Endpoint.begin``. It gets the ``Request``, whose module is above this one.
     """
 
-    begin: Callable[[Any, "WholeRequest"], None]
+    begin: Callable[[Any, "WholeRequest"], bool]
     path: str
     query: bytes
     stream: str
@@ -34,8 +34,8 @@ class WholeRequest:
     """A request that has arrived whole, and the state of its response.
 
     Its ``body`` is empty until it arrives, and ``target`` is None until it is known. ``is_checked`` says that the
-    operation accepts its head, and ``result`` is what its response waits for. uvicorn uses the attributes from
-    ``scope`` on, as it uses those of a cycle.
+    operation accepts its head; ``plan`` is then what ``Halves.check`` returned. ``result`` is what its response waits
+    for. uvicorn uses the attributes from ``scope`` on, as it uses those of a cycle.
     """
 
     __slots__ = (
@@ -47,6 +47,7 @@ class WholeRequest:
             "keep_alive",
             "message_event",
             "method",
+            "plan",
             "response_complete",
         ),
         *("response_started", "result", "scope", "target", "url"),
@@ -59,6 +60,7 @@ class WholeRequest:
         self.body = b""
         self.target: Target | None = None
         self.is_checked = False
+        self.plan: Any = None
         self.result: asyncio.Future[Any] | None = None
         self.scope = None
         self.keep_alive = True

@@ -27,8 +27,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from meanwhile.core import times
-from meanwhile.core.errors import Invalid, TooMany, escape
-from meanwhile.core.readings import Limits, Readings, collect, collect_numbers, is_plain_number
+from meanwhile.core.errors import Invalid, escape
+from meanwhile.core.readings import Limits, Readings, check_size, collect, collect_numbers, is_plain_number
 from meanwhile.core.shapes import NUMBER, Value
 from meanwhile.core.stream_names import is_name
 from meanwhile.formats import json_bodies, json_pieces
@@ -78,7 +78,7 @@ def decode(body: bytes, now: int, limits: Limits) -> Readings:
         # Almost every request is one plain number and no other key, which needs no strict parse.
         return Readings(NUMBER, [parsed.value], now, now)
     parsed = _strictly(parsed, body)
-    _check_size(parsed.size(), parsed.numbers(), limits)
+    check_size(parsed.size(), parsed.numbers(), limits)
     return _readings(parsed, "", now, limits)
 
 
@@ -95,7 +95,7 @@ def decode_batch(body: bytes, now: int, limits: Limits) -> dict[str, Readings]:
                 raise Invalid(DUPLICATE_KEY, "")
             readings += sum(one.size() for one in some.values())
             numbers += sum(one.numbers() for one in some.values())
-            _check_size(readings, numbers, limits)
+            check_size(readings, numbers, limits)
             for name, one in some.items():
                 try:
                     batch[name] = _readings(one, "", now, limits)
@@ -200,7 +200,7 @@ def _read_values(array: bytes, limits: Limits) -> Body:
             raise Invalid(error.detail, _moved(error.pointer or "", readings)) from None
         readings += parts[-1].size()
         numbers += parts[-1].numbers()
-        _check_size(readings, numbers, limits)
+        check_size(readings, numbers, limits)
     body = Numbers() if all(isinstance(part, Numbers) for part in parts) else Body()
     body.values = list(chain.from_iterable(part.contents() for part in parts))
     return body
@@ -226,7 +226,7 @@ def _first_result(decoders: _Decoders, body: bytes) -> Any:
 def readings_of(node: Any, now: int, limits: Limits) -> Readings:
     """The readings of a body for one stream, as ``load`` made it; otherwise like ``decode``."""
     parsed = json_bodies.body_of(node, "")
-    _check_size(parsed.size(), parsed.numbers(), limits)
+    check_size(parsed.size(), parsed.numbers(), limits)
     return _readings(parsed, "", now, limits)
 
 
@@ -246,13 +246,6 @@ def _readings(body: Body, pointer: str, now: int, limits: Limits) -> Readings:
             raise error.under(f"{pointer}/values") from None
         inside = (error.pointer or "").removeprefix("/0")
         raise Invalid(error.detail, f"{pointer}/value{inside}") from None
-
-
-def _check_size(readings: int, numbers: int, limits: Limits) -> None:
-    if readings > limits.readings:
-        raise TooMany(f"Expected at most {limits.readings} readings in a request.")
-    if numbers > limits.numbers:
-        raise TooMany(f"Expected at most {limits.numbers} numbers in a request.")
 
 
 def _needs_strict_parse(body: bytes, parsed: list[Body], names: str, keys: int = 0) -> bool:

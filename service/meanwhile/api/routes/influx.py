@@ -29,7 +29,7 @@ from meanwhile.api.operation import Handler, Operation
 from meanwhile.api.query_parameters import parameters, single_value
 from meanwhile.api.refusals import BadEncoding, BadKey, BodyTooLarge, LengthRequired, PartialWrite, UnsupportedMediaType
 from meanwhile.api.request import Request
-from meanwhile.api.request_body import Bodies, any_type
+from meanwhile.api.request_body import Bodies
 from meanwhile.api.request_head import Headers
 from meanwhile.api.response import Reply, json_reply
 from meanwhile.core.errors import Invalid, TooMany
@@ -131,7 +131,7 @@ class Writer:
             raise BadKey(
                 "Expected no Idempotency-Key header: with dedupe=timestamp, the timestamps make points count once."
             )
-        body = await self.bodies.read(request, any_type)
+        body = await self.bodies.read(request)
         now = self.clock()
         prefix = request.grant.prefix
         arguments = (body, unit, now, self.pattern, self.limits)

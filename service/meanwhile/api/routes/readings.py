@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from meanwhile.api import one_stream_formats
 from meanwhile.api.auth import check_allowed_prefix
 from meanwhile.api.large_bodies import LargeBodySlots
+from meanwhile.api.one_stream_formats import Decode
 from meanwhile.api.openapi import document, models
-from meanwhile.api.operation import Halves, Operation
+from meanwhile.api.operation import Halves, NeedsTask, Operation
 from meanwhile.api.refusals import (
     BadEncoding,
     BadKey,
@@ -19,7 +21,7 @@ from meanwhile.api.refusals import (
     UnsupportedMediaType,
 )
 from meanwhile.api.request import Request
-from meanwhile.api.request_body import Bodies, any_type, media_type
+from meanwhile.api.request_body import JSON, Bodies, media_type
 from meanwhile.api.response import Reply, json_reply
 from meanwhile.api.upload import Uploads
 from meanwhile.core import idempotency_keys
@@ -127,7 +129,7 @@ def operations(
         kind = media_type(request.headers, _MEDIA_TYPES)
         if kind in _NDJSON:
             return json_reply(await uploads.record(request, _key_of(request, require_key)))
-        body = await bodies.read(request, any_type)
+        body = await bodies.read(request)
         now = clock()
         key = _key_of(request, require_key)
         async with slots.decoded(_DECODERS[kind], body, now, limits) as (batch, skipped):
@@ -188,27 +190,37 @@ def _record_readings(
 ) -> Operation:
     async def record_readings(request: Request) -> Reply:
         """Records readings of one stream, all or none. Returns the average and the count after the commit."""
-        name = check_name(request.stream)
+        decode = check(request)
         body = await bodies.read(request)
-        if len(body) <= SMALL:  # Faster than the context manager, which does the same.
-            return finish(request, await record(name, request, body))
+        name = request.stream
+        if one_stream_formats.is_small(decode, len(body)):
+            return finish(request, await record(name, request, body, decode))
         now = clock()
         key = _key_of(request, require_key)
-        async with slots.decoded(json_readings.decode, body, now, limits) as readings:
+        async with slots.decoded_in_thread(decode, body, now, limits) as readings:
             return finish(request, await committer.record({name: readings}, key))
 
-    def check(request: Request) -> None:
+    def check(request: Request) -> Decode:
         check_name(request.stream)
+        kind = media_type(request.headers, one_stream_formats.MEDIA_TYPES)
         bodies.check_head(request.headers)
+        return json_readings.decode if kind == JSON else one_stream_formats.binary_decoder(kind, request)
 
-    def begin(request: Request, body: bytes) -> asyncio.Future[CommitOutcome]:
+    def check_whole(request: Request) -> Decode:
+        decode = check(request)
+        length = request.headers.get(b"content-length")
+        if not one_stream_formats.is_small(decode, SMALL if length is None else int(length)):
+            raise NeedsTask
+        return decode
+
+    def begin(request: Request, body: bytes, decode: Decode) -> asyncio.Future[CommitOutcome]:
         bodies.check_size(body)
-        return record(request.stream, request, body)
+        return record(request.stream, request, body, decode)
 
-    def record(name: str, request: Request, body: bytes) -> asyncio.Future[CommitOutcome]:
+    def record(name: str, request: Request, body: bytes, decode: Decode) -> asyncio.Future[CommitOutcome]:
         now = clock()
         key = _key_of(request, require_key)
-        return committer.record({name: json_readings.decode(body, now, limits)}, key)
+        return committer.record({name: decode(body, now, limits)}, key)
 
     def finish(request: Request, outcome: CommitOutcome) -> Reply:
         shape, summary = outcome.states[request.stream]
@@ -219,11 +231,11 @@ def _record_readings(
         method="POST",
         path="/v1/streams/{stream:path}/readings",
         handler=record_readings,
-        halves=Halves(check, begin, finish),
+        halves=Halves(check_whole, begin, finish),
         scope="write",
-        parameters=[_KEY],
+        parameters=[_KEY, *one_stream_formats.PARAMETERS],
         reply=models.Recorded,
-        body=_ONE,
+        body={JSON: {"oneOf": _ONE}} | dict.fromkeys(one_stream_formats.BINARY, _BYTES),
         refusals=_REFUSALS,
     )
 

@@ -106,7 +106,7 @@ def _reading_operations(reader: Reader, full_states: "_FullStates") -> list[Oper
     def check(request: Request) -> None:
         check_name(request.stream)
 
-    def begin(request: Request, body: bytes = b"") -> asyncio.Future[State | None]:
+    def begin(request: Request, body: bytes = b"", plan: None = None) -> asyncio.Future[State | None]:
         return reader.read(request.stream)
 
     def average(request: Request, state: State | None) -> Reply:
