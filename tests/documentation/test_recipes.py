@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,9 @@ import pytest
 import yaml
 
 from meanwhile.core.idempotency_keys import parse
+from tests.support import calls
 from tests.support.paths import ROOT
+from tests.support.servers import service
 
 DOCS = ROOT / "docs"
 RECIPES = (DOCS / "recipes.md").read_text()
@@ -162,6 +165,16 @@ async def test_a_burst_of_uploads_by_the_recipe_for_curl_is_counted_whole_and_on
         )
         assert 200 == reply.status_code
     assert 3 * BURST == (await client.get("/v1/streams/s/count")).json()["count"]
+
+
+def test_the_recipe_for_arrays_records_them() -> None:
+    first, numpy = re.findall(r"```python\n(.*?)```", SECTIONS["numpy, PyTorch and other arrays"], re.DOTALL)
+    compile(numpy, "numpy", "exec")
+    with service() as running:
+        program = first.replace("http://127.0.0.1:8000", running.url)
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+        average = calls.get(f"{running.url}/v1/streams/layer-3/head-7/average").json()["average"]
+    assert {"key": [0.25, -1.5, 3.0], "value": [1.0, 2.0, 4.0]} == average
 
 
 def test_every_recipe_with_a_key_is_tried_in_a_burst() -> None:

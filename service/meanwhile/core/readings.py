@@ -124,7 +124,7 @@ def collect_numbers(numbers: list[float], first: int, last: int, shape: Shape = 
 
 
 def check_size(readings: int, numbers: int, limits: Limits) -> None:
-    """Raises ``TooMany`` if a request with so many readings, and numbers in them, is outside ``limits``."""
+    """Raises ``TooMany`` if a request with this many readings, and numbers in them, is outside ``limits``."""
     if readings > limits.readings:
         raise TooMany(f"Expected at most {limits.readings} readings in a request.")
     if numbers > limits.numbers:

@@ -141,7 +141,7 @@ def _read_many(raw: msgspec.Raw, time: int, limits: Limits) -> Readings:
 
 
 def _moved(error: Invalid, pointer: str, removed: str = "") -> Invalid:
-    """Returns an error with ``pointer`` in front of its own, unless it is about the whole request."""
+    """Returns an error with ``pointer`` in front of the one that it has, unless it is about the whole request."""
     if isinstance(error, TooMany):
         return error
     return Invalid(error.detail, pointer + (error.pointer or "").removeprefix(removed))
