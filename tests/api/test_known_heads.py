@@ -63,6 +63,36 @@ def test_requests_with_the_same_head_are_each_recorded_once(running: Service) ->
         assert 6 == ask(connection, posted(b"same", b'{"value": 6}'))[1]["count"]
 
 
+def test_a_known_head_says_how_its_body_is_read(running: Service) -> None:
+    octets = b"Content-Type: application/octet-stream\r\nContent-Length"
+    known = posted(b"vector", bytes(16)).replace(b"Content-Length", octets)
+    requests = [
+        (known.replace(b"readings", b"readings?dtype=float32&components=1"), 4),
+        (known.replace(b"readings", b"readings?components=1"), 2),
+        (known.replace(b"readings", b"readings?components=1&time=0"), 2),
+        (posted(b"vector", b'{"values":[0,0]}'), 2),
+    ]
+    total = 0
+    with connected(running.port) as connection:
+        for data, readings in requests * 3:
+            total += readings
+            assert (200, {"stream": "vector", "count": total, "average": 0.0}) == ask(connection, data)
+        for _ in range(3):
+            assert 422 == ask(connection, known.replace(b"readings", b"readings?x=1"))[0]
+            assert 409 == ask(connection, known)[0]
+        state = ask(connection, b"GET /v1/streams/vector HTTP/1.1\r\nHost: localhost\r\n\r\n")[1]
+    assert "1970-01-01T00:00:00.000Z" == state["first_reading_at"]
+
+
+def test_messagepack_that_is_decoded_in_a_thread_is_answered_the_same_way_each_time() -> None:
+    encoded = b"\x81\xa6values\xdd" + (20_000).to_bytes(4) + b"\x01" * 20_000
+    pack = b"Content-Type: application/msgpack\r\nContent-Length"
+    with service() as running, connected(running.port) as connection:
+        for number in range(1, 4):
+            status, reply = ask(connection, posted(b"pack", encoded).replace(b"Content-Length", pack))
+            assert (200, 20_000 * number, 1.0) == (status, reply["count"], reply["average"])
+
+
 def test_a_known_head_whose_body_arrives_in_pieces_or_with_another_request_is_answered_the_same(
     running: Service,
 ) -> None:
