@@ -193,6 +193,8 @@ def test_names_are_utf_8() -> None:
         (array_of(6, b"\x81\xa1a\x94\1\1\1\1" * 6), ("TooMany", None)),
         (array_of(1, b"\x99" + b"\x01" * 9), ("Invalid", "/values/0")),
         (b"\x81\xa5value\xdd\0\x0f\0\0" + b"\x01" * 0xF0000, ("Invalid", "/value")),
+        (b"\x81\xa5value\x81\xa1a\xdd\0\x0f\0\0" + b"\x01" * 0xF0000, ("Invalid", "/value")),
+        (array_of(2, b"\x81\xa1a\1\x81\xa1a\xdd\0\1\0\0" + b"\1" * 0x10000), ("Invalid", "/values/1")),
         (b"\x81\xa5value\x84\xa1a\1\xa1b\1\xa1c\1\xa1d\1", ("Invalid", "/value")),
         (array_of(1, b"\x84\xa1a\1\xa1b\1\xa1c\1\xa1d\1"), ("Invalid", "/values/0")),
         (array_of(500_000, b"\x80" * 500_000), ("TooMany", None)),

@@ -200,7 +200,7 @@ def _values_of_piece(items: list[msgspec.Raw]) -> list[Value]:
 def _value(number: int, raw: msgspec.Raw, limits: Limits) -> Value:
     """Returns the value of one reading. Raises ``Invalid`` with a pointer that starts with the ``number``."""
     kind, length, _ = _head(memoryview(raw))
-    if kind == _ARRAY and length > limits.components:
+    if (kind == _ARRAY and length > limits.components) or (kind == _MAP and _has_long_array(raw, limits)):
         raise Invalid(f"Expected at most {limits.components} numbers in a value.", f"/{number}")
     if kind == _MAP and length > limits.names:
         raise Invalid(f"Expected at most {limits.names} names in an object.", f"/{number}")
@@ -212,6 +212,14 @@ def _value(number: int, raw: msgspec.Raw, limits: Limits) -> Value:
     if isinstance(value, dict) and len(value) != length:
         raise Invalid(DUPLICATE_KEY, f"/{number}")
     return value
+
+
+def _has_long_array(raw: msgspec.Raw, limits: Limits) -> bool:
+    """Returns whether a large object has an array that is too long to be decoded at once."""
+    if len(raw) > _PIECE:
+        with suppress(*_REFUSED):  # _value refuses it, too.
+            return any(_head(memoryview(member))[1] > limits.components for member in _split_map(raw).values())
+    return False
 
 
 def _place(error: Exception) -> str:
