@@ -63,12 +63,14 @@ class Setting:
             self.journal,
             self.outcomes,
             max_batch=100,
-            is_own=lambda topic: topic.startswith("own/"),
         )
 
     def arrive(self, connection: int, mid: int, payload: str = "1", topic: str = "a", *, again: bool = False) -> None:
         content = payload.encode()
-        delivery = Delivery(connection, mid, int(mid > 0), again, False, topic, content, None, None, at=1_000)
+        is_own = topic.startswith("own/")
+        delivery = Delivery(
+            connection, mid, int(mid > 0), again, False, topic, content, None, None, at=1_000, is_own=is_own
+        )
         self.source.waiting.append(delivery)
 
     def after_a_kill(self, options: Options = _OPTIONS) -> "Setting":

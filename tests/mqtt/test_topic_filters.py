@@ -52,3 +52,11 @@ def test_of_several_copies_the_one_for_the_first_plain_filter_counts() -> None:
     assert not filters.is_copy("a/b", [one, many])
     assert not filters.is_copy("a/b", [])
     assert not filters.is_copy("a/b", [1])
+
+
+def test_what_this_process_publishes_is_its_own_whatever_the_filters() -> None:
+    filters = Filters(["#"], own=["averages", "homeassistant"])
+    own = ["averages/a", "homeassistant/sensor/x/config", "averages/$state"]
+    others = ["averages", "averages2/a", "a/averages/b"]
+    assert [True] * 3 + [False] * 3 == [filters.is_own(topic) for topic in own + others]
+    assert not Filters(["#"]).is_own("averages/a")

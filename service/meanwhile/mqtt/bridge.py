@@ -16,7 +16,7 @@ What can never be recorded is acknowledged, too; otherwise it would come again a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -45,8 +45,7 @@ class Bridge:
     """Records what ``source`` delivers with ``recorder``, and acknowledges it.
 
     ``journal`` outlives a crash, and ``outcomes`` counts what becomes of messages. A batch has at most ``max_batch``
-    messages, not counting those that are held. ``is_own`` says of a topic whether this process publishes to it; what
-    comes back from there is not recorded.
+    messages, not counting those that are held.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Bridge:
         outcomes: Outcomes,
         *,
         max_batch: int,
-        is_own: Callable[[str], bool] = lambda topic: False,
     ) -> None:
         self._source = source
         self._recorder = recorder
@@ -65,7 +63,6 @@ class Bridge:
         self._counts = outcomes.counts
         self._outcomes = outcomes
         self._max_batch = max_batch
-        self._is_own = is_own
         self._gathered: list[PendingMessage] = []
         self._held: list[PendingMessage] = []
         self._by_mid: dict[int, PendingMessage] = {}
@@ -132,7 +129,7 @@ class Bridge:
         if delivery.is_copy:
             self._counts["copies"] += 1
             is_settled = True
-        elif delivery.is_retained or self._is_own(delivery.topic):
+        elif delivery.is_retained or delivery.is_own:
             self._counts["ignored"] += 1
             is_settled = True
         one = PendingMessage(message, delivery, is_settled)

@@ -73,7 +73,7 @@ class Broker:
     It is for the session ``client_id`` at the broker at ``address``, and subscribes to the filters ``topics``. The
     broker may send ``receive_maximum`` messages without an acknowledgement, and packets of ``max_packet`` bytes.
     ``clock`` gives the milliseconds since 1970. ``last_will`` is a topic that says "online" while the connection is
-    there, and otherwise "offline"; None for none.
+    there, and otherwise "offline"; None for none. ``own`` are the topics below which this process publishes.
     """
 
     def __init__(
@@ -86,11 +86,12 @@ class Broker:
         max_packet: int,
         clock: Callable[[], int],
         last_will: str | None = None,
+        own: Sequence[str] = (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._arrivals = asyncio.Queue[Delivery | NewSession | BaseException]()
         self._address = address
-        self._filters = Filters(topics)
+        self._filters = Filters(topics, own)
         self._subscribing: dict[int, str] = {}
         self._clock = clock
         self._last_will = last_will
@@ -263,6 +264,7 @@ class Broker:
             content_type=getattr(properties, "ContentType", None),
             at=self._clock(),
             is_copy=self._filters.is_copy(topic, getattr(properties, "SubscriptionIdentifier", ())),
+            is_own=self._filters.is_own(topic),
         )
 
 

@@ -23,6 +23,7 @@ class Delivery:
     content_type: str | None
     at: int  # When it came, in milliseconds since 1970.
     is_copy: bool = False  # The message also comes for another of our filters.
+    is_own: bool = False  # This process has published the message.
 
 
 class NewSession:

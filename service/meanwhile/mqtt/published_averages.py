@@ -45,10 +45,6 @@ class Averages:
     _published: dict[str, tuple[object, Shape]] = field(default_factory=dict, init=False)
     _last_connection: int = field(default=0, init=False)
 
-    def is_own(self, topic: str) -> bool:
-        """Whether this process publishes to a topic; what comes back from there must not be recorded."""
-        return topic.startswith((f"{self.prefix}/", *([f"{self.discovery}/"] if self.discovery else [])))
-
     async def run(self) -> None:
         """Publishes until it is cancelled."""
         loop = asyncio.get_running_loop()

@@ -59,6 +59,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
     store = Store(client, settings.prefix, max_streams=settings.max_streams, replicas=replicas)
     committer = Committer(store, max_waiting=settings.max_waiting, redis_timeout=settings.redis_timeout)
     redis_checks = RedisChecks(client, settings.prefix, settings.durability, strict=settings.strict)
+    discovery = mqtt.discovery if mqtt.home_assistant else None
     broker = Broker(
         address,
         mqtt.client_id,
@@ -67,6 +68,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
         max_packet=min(settings.max_body, _MAX_PACKET),
         clock=milliseconds_now,
         last_will=None if mqtt.publish is None else state_topic(mqtt.publish),
+        own=[] if mqtt.publish is None else [topic for topic in (mqtt.publish, discovery) if topic],
     )
     averages = None
     if mqtt.publish is not None:
@@ -74,7 +76,7 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
             store=store,
             broker=broker,
             prefix=mqtt.publish,
-            discovery=mqtt.discovery if mqtt.home_assistant else None,
+            discovery=discovery,
             redis_timeout=settings.redis_timeout,
         )
     outcomes = Outcomes()
@@ -90,7 +92,6 @@ async def _run(settings: Settings, mqtt: MqttSettings, address: BrokerAddress) -
         journal,
         outcomes,
         max_batch=mqtt.in_flight,
-        is_own=(lambda topic: False) if averages is None else averages.is_own,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Topic filters that overlap: which of several copies of a message is recorded.
+"""Topic filters: which of several copies of a message is recorded if they overlap, and what no filter brings in.
 
 A broker may send a message once for each of our filters that matches its topic (MQTT 5, 3.3.4), and Mosquitto does. The
 copies are messages like any others, each with a packet identifier, so only the *subscription identifier* tells them
@@ -8,6 +8,9 @@ one copy for several filters lists their identifiers, and that copy is recorded,
 
 Filters of shared subscriptions come after all others: the broker sends their messages to one member of the group, and
 those of a plain filter to every subscriber.
+
+A filter may match topics to which this process publishes itself, as ``#`` does. What comes back from there must not be
+recorded.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,9 +22,13 @@ _MAX_IDENTIFIER = 268_435_455
 
 
 class Filters:
-    """The filters ``topics``, to which this process subscribes; ``identifiers`` has the subscription identifiers."""
+    """The filters ``topics``, to which this process subscribes; ``identifiers`` has the subscription identifiers.
 
-    def __init__(self, topics: Sequence[str]) -> None:
+    ``own`` are the topics below which this process publishes.
+    """
+
+    def __init__(self, topics: Sequence[str], own: Sequence[str] = ()) -> None:
+        self._own = tuple([f"{topic}/" for topic in own])
         self.identifiers: dict[str, int] = {}
         for topic in sorted(topics, key=is_shared):
             if topic in self.identifiers:
@@ -31,6 +38,10 @@ class Filters:
                 identifier = 1 + identifier % _MAX_IDENTIFIER
             self.identifiers[topic] = identifier
         self._known = frozenset(self.identifiers.values())
+
+    def is_own(self, topic: str) -> bool:
+        """Whether this process publishes to a topic."""
+        return topic.startswith(self._own)
 
     def is_copy(self, topic: str, identifiers: Collection[int]) -> bool:
         """Whether a delivery for these subscription identifiers is a copy of one for another filter.
