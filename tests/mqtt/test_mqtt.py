@@ -125,31 +125,37 @@ def test_averages_are_published_with_what_home_assistant_needs_and_never_recorde
     home.broker.publish(("j/1", "1"), ("j/1", "2"), ("j/2", '{"t": 1, "u v": [2, 4]}'))
     home.settle()
     eventually(lambda: home.broker.retained("averages/j/1") == {"averages/j/1": "1.5"})
+    eventually(lambda: home.broker.retained("averages/j/2").keys() == {"averages/j/2"})
     assert {"t": 1.0, "u v": [2.0, 4.0]} == json.loads(home.broker.retained("averages/j/2")["averages/j/2"])
     assert {"averages/$state": "online"} == home.broker.retained("averages/$state")
-    configs = [json.loads(config) for config in home.broker.retained("homeassistant/sensor/+/config").values()]
-    of_one = [config for config in configs if config["state_topic"] == "averages/j/1"]
-    assert ["j/1"] == [config["name"] for config in of_one]
-    assert "value_template" not in of_one[0]
-    templates = {config["value_template"] for config in configs if config["state_topic"] == "averages/j/2"}
+    eventually(lambda: [1, 3] == [len(configurations(home, stream)) for stream in ("j/1", "j/2")])
+    (of_one,) = configurations(home, "j/1")
+    assert "j/1" == of_one["name"]
+    assert "value_template" not in of_one
+    configs = [*map(json.loads, home.broker.retained("homeassistant/sensor/+/config").values())]
+    templates = {config["value_template"] for config in configurations(home, "j/2")}
     assert {'{{ value_json["t"] }}', '{{ value_json["u v"][0] }}', '{{ value_json["u v"][1] }}'} == templates
     assert len(configs) == len({config["unique_id"] for config in configs})
     home.settle()
     assert None is home.state("averages/j/1")
 
 
+def configurations(home: Home, stream: str) -> list[dict[str, Any]]:
+    """The discovery messages of the sensors of a stream, for Home Assistant."""
+    configs = map(json.loads, home.broker.retained("homeassistant/sensor/+/config").values())
+    return [config for config in configs if config["state_topic"] == f"averages/{stream}"]
+
+
 def attributes(home: Home, stream: str) -> dict[str, dict[str, Any]]:
     """The attributes of the sensors of a stream in Home Assistant, by the names of the sensors."""
-    configs = map(json.loads, home.broker.retained("homeassistant/sensor/+/config").values())
     found: dict[str, dict[str, Any]] = {}
-    for config in configs:
-        if config["state_topic"] == f"averages/{stream}":
-            published = home.broker.retained(config["json_attributes_topic"])
-            if not published:
-                return {}
-            (text,) = published.values()
-            template = Template(config.get("json_attributes_template", "{{ value }}"))
-            found[config["name"]] = json.loads(template.render(value=text, value_json=json.loads(text)))
+    for config in configurations(home, stream):
+        published = home.broker.retained(config["json_attributes_topic"])
+        if not published:
+            return {}
+        (text,) = published.values()
+        template = Template(config.get("json_attributes_template", "{{ value }}"))
+        found[config["name"]] = json.loads(template.render(value=text, value_json=json.loads(text)))
     return found
 
 
