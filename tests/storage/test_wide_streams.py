@@ -231,3 +231,25 @@ async def test_a_large_request_is_checked_against_the_shape_of_a_wide_stream(sto
         await committer_of(store).record(batch | {"s": collect([1.0], 9, 9, Limits())})
     assert ["s"] == conflict.value.streams
     assert [None] == await store.read(["new0"], asyncio.get_running_loop().time() + 20)
+
+
+async def test_one_reading_whose_sums_are_long_is_merged_by_the_worker(
+    store: Store, redis: "Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merges = []
+    merge = wide_streams._merge
+
+    def counted(*args: Any) -> Any:
+        merges.append(args)
+        return merge(*args)
+
+    monkeypatch.setattr(wide_streams, "_merge", counted)
+    committer = committer_of(store)
+    first, second = vectors(1, 1), vectors(2, 1)
+    for at, values in enumerate((first, second)):
+        recorded = await committer.record({"s": readings(values, at)}, Key("p", at))
+        assert not recorded.duplicates
+    assert (await committer.record({"s": readings(second, 1)}, Key("p", 1))).duplicates
+    assert 3 == len(merges)
+    expected = state_of(first, 0).summary.merge(state_of(second, 1).summary)
+    assert repr(expected) == repr((await state(store)).summary)

@@ -18,7 +18,7 @@ from meanwhile.storage.commit_reply import Rejection
 from meanwhile.storage.commit_weight import LIMBS_PER_UNIT, MAX_NUMBERS, MAX_WEIGHT, weight_of
 from meanwhile.storage.rejections import error_of
 
-_MAX_LIMBS = 8  # A number of ordinary magnitude adds at most so many limbs to the sums of its stream.
+_MAX_LIMBS = 100  # A number adds at most so many limbs to the sums of its stream, which the domain limits.
 _SMALL_WEIGHT = 500  # Below this weight, a request may use the room that is reserved for small requests.
 _MAX_LARGE_WEIGHT = MAX_WEIGHT - 1_500  # Other requests may fill a batch up to this weight; a single one may exceed it.
 
@@ -65,6 +65,10 @@ class Group:
         """Returns the weight of the group for the script."""
         weight = sum([weight_of(state) for state in self.sum().values()])
         return weight + len(self.key.times) if isinstance(self.key, Timestamps) else weight
+
+    def is_wide(self) -> bool:
+        """Returns whether the worker has to merge the group, because one stream takes the script too long."""
+        return len(self.readings) == 1 and self.weight() > MAX_WEIGHT
 
     def repeated(self, duplicates: frozenset[str]) -> int:
         """Returns the number of readings in streams that had counted the key before."""

@@ -12,8 +12,7 @@ from meanwhile.core.state import State
 
 T = TypeVar("T")
 
-MAX_WEIGHT = 5_000  # Of a commit.
-MAX_MERGE_WEIGHT = 2 * MAX_WEIGHT  # The worker merges readings of one stream above this weight (``wide_streams.py``).
+MAX_WEIGHT = 5_000  # Of a commit. The worker merges readings of one stream above this weight (``wide_streams.py``).
 STREAM_WEIGHT = 17  # Of a stream without its components.
 COMPONENT_WEIGHT = 3  # Of a component before it is summed.
 LIMBS_PER_UNIT = 3

@@ -157,6 +157,10 @@ class Committer:
             raise Overloaded
         groups = [*batch.groups.values()]
         may_exceed_limit = batch.may_exceed_limit()
+        if may_exceed_limit:
+            for group in filter(Group.is_wide, groups):
+                self._start_wide(group)
+            groups = [group for group in groups if not group.is_wide()]
         while groups:
             run, groups = split_by_weight(groups, map(Group.weight, groups)) if may_exceed_limit else (groups, [])
             try:
@@ -168,6 +172,10 @@ class Committer:
                 for group in run:
                     fail_all(group.waiters, error)
             groups = deferred + groups
+
+    def _start_wide(self, group: Group) -> None:
+        self._waiting.add(group.size)
+        self._start(self._commit_wide(group))
 
     async def _commit_wide(self, group: Group) -> None:
         """Commits a group that is too wide for the script. With a key, retries until the outcome is known."""
@@ -236,8 +244,7 @@ class Committer:
                 deferred.append(group)
                 continue
             if rejections and committed.is_too_wide(number):
-                self._waiting.add(group.size)
-                self._start(self._commit_wide(group))
+                self._start_wide(group)
                 continue
             readings += group.size
             if not rejections:

@@ -32,7 +32,6 @@ from meanwhile.storage.commit_reply import Committed, Rejection
 from meanwhile.storage.commit_weight import (
     COMPONENT_WEIGHT,
     MAX_INLINE_NUMBERS,
-    MAX_MERGE_WEIGHT,
     MAX_WEIGHT,
     STREAM_WEIGHT,
     split_by_weight,
@@ -172,7 +171,7 @@ class LargeRequest:
     async def _send(self, states: dict[str, State]) -> list[str]:
         """Records these streams and returns those that were deferred. Raises ``PartlyRecorded`` if Redis fails."""
         names = [*states]
-        if len(states) == 1 and weight_of(states[names[0]]) > MAX_MERGE_WEIGHT:
+        if len(states) == 1 and weight_of(states[names[0]]) > MAX_WEIGHT:
             return await self._send_wide(states)
         groups = [{name: state} for name, state in states.items()]
         keys = {} if self.key is None else dict.fromkeys(range(len(groups)), self.key)
