@@ -14,7 +14,6 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -24,7 +23,7 @@ from meanwhile.settings import Settings
 from tests.support import calls, processes
 from tests.support.numbers import is_rounded_root
 from tests.support.paths import DATA
-from tests.support.running_service import kill_everything
+from tests.support.running_service import kill_everything, state
 from tests.support.servers import Service, clean_environment, meanwhile, service
 
 AIR_QUALITY = DATA / "air-quality.csv"
@@ -49,11 +48,6 @@ STREAMS = {
 def running() -> Iterator[Service]:
     with service() as started:
         yield started
-
-
-def state(running: Service, stream: str) -> dict[str, Any]:
-    reply: dict[str, Any] = calls.get(f"{running.url}/v1/streams/{stream}").json()
-    return reply
 
 
 @cache

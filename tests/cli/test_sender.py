@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import repeat
-from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from meanwhile.cli.http_client import Client, Unsent
 from meanwhile.cli.sender import Outcome, Sender
 from tests.support import calls
+from tests.support.running_service import state
 from tests.support.servers import Service, service
 
 
@@ -19,11 +19,6 @@ from tests.support.servers import Service, service
 def running() -> Iterator[Service]:
     with service() as started:
         yield started
-
-
-def state(running: Service, stream: str) -> dict[str, Any]:
-    reply: dict[str, Any] = calls.get(f"{running.url}/v1/streams/{stream}").json()
-    return reply
 
 
 @contextmanager

@@ -190,17 +190,22 @@ async def test_a_reading_sent_again_is_a_duplicate_and_leaves_the_state_as_it_is
     assert stored == await redis.get(f"{prefix}:stream:s")
 
 
-async def test_requests_at_once_are_each_merged_once(
-    store: Store, wide: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    merges = []
+@pytest.fixture
+def merges(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the worker merges, as it does."""
+    merged: list[Any] = []
     merge = wide_streams._merge
 
     def counted(*args: Any) -> Any:
-        merges.append(args)
+        merged.append(args)
         return merge(*args)
 
     monkeypatch.setattr(wide_streams, "_merge", counted)
+    return merged
+
+
+async def test_requests_at_once_are_each_merged_once(store: Store, wide: State, merges: list[Any]) -> None:
+    merges.clear()  # Those that made the stream.
     committer = committer_of(store)
     parts = [vectors(seed, 1) for seed in range(100, 112)]
     await asyncio.gather(
@@ -233,17 +238,7 @@ async def test_a_large_request_is_checked_against_the_shape_of_a_wide_stream(sto
     assert [None] == await store.read(["new0"], asyncio.get_running_loop().time() + 20)
 
 
-async def test_one_reading_whose_sums_are_long_is_merged_by_the_worker(
-    store: Store, redis: "Redis", monkeypatch: pytest.MonkeyPatch
-) -> None:
-    merges = []
-    merge = wide_streams._merge
-
-    def counted(*args: Any) -> Any:
-        merges.append(args)
-        return merge(*args)
-
-    monkeypatch.setattr(wide_streams, "_merge", counted)
+async def test_one_reading_whose_sums_are_long_is_merged_by_the_worker(store: Store, merges: list[Any]) -> None:
     committer = committer_of(store)
     first, second = vectors(1, 1), vectors(2, 1)
     for at, values in enumerate((first, second)):

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import redis
@@ -17,6 +18,12 @@ from tests.support.servers import Service, Valkey, eventually, service
 
 def post(running: Service, stream: str, value: float) -> httpx.Response:
     return calls.post(f"{running.url}/v1/streams/{stream}/readings", json={"value": value})
+
+
+def state(running: Service, stream: str) -> dict[str, Any]:
+    """The full state of a stream."""
+    reply: dict[str, Any] = calls.get(f"{running.url}/v1/streams/{stream}").json()
+    return reply
 
 
 def count(running: Service, stream: str) -> int:

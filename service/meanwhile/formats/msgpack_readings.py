@@ -29,9 +29,7 @@ from meanwhile.formats import json_bodies
 from meanwhile.formats.strict_json import DUPLICATE_KEY, Malformed
 
 MAX_BODY = 1024 * 1024  # Bytes.
-SMALL = (
-    16 * 1024
-)  # Bytes of a body that is decoded in the event loop; less than of JSON, because a byte can be a number.
+SMALL = 16 * 1024  # Bytes of a body that is decoded in the event loop. In JSON, a number takes more bytes.
 _PIECE = 16 * 1024  # Bytes of values that are decoded at once.
 _OTHER, _MAP, _ARRAY = 0, 0x80, 0x90  # Kinds of items: the first byte of an empty one.
 _LONG = {0xDC: (_ARRAY, 2), 0xDD: (_ARRAY, 4), 0xDE: (_MAP, 2), 0xDF: (_MAP, 4)}  # Kind, and bytes of the length.

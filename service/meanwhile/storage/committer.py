@@ -158,9 +158,12 @@ class Committer:
         groups = [*batch.groups.values()]
         may_exceed_limit = batch.may_exceed_limit()
         if may_exceed_limit:
-            for group in filter(Group.is_wide, groups):
-                self._start_wide(group)
-            groups = [group for group in groups if not group.is_wide()]
+            every, groups = groups, []
+            for group in every:
+                if group.is_wide():
+                    self._start_wide(group)
+                else:
+                    groups.append(group)
         while groups:
             run, groups = split_by_weight(groups, map(Group.weight, groups)) if may_exceed_limit else (groups, [])
             try:
